@@ -1,0 +1,195 @@
+"""From rows to what a reader sees: a Markdown table, a comparison with an older run, and two honest sentences.
+
+A row is one run of one method on one case with one seed, as a plain dictionary (see `methods.Row`). Everything here is
+a function of the rows and of the cases' floors, so a results file can be reported again at any time.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+Row = Mapping[str, Any]
+Results = Mapping[str, Any]
+
+ENERGY = "H-PID, energy alone"
+PIS = "PIS"
+COLUMNS: Mapping[str, str] = {
+    "log_z": "Δ log Z",
+    "log_z_error": "s.e.",
+    "ess": "ESS/N",
+    "forward_ess": "forward",
+    "excess_energy": "E[−log p] − H",
+    "worst": "worst/floor",
+    "energy_evaluations": "energies",
+    "gradient_evaluations": "gradients",
+    "compile_seconds": "compile s",
+    "run_seconds": "run s",
+    "peak_bytes": "peak MiB",
+}
+
+
+def groups(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """The rows of each (case, method), all seeds together, in the order in which they came."""
+    grouped: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row["case"], row["method"]), []).append(row)
+    return grouped
+
+
+def middle(rows: Sequence[Row], column: str) -> float | None:
+    """Median over seeds, of those rows that have the column."""
+    values = [row[column] for row in rows if row.get(column) is not None]
+    return median(values) if values else None
+
+
+def markdown(results: Results) -> str:
+    """The whole report as Markdown: one table for each case, floors in its first line, failures in their places."""
+    parts = ["# Benchmark\n", _environment(results)]
+    for name, case in results["cases"].items():
+        rows = [row for row in results["rows"] if row["case"] == name]
+        if rows:
+            parts.append(_case_table(name, case, rows))
+    parts.append(_NOTES)
+    parts.append("\n" + summary(results) + "\n")
+    return "\n".join(parts)
+
+
+_NOTES = """
+Medians over seeds; Δ log Z: median (largest absolute value). `worst/floor` is the largest of the distances, each over
+its floor: the mean of the same distance between two exact sample sets of the same size; 1 is as good as exact. ESS/N
+is that of the run's own weights and blind to modes that it missed; `forward` is the same number from exact end points,
+which is not. Energies and gradients count evaluations of the log-density and of its gradient, training included. BlackJAX's
+samplers are told the exact mean and scale of the target; H-PID from the energy alone is told nothing.
+"""
+
+
+def _environment(results: Results) -> str:
+    words = ", ".join(f"{name} {value}" for name, value in results["environment"].items())
+    options = ", ".join(f"{name} {value}" for name, value in results["options"].items())
+    return f"{words}.\n\nOptions: {options}.\n"
+
+
+def _case_table(name: str, case: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    distances = list(case["floors"])
+    header = ["method", "budget", *distances, *COLUMNS.values()]
+    floor = [f"{mean:.3g} ± {sd:.1g}" for mean, sd in case["floors"].values()]
+    lines = [
+        f"\n## {name}\n",
+        f"{case['note']} d = {case['dim']}, entropy H = {case['entropy']:.4f}, log Z = 0.\n",
+        _line(header),
+        _line(["---"] * len(header)),
+        _line(["*exact samples, the floor*", f"n = {case['size']}", *floor, *[""] * len(COLUMNS)]),
+    ]
+    for (_, method), seeds in groups(rows).items():
+        failed = [row for row in seeds if row["error"] is not None]
+        worked = [row for row in seeds if row["error"] is None]
+        if worked:
+            budget = worked[0]["budget"] + (f"; {len(failed)} of {len(seeds)} seeds failed" if failed else "")
+            cells = [_number(middle(worked, f"distance/{distance}")) for distance in distances]
+            lines.append(_line([method, budget, *cells, *(_cell(worked, column) for column in COLUMNS)]))
+        else:
+            reason = failed[0]["error"].splitlines()[0][:100].replace("|", "\\|")
+            lines.append(_line([method, f"**failed**: {reason}", *[""] * (len(distances) + len(COLUMNS))]))
+    return "\n".join(lines) + "\n"
+
+
+def _cell(rows: Sequence[Row], column: str) -> str:
+    value = middle(rows, column)
+    if value is None:
+        return ""
+    if column == "log_z":
+        largest = max(abs(row["log_z"]) for row in rows if row["log_z"] is not None)
+        return f"{value:+.4f} ({largest:.4f})"
+    if column == "peak_bytes":
+        return _number(value / 2**20)
+    if column.endswith("evaluations"):
+        return _count(value)
+    return f"{value:+.3f}" if column == "excess_energy" else _number(value)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _count(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def summary(results: Results) -> str:
+    """Two sentences, computed: how H-PID from the energy alone compares with PIS, and where it is beaten or failed."""
+    grouped = {key: [row for row in rows if row["error"] is None] for key, rows in groups(results["rows"]).items()}
+    cases = [name for name in results["cases"] if any(key[0] == name for key in grouped)]
+    failures = sum(row["error"] is not None for row in results["rows"])
+    mine, other = (_standing(grouped, cases, method) for method in (ENERGY, PIS))
+    first = f"From the energy alone, H-PID {mine}; PIS {other}."
+    beaten = []
+    for case in cases:
+        worst = {method: middle(rows, "worst") for (name, method), rows in grouped.items() if name == case}
+        own = worst.get(ENERGY)
+        rivals = {m: w for m, w in worst.items() if w is not None and m in ENERGY_METHODS}
+        if rivals:
+            best = min(rivals, key=rivals.__getitem__)
+            if best != ENERGY and (own is None or rivals[best] < 0.8 * own):
+                beaten.append(f"{case} ({best}: {rivals[best]:.2g}, H-PID: {'none' if own is None else f'{own:.2g}'})")
+    where = "; ".join(beaten) if beaten else "none"
+    second = (
+        f"Cases where another sampler that sees only the energy came clearly nearer to exact samples (distance over floor): "
+        f"{where}; {failures} of {len(results['rows'])} runs failed."
+    )
+    return f"{first} {second}"
+
+
+ENERGY_METHODS = (PIS, "BlackJAX tempered SMC", "BlackJAX Schrödinger–Föllmer")
+
+
+def _standing(grouped: Mapping[tuple[str, str], list[Row]], cases: Sequence[str], method: str) -> str:
+    """What a method reached: how many cases within 1.5 floors, the worst of them, its log Z errors and its time."""
+    reached = {case: grouped[case, method] for case in cases if grouped.get((case, method))}
+    if not reached:
+        return "has no finished run"
+    worst = {case: middle(rows, "worst") for case, rows in reached.items()}
+    near = sum(value < 1.5 for value in worst.values())
+    farthest = max(worst, key=worst.__getitem__)
+    log_z = {case: abs(middle(rows, "log_z") or 0.0) for case, rows in reached.items()}
+    hardest = max(log_z, key=log_z.__getitem__)
+    seconds = median(middle(rows, "run_seconds") + middle(rows, "compile_seconds") for rows in reached.values())
+    return (
+        f"is within 1.5 sampling floors of exact samples on {near} of {len(cases)} cases (farthest: {farthest}, "
+        f"{worst[farthest]:.2g} floors; |Δ log Z| up to {log_z[hardest]:.2g}, on {hardest}) "
+        f"at a median of {seconds:.1f} s with compilation"
+    )
+
+
+def comparison(new: Results, old: Results) -> str:
+    """For each (case, method) of both runs: time and evaluations as ratios new/old, quality as differences new − old."""
+    before, after = groups(old["rows"]), groups(new["rows"])
+    ratio: Callable[[float, float], str] = lambda a, b: f"×{a / b:.2f}" if b else "–"  # noqa: E731
+    change: Callable[[float, float], str] = lambda a, b: f"{a - b:+.3g}"  # noqa: E731
+    shown = {
+        "run_seconds": ratio,
+        "compile_seconds": ratio,
+        "energy_evaluations": ratio,
+        "worst": change,
+        "ess": change,
+        "log_z": lambda a, b: f"{abs(a) - abs(b):+.3g}",
+    }
+    lines = []
+    for key in after:
+        if key not in before:
+            lines.append(f"{key[0]} · {key[1]}: new")
+            continue
+        cells = []
+        for column, show in shown.items():
+            a, b = middle(after[key], column), middle(before[key], column)
+            if a is not None and b is not None:
+                cells.append(f"{column} {show(a, b)}")
+        lines.append(f"{key[0]} · {key[1]}: " + (", ".join(cells) or "no finished run in one of the two"))
+    lines += [f"{key[0]} · {key[1]}: gone" for key in before if key not in after]
+    return "\n".join(lines)

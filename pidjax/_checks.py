@@ -1,0 +1,43 @@
+"""Checks of values at the door. They act on concrete arrays; under a transformation they let everything pass."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def concrete(value) -> np.ndarray | None:
+    """The value as a NumPy array, or None while it is being traced."""
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def check_finite(name: str, value: jax.Array) -> None:
+    """Raise if a concrete array holds NaN or infinity, saying how many and where the first one is."""
+    array = concrete(value)
+    if array is not None and not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name} holds {len(bad)} non-finite values of {array.size}, the first at index {where}; pass finite numbers"
+        )
+
+
+def as_floating(name: str, value) -> jax.Array:
+    """The value as an array of a floating dtype, checked finite."""
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(float)
+    check_finite(name, array)
+    return array
+
+
+def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
+    """Weights of shape (count,), not negative, scaled to sum to one; equal if None."""
+    if weights is None:
+        return jnp.full(count, 1 / count, dtype)
+    weights = as_floating(name, weights).astype(dtype)
+    if weights.shape != (count,):
+        raise ValueError(f"{name} has shape {weights.shape}; pass shape ({count},)")
+    values = concrete(weights)
+    if values is not None and not ((values >= 0).all() and values.sum() > 0):
+        raise ValueError(f"{name} has the minimum {values.min():g} and the sum {values.sum():g}; pass weights >= 0, not all 0")
+    return weights / jnp.sum(weights)

@@ -1,0 +1,150 @@
+"""The Green function of the harmonic reference, in closed form.
+
+The reference process is a unit Brownian motion killed at the rate V(x) = β|x|²/2. With
+
+    C(τ) = cosh(√β τ),   S(τ) = sinh(√β τ)/√β                       (entire in β: 1 and τ at β = 0, cos and sin/√ below)
+
+its Green function, the unnormalised density of going from x to y in a time τ, is
+
+    log G(x → y; τ) = −(d/2) log 2πS(τ) − [C(τ)(|x|² + |y|²) − 2xᵀy] / 2S(τ),
+
+and the reference *pinned* at a time a after its start x and a time b before its end y is Gaussian:
+
+    x_a | x, y  ~  N( S(b)/S(a+b) x + S(a)/S(a+b) y,  S(a)S(b)/S(a+b) I ).
+
+That one law is all the sampler needs: between x₀ and the end point it is the observation of the end point by the state,
+between two grid times it is a step, backwards it is the noising kernel of the path weight.
+
+Everything holds while S > 0 on (0, τ], that is β τ² > −π²; at −π² lies the conjugate point.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_SERIES_TERMS = 11
+"""Terms of the power series in z = βτ² for |z| ≤ 1: the first one left out is below 1/23! < 1e-22."""
+
+
+def _power_series(z: Array, first_factorial: int) -> Array:
+    """Σ_k z^k / (2k + first_factorial)!: C for 0, S/τ for 1, as polynomials in z = βτ²."""
+    total = jnp.ones_like(z)
+    for k in range(_SERIES_TERMS, 0, -1):
+        n = 2 * k + first_factorial
+        total = 1 + total * z / (n * (n - 1))
+    return total
+
+
+def _cosh_sinhc(z: Array) -> tuple[Array, Array]:
+    """C and S/τ as functions of z = βτ² ≤ 1, with finite derivatives through z = 0."""
+    oscillates = z < -1
+    near = jnp.where(oscillates, 0, z)
+    angle = jnp.sqrt(jnp.where(oscillates, -z, 1))
+    cosine = jnp.where(oscillates, jnp.cos(angle), _power_series(near, 0))
+    sine = jnp.where(oscillates, jnp.sin(angle) / angle, _power_series(near, 1))
+    return cosine, sine
+
+
+class Pinned(NamedTuple):
+    """The reference pinned at both ends: the state between is N(left · x + right · y, variance · I).
+
+    All three are scalars (or arrays over a grid of times). At either end of its interval the law is a point:
+    (1, 0, 0) or (0, 1, 0).
+    """
+
+    left: Float[Array, "*times"]
+    right: Float[Array, "*times"]
+    variance: Float[Array, "*times"]
+
+    def mean(self, start: Float[Array, " d"], end: Float[Array, " d"]) -> Float[Array, " d"]:
+        return self.left * start + self.right * end
+
+    def log_density(
+        self, between: Float[Array, " d"], start: Float[Array, " d"], end: Float[Array, " d"]
+    ) -> Float[Array, ""]:
+        """log N(between; left·start + right·end, variance·I); 0 where the law is a point, which the state then is on."""
+        spread = self.variance > 0
+        variance = jnp.where(spread, self.variance, 1)
+        residual = between - self.mean(start, end)
+        log_density = -0.5 * (jnp.sum(residual**2) / variance + residual.size * jnp.log(2 * jnp.pi * variance))
+        return jnp.where(spread, log_density, 0)
+
+
+class Green(eqx.Module):
+    """The Green function G of unit Brownian motion killed at the rate β|x|²/2.
+
+    Attributes:
+        beta: stiffness β, a scalar; any sign above the conjugate point −(π/τ)², up to 1e6 in float32.
+
+    Example:
+        >>> green = Green(beta=jnp.array(1.0))
+        >>> round(float(green.log(jnp.zeros(1), jnp.zeros(1), 1.0)), 4)
+        -0.9996
+
+    Source: Behjoo & Chertkov, *Harmonic Path Integral Diffusion*, arXiv 2409.15166, section III.
+    """
+
+    beta: Float[Array, ""]
+
+    def _regimes(self, duration):
+        """(is βτ² > 1?, w = √β where it is, β where it is not): each branch gets values that keep it finite."""
+        stiff = self.beta * duration**2 > 1
+        return stiff, jnp.sqrt(jnp.where(stiff, self.beta, 1)), jnp.where(stiff, 0, self.beta)
+
+    def pin(self, before, after) -> Pinned:
+        """The law of the state a time `before` after the start and `after` before the end.
+
+        left = S(after)/S(total), right = S(before)/S(total), variance = S(before)S(after)/S(total), in a form
+        without overflow or cancellation: relative error of a few roundings for β up to 1e6 and both ends of time.
+
+        Args:
+            before, after: durations ≥ 0, not both zero; scalars or arrays of one shape.
+        """
+        before, after = jnp.asarray(before), jnp.asarray(after)
+        total = before + after
+        stiff, w, beta = self._regimes(total)
+        decay_before, decay_after, decay_total = (-jnp.expm1(-2 * w * time) for time in (before, after, total))
+        _, sinhc_before = _cosh_sinhc(beta * before**2)
+        _, sinhc_after = _cosh_sinhc(beta * after**2)
+        _, sinhc_total = _cosh_sinhc(beta * total**2)
+        s_before, s_after, s_total = before * sinhc_before, after * sinhc_after, total * sinhc_total
+        return Pinned(
+            left=jnp.where(stiff, jnp.exp(-w * before) * decay_after / decay_total, s_after / s_total),
+            right=jnp.where(stiff, jnp.exp(-w * after) * decay_before / decay_total, s_before / s_total),
+            variance=jnp.where(stiff, decay_before * decay_after / (2 * w * decay_total), s_before * s_after / s_total),
+        )
+
+    def pull(self, duration) -> tuple[Array, Array]:
+        """(1/S(τ), C(τ)/S(τ)): the gains of the control u = y/S − (C/S) x toward an end point y at a time τ > 0 ahead."""
+        duration = jnp.asarray(duration)
+        stiff, w, beta = self._regimes(duration)
+        decay = -jnp.expm1(-2 * w * duration)
+        cosine, sinhc = _cosh_sinhc(beta * duration**2)
+        to_end = jnp.where(stiff, 2 * w * jnp.exp(-w * duration) / decay, 1 / (duration * sinhc))
+        to_centre = jnp.where(stiff, w * (2 - decay) / decay, cosine / (duration * sinhc))
+        return to_end, to_centre
+
+    def log(self, x: Float[Array, " d"], y: Float[Array, " d"], duration) -> Float[Array, ""]:
+        """log G(x → y; τ), as −(d/2) log 2πS − |x−y|²/2S − ½ (C−1)/S (|x|²+|y|²), which does not cancel at small τ.
+
+        Args:
+            x, y: points, shape (d,).
+            duration: τ > 0.
+        """
+        duration = jnp.asarray(duration)
+        stiff, w, beta = self._regimes(duration)
+        decay = -jnp.expm1(-2 * w * duration)
+        cosine_half, sinhc_half = _cosh_sinhc(beta * duration**2 / 4)
+        _, sinhc = _cosh_sinhc(beta * duration**2)
+        log_s = jnp.where(stiff, w * duration + jnp.log(decay / (2 * w)), jnp.log(duration * sinhc))
+        to_end = jnp.where(stiff, 2 * w * jnp.exp(-w * duration) / decay, 1 / (duration * sinhc))
+        confinement = jnp.where(
+            stiff, w * jnp.tanh(w * duration / 2), beta * duration * sinhc_half / (2 * cosine_half)
+        )
+        return -0.5 * (
+            x.size * (jnp.log(2 * jnp.pi) + log_s)
+            + to_end * jnp.sum((x - y) ** 2)
+            + confinement * (jnp.sum(x**2) + jnp.sum(y**2))
+        )

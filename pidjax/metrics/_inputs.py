@@ -1,0 +1,71 @@
+"""What every metric does first: bring samples and log weights into one form, with checks at the door."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from .._checks import check_finite, concrete
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error."""
+
+    value: Float[Array, ""]
+    standard_error: Float[Array, ""]
+
+
+def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Estimate:
+    """Σ_i w_i v_i and (Σ_i w_i² (v_i − mean)²)^½; where w_i = 0, v_i does not count."""
+    values = jnp.where(weights > 0, values, 0)
+    mean = jnp.sum(weights * values)
+    return Estimate(mean, jnp.sqrt(jnp.sum((weights * (values - mean)) ** 2)))
+
+
+def checked_log_weights(log_weights: Float[ArrayLike, " n"], forbidden: float = jnp.inf) -> Float[Array, " n"]:
+    """Log weights of shape (n,), without NaN and without the `forbidden` infinity; not all are the other one."""
+    log_weights = floating(log_weights)
+    if log_weights.ndim != 1 or log_weights.size == 0:
+        raise ValueError(f"log_weights has shape {log_weights.shape}; pass shape (n,), n at least 1")
+    allowed = log_weights == -forbidden
+    check_finite("log_weights", jnp.where(allowed, 0, log_weights))
+    if concrete(allowed) is not None and allowed.all():
+        raise ValueError(f"log_weights are all {-forbidden}; no path counts")
+    return log_weights
+
+
+def weighted_samples(
+    samples: Float[ArrayLike, "n d"], log_weights: Float[ArrayLike, " n"] | None, name: str = "samples"
+) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    """Samples, and weights that sum to one. A sample of weight zero is moved to the origin: 0 · NaN is then 0."""
+    samples = floating(samples)
+    if samples.ndim != 2 or samples.size == 0:
+        raise ValueError(f"{name} has shape {samples.shape}; pass (number, dimension), both at least 1")
+    if log_weights is None:
+        weights = jnp.full(len(samples), 1 / len(samples), samples.dtype)
+    else:
+        log_weights = checked_log_weights(log_weights)
+        if log_weights.shape != samples.shape[:1]:
+            raise ValueError(f"log_weights has shape {log_weights.shape} but there are {len(samples)} {name}")
+        weights = jax.nn.softmax(log_weights).astype(samples.dtype)
+        samples = jnp.where(weights[:, None] > 0, samples, 0)
+    check_finite(name, samples)
+    return samples, weights
+
+
+def sample_pair(
+    samples: Float[ArrayLike, "n d"], reference: Float[ArrayLike, "m d"], log_weights: Float[ArrayLike, " n"] | None
+) -> tuple[Float[Array, "n d"], Float[Array, " n"], Float[Array, "m d"]]:
+    """Samples, their weights, and a reference of the same dimension and dtype."""
+    samples, weights = weighted_samples(samples, log_weights)
+    reference, _ = weighted_samples(reference, None, "reference")
+    if samples.shape[1] != reference.shape[1]:
+        raise ValueError(f"samples has dimension {samples.shape[1]} but reference has dimension {reference.shape[1]}")
+    return samples, weights, reference.astype(samples.dtype)
+
+
+def floating(values: ArrayLike) -> Array:
+    """The values as an array of a floating dtype."""
+    values = jnp.asarray(values)
+    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)

@@ -1,0 +1,104 @@
+"""Means over the samples whose truth is known exactly: mode shares, fraction near a mode, cross-entropy."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ._inputs import Estimate, floating, weighted_mean, weighted_samples
+
+Assignment = Callable[[Float[Array, " d"]], Float[Array, " k"]]
+"""A map from one point to the probabilities (k,) of the mode that it belongs to, summing to one."""
+
+
+def nearest(centres: Float[ArrayLike, "k d"]) -> Assignment:
+    """The assignment of a point to its nearest centre (Euclidean), one-hot.
+
+    Example:
+        >>> nearest(jnp.array([[-1.0], [1.0]]))(jnp.array([0.2])).tolist()
+        [0.0, 1.0]
+    """
+    centres, _ = weighted_samples(centres, None, "centres")
+
+    def assignment(y):
+        closest = jnp.argmin(jnp.sum((centres - y) ** 2, axis=-1))
+        return jax.nn.one_hot(closest, len(centres), dtype=centres.dtype)
+
+    return assignment
+
+
+def mode_shares(
+    samples: Float[ArrayLike, "n d"], assignment: Assignment, log_weights: Float[ArrayLike, " n"] | None = None
+) -> Float[Array, " k"]:
+    """Σ_i w_i r(x_i), the share of each mode under an assignment r.
+
+    With r the responsibilities of a mixture, the expectation under the target is *exactly* the mixture's weights, however
+    much the components overlap. With `nearest` it is the mass of the Voronoi cells.
+
+    Example:
+        >>> mode_shares(jnp.array([[-2.0], [3.0]]), nearest(jnp.array([[-1.0], [1.0]]))).tolist()
+        [0.5, 0.5]
+    """
+    samples, weights = weighted_samples(samples, log_weights)
+    return jnp.sum(weights[:, None] * jax.vmap(assignment)(samples), axis=0)
+
+
+def mode_total_variation(
+    samples: Float[ArrayLike, "n d"],
+    assignment: Assignment,
+    mode_weights: Float[ArrayLike, " k"],
+    log_weights: Float[ArrayLike, " n"] | None = None,
+) -> Float[Array, ""]:
+    """½ Σ_k |ŵ_k − w_k| with ŵ the `mode_shares`: from 0 to 1.
+
+    Example:
+        >>> assignment = nearest(jnp.array([[-1.0], [1.0]]))
+        >>> float(mode_total_variation(jnp.ones((8, 1)), assignment, jnp.array([0.25, 0.75])))
+        0.25
+    """
+    shares, mode_weights = mode_shares(samples, assignment, log_weights), floating(mode_weights)
+    if mode_weights.shape != shares.shape:
+        raise ValueError(f"mode_weights has shape {mode_weights.shape} but the assignment has shape {shares.shape}")
+    return 0.5 * jnp.sum(jnp.abs(shares - mode_weights))
+
+
+def fraction_within(
+    samples: Float[ArrayLike, "n d"],
+    centres: Float[ArrayLike, "k d"],
+    standard_deviations: Float[ArrayLike, "#k"],
+    log_weights: Float[ArrayLike, " n"] | None = None,
+    radius: float = 3.0,
+) -> Estimate:
+    """P( min_k |x − μ_k|/σ_k ≤ radius ), σ of shape (k,) or (). For one Gaussian in the plane 1 − exp(−radius²/2).
+
+    Example:
+        >>> float(fraction_within(jnp.array([[0.0], [4.0]]), jnp.zeros((1, 1)), 1.0).value)
+        0.5
+    """
+    samples, weights = weighted_samples(samples, log_weights)
+    centres, standard_deviations = floating(centres), floating(standard_deviations)
+    if centres.ndim != 2 or centres.shape[1] != samples.shape[1]:
+        raise ValueError(f"centres has shape {centres.shape}; pass shape (modes, {samples.shape[1]})")
+    if standard_deviations.shape not in ((), centres.shape[:1]):
+        raise ValueError(f"standard_deviations has shape {standard_deviations.shape}; pass () or {centres.shape[:1]}")
+
+    def is_within(x):
+        return jnp.any(jnp.sum((x - centres) ** 2, axis=-1) <= (radius * standard_deviations) ** 2)
+
+    return weighted_mean(jax.vmap(is_within)(samples).astype(samples.dtype), weights)
+
+
+def cross_entropy(
+    samples: Float[ArrayLike, "n d"],
+    log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
+    log_weights: Float[ArrayLike, " n"] | None = None,
+) -> Estimate:
+    """E[−log p(x)] with p normalised: the entropy of p if x ~ p. Above it the samples are smeared, below it too sharp.
+
+    Example:
+        >>> float(cross_entropy(jnp.zeros((4, 1)), lambda x: -jnp.sum(x**2) - 1.0).value)
+        1.0
+    """
+    samples, weights = weighted_samples(samples, log_weights)
+    return weighted_mean(-jax.vmap(log_density)(samples), weights)

@@ -1,0 +1,74 @@
+"""What the path weights alone tell: log Z, effective sample sizes, and the bounds on both sides of log Z.
+
+*Reverse* weights come from the sampler's own paths: blind to a mode that no path has found. *Forward* weights come from
+paths led back from exact samples y ~ p by the noising kernels: these see it.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from ._inputs import Estimate, checked_log_weights, weighted_mean
+
+
+def log_z_error(log_weights: Float[ArrayLike, " n"], truth: ArrayLike = 0.0) -> Estimate:
+    """log Ẑ − log Z, with Ẑ = (1/N) Σ_i W_i, and its standard error √((1/ρ − 1)/N), ρ = ESS/N.
+
+    Example:
+        >>> round(float(log_z_error(jnp.log(jnp.array([1.0, 3.0])), truth=jnp.log(2.0)).value), 6)
+        0.0
+    """
+    log_weights = checked_log_weights(log_weights)
+    n = log_weights.size
+    relative_variance = jnp.maximum(1 / ess(log_weights) - 1 / n, 0)
+    return Estimate(jax.nn.logsumexp(log_weights) - jnp.log(n) - truth, jnp.sqrt(relative_variance))
+
+
+def ess(log_weights: Float[ArrayLike, " n"]) -> Float[Array, ""]:
+    """(Σ_i W_i)² / Σ_i W_i², the effective number of samples, from 1 to N, of reverse weights.
+
+    Example:
+        >>> round(float(ess(jnp.zeros(50))), 3)
+        50.0
+    """
+    log_weights = checked_log_weights(log_weights)
+    return jnp.exp(2 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(2 * log_weights))
+
+
+def forward_ess(log_weights: Float[ArrayLike, " n"]) -> Float[Array, ""]:
+    """N / (E_p[W] E_p[1/W]), the effective number of samples, of forward weights.
+
+    It estimates what `ess` does, for E_p[W] = E_q[W²]/Z and E_p[1/W] = 1/Z. One path that the sampler can not take, of log
+    weight +inf, makes it 0.
+
+    Example:
+        >>> round(float(forward_ess(jnp.zeros(50))), 3)
+        50.0
+
+    Source: Blessing, Jia, Esslinger, Vargas & Neumann, *Beyond ELBOs*, arXiv 2406.07423, and its code.
+    """
+    log_weights = checked_log_weights(log_weights, forbidden=-jnp.inf)
+    log_n = jnp.log(jnp.asarray(log_weights.size, log_weights.dtype))
+    return jnp.exp(3 * log_n - jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(-log_weights))
+
+
+def elbo(log_weights: Float[ArrayLike, " n"]) -> Estimate:
+    """E_q[log W] = log Z − KL(q‖p) ≤ log Z, of reverse weights. One dead path makes it −inf.
+
+    Example:
+        >>> float(elbo(jnp.array([-1.0, -3.0])).value)
+        -2.0
+    """
+    log_weights = checked_log_weights(log_weights)
+    return weighted_mean(log_weights, jnp.full_like(log_weights, 1 / log_weights.size))
+
+
+def eubo(log_weights: Float[ArrayLike, " n"]) -> Estimate:
+    """E_p[log W] = log Z + KL(p‖q) ≥ log Z, of forward weights.
+
+    Example:
+        >>> float(eubo(jnp.array([1.0, 3.0])).value)
+        2.0
+    """
+    log_weights = checked_log_weights(log_weights, forbidden=-jnp.inf)
+    return weighted_mean(log_weights, jnp.full_like(log_weights, 1 / log_weights.size))

@@ -1,0 +1,217 @@
+"""Figures: what the sampler does, and how well. The only file that needs matplotlib, imported where it is used.
+
+Every function takes arrays and gives back a `matplotlib.figure.Figure`, made without pyplot: nothing global is touched,
+nothing is shown. The colours are Okabe and Ito's, told apart by every eye; each series has a marker of its own besides.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#B8A800",
+    "#000000",
+)
+PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, YELLOW, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+class Evolution(NamedTuple):
+    """One row of `evolution`: its label, and at each time the states x(t) and the weighted states x̂(t; x(t))."""
+
+    label: str
+    states: Float[Array, "times n 2"]
+    weighted_states: Float[Array, "times n 2"]
+
+
+class Curve(NamedTuple):
+    """One line of `convergence`: at each x the middle and the ends of its spread over seeds."""
+
+    x: Float[Array, " points"]
+    middle: Float[Array, " points"]
+    low: Float[Array, " points"]
+    high: Float[Array, " points"]
+
+
+class Panel(NamedTuple):
+    """One pane of `convergence`: what is plotted against what, and the band that exact samples reach (or None)."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    curves: Mapping[str, Curve]
+    floor: tuple[float, float] | None = None
+
+
+def evolution(rows: Sequence[Evolution], times: Sequence[float], exact: Float[Array, "m 2"]) -> "Figure":
+    """Columns in time, one row for each setting: exact samples (grey), states x(t), weighted states x̂(t; x(t)).
+
+    Args:
+        rows: R settings, each with states and weighted states of shape (T, n, 2).
+        times: the T times, in units of the horizon.
+        exact: samples of the target, (m, 2).
+
+    Example:
+        >>> states = np.zeros((2, 5, 2))
+        >>> len(evolution([Evolution("β = 1", states, states)], [0.5, 1.0], states[0]).axes)
+        2
+    """
+    figure = _figure(1.55 * len(times) + 0.6, 1.55 * len(rows) + 0.8)
+    axes = np.atleast_2d(figure.subplots(len(rows), len(times), sharex=True, sharey=True, squeeze=False))
+    low, high = np.percentile(exact, [0.2, 99.8], axis=0)
+    margin = 0.12 * (high - low).max()
+    for row, panes in zip(rows, axes, strict=True):
+        for k, (time, pane) in enumerate(zip(times, panes, strict=True)):
+            pane.scatter(*exact.T, s=2, color="0.82", linewidths=0, rasterized=True)
+            pane.scatter(*row.states[k].T, s=2.2, color=BLUE, alpha=0.55, linewidths=0, rasterized=True)
+            pane.scatter(*row.weighted_states[k].T, s=2.2, color=RED, alpha=0.55, linewidths=0, rasterized=True)
+            pane.set(xticks=[], yticks=[], xlim=(low[0] - margin, high[0] + margin), aspect="equal")
+            pane.set_ylim(low[1] - margin, high[1] + margin)
+            if pane in axes[0]:
+                pane.set_title(f"$t$ = {time:g}", fontsize=10)
+        panes[0].set_ylabel(row.label, fontsize=10)
+    names = {"exact samples": "0.7", "state $x(t)$": BLUE, r"weighted state $\hat{x}(t;\,x(t))$": RED}
+    _dots_legend(figure, names)
+    return figure
+
+
+def space_time(
+    times: Float[Array, " K+1"],
+    paths: Float[Array, "K+1 n"],
+    weighted_states: Float[Array, "K+1 n"],
+    exact: Float[Array, " m"],
+    *,
+    title: str = "",
+    drawn: int = 60,
+) -> "Figure":
+    """Paths and their weighted states in one coordinate against time, beside the target's histogram.
+
+    Args:
+        times: t_k, (K+1,).
+        paths: x(t_k) in one coordinate, (K+1, n); coloured by the third of the end points that they reach.
+        weighted_states: x̂(t_k; x(t_k)) in the same coordinate, (K+1, n).
+        exact: the same coordinate of samples of the target, (m,).
+        drawn: how many of the n paths are drawn as lines; the histogram counts all.
+
+    Example:
+        >>> times = np.linspace(0, 1, 3)
+        >>> len(space_time(times, np.zeros((3, 4)), np.zeros((3, 4)), np.zeros(8)).axes)
+        3
+    """
+    figure = _figure(10.0, 3.9)
+    left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(1.0, 1.0, 0.32))
+    thirds = np.digitize(paths[-1], np.quantile(exact, [1 / 3, 2 / 3]))
+    for j in range(min(drawn, paths.shape[1])):
+        style = {"color": (BLUE, ORANGE, GREEN)[thirds[j]], "linewidth": 0.6, "alpha": 0.7}
+        left.plot(times, paths[:, j], **style)
+        middle.plot(times, weighted_states[:, j], **style)
+    bins = np.histogram_bin_edges(np.concatenate([exact, paths[-1]]), 60)
+    right.hist(exact, bins, density=True, orientation="horizontal", color="0.82", label="exact")
+    right.hist(paths[-1], bins, density=True, orientation="horizontal", histtype="step", color=BLACK, label="$x(1)$")
+    right.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=1, borderaxespad=0.2)
+    right.set(xticks=[], xlabel="density")
+    left.set(title="state $x(t)$", xlabel="$t$", ylabel="first coordinate", xlim=(0, 1))
+    middle.set(title=r"weighted state $\hat{x}(t;\,x(t))$", xlabel="$t$", xlim=(0, 1))
+    for pane in (left, middle, right):
+        _clean(pane)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def convergence(panels: Sequence[Panel]) -> "Figure":
+    """Quality against effort on logarithmic axes, one pane each: middle and spread over seeds, and the sampling floor.
+
+    Example:
+        >>> ones = np.ones(2)
+        >>> panel = Panel("nine", "steps", "distance", {"euler": Curve(np.array([1, 2]), ones, ones, ones)}, (0.5, 0.1))
+        >>> len(convergence([panel]).axes)
+        1
+    """
+    figure = _figure(4.3 * len(panels), 3.7)
+    names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
+    styles = {name: (PALETTE[i % 8], MARKERS[i % 8]) for i, name in enumerate(names)}
+    for panel, pane in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        if panel.floor is not None:
+            middle, spread = panel.floor
+            pane.axhspan(max(middle - spread, 1e-12), middle + spread, color="0.88", label="exact samples ± sd")
+            pane.axhline(middle, color="0.5", linewidth=0.8)
+        for name, curve in panel.curves.items():
+            colour, marker = styles[name]
+            pane.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+            pane.plot(curve.x, curve.middle, color=colour, marker=marker, markersize=4.5, linewidth=1.3, label=name)
+        pane.set(xscale="log", yscale="log", title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel)
+        pane.legend(frameon=False, fontsize=8)
+        _clean(pane)
+    return figure
+
+
+def quality_cost(
+    points: Mapping[str, Mapping[str, tuple[float, float]]], *, xlabel: str, ylabel: str, floor: float | None = None
+) -> "Figure":
+    """One pane for each target, one marker for each method at (cost, distance), both logarithmic; lower left is better.
+
+    Args:
+        points: target → method → (cost, distance); a method keeps its colour and marker in every pane.
+        floor: the distance of exact samples, drawn as a line.
+
+    Example:
+        >>> len(quality_cost({"nine": {"H-PID": (1.0, 2.0)}}, xlabel="seconds", ylabel="distance").axes)
+        1
+    """
+    methods = list(dict.fromkeys(method for pane in points.values() for method in pane))
+    figure = _figure(2.45 * len(points) + 0.5, 3.6)
+    handles = {}
+    panes = figure.subplots(1, len(points), sharey=True, squeeze=False)[0]
+    for (target, marks), pane in zip(points.items(), panes, strict=True):
+        for method, (cost, distance) in marks.items():
+            i = methods.index(method)
+            face = PALETTE[i % 8] if i < 8 else "white"
+            style = {"s": 52, "marker": MARKERS[i % 8], "facecolor": face, "edgecolor": PALETTE[i % 8]}
+            handles[method] = pane.scatter(cost, distance, linewidths=1.2, zorder=3, **style)
+        if floor is not None:
+            pane.axhline(floor, color="0.5", linestyle="--", linewidth=0.9)
+        pane.set(xscale="log", yscale="log", title=target, xlabel=xlabel)
+        pane.margins(0.18)
+        pane.grid(color="0.92", linewidth=0.6, which="major")
+        pane.set_axisbelow(True)
+        _clean(pane)
+    figure.axes[0].set_ylabel(ylabel)
+    shown = [method for method in methods if method in handles]
+    columns = min(len(shown), 5)
+    figure.legend(
+        [handles[method] for method in shown], shown, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=160)
+
+
+def _clean(pane: "Axes") -> None:
+    pane.spines[["top", "right"]].set_visible(False)
+    pane.tick_params(labelsize=8)
+    pane.title.set_fontsize(10)
+
+
+def _dots_legend(figure: "Figure", names: Mapping[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    dots = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour) for colour in names.values()]
+    figure.legend(dots, list(names), loc="outside lower center", ncols=len(names), frameon=False, fontsize=10)

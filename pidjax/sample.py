@@ -1,0 +1,222 @@
+"""The host driver: from a target to a `Solution`, with good choices made for the user and said in the result.
+
+It fits a surrogate where only a log-density is given, then runs `prepare` and `rollout`, which are pure, in chunks of
+paths spread over the devices.
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Key
+
+from .grid import Grid, log_snr
+from .protocol import Harmonic, harmonic
+from .rollout import Prepared, prepare, rollout, weighted_states
+from .solution import Solution
+from .step import Ancestral, Controlled, EndingOnDraw, Gaussian, Moment, Rule
+from .surrogate import fit_surrogate
+from .targets.base import Target
+from .targets.density import Density, Surrogate
+from .targets.mixture import GaussianMixture
+from .targets.pool import LocalDraws, Pool
+
+_FLOATS_PER_CHUNK = 2**22
+
+
+def sample(
+    key: Key[Array, ""],
+    target: Target,
+    *,
+    protocol: Harmonic | None = None,
+    num_samples: int = 4096,
+    num_steps: int | None = None,
+    rule: Rule | None = None,
+    grid: Grid | None = None,
+    batch_size: int | None = None,
+    save_paths: bool = False,
+    progress: bool = True,
+) -> Solution:
+    """Draw weighted samples of a target by path integral diffusion.
+
+    Left alone it rescales the problem to unit scale, steps with `Ancestral` (exact on any grid; `Moment` where the tilted
+    law is an estimate) on a grid of 20 steps uniform in log signal-to-noise, and for a bare `Density` first fits a
+    Gaussian mixture surrogate from the energy alone. `Solution.settings` says what was used.
+
+    Args:
+        key: a typed key, from `jax.random.key`.
+        target: `GaussianMixture`, `Samples`, `Density`, or a density with a chosen estimate: `Surrogate`, `Pool`,
+            `LocalDraws`.
+        protocol: from `harmonic`; by default β = 1 in the rescaled problem.
+        num_samples: N ≥ 1 paths.
+        num_steps: K ≥ 1, for the default grid; give this or `grid`.
+        rule: the step rule. On a target without a density a Gaussian rule's last step is a draw.
+        grid: from `log_snr`, `uniform` or `given`.
+        batch_size: paths run at once; by default what keeps a chunk's states at some 16 MB. Does not change the result.
+        save_paths: keep x(t) and x̂(t; x(t)).
+        progress: show a bar (if tqdm is installed) when a run of several chunks takes more than two seconds.
+
+    Raises:
+        ValueError: an argument out of range or of a wrong shape; a rule that the target does not allow.
+
+    Example:
+        >>> target = GaussianMixture.isotropic(jnp.array([[-1.0], [1.0]]), 0.1)
+        >>> solution = sample(jax.random.key(0), target, num_samples=100)
+        >>> solution.samples.shape, float(solution.ess)
+        ((100, 1), 100.0)
+
+    Source: Behjoo & Chertkov, arXiv 2409.15166; the exact weights are those of the Path Integral Sampler, arXiv 2111.15141.
+    """
+    _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_size)
+    key_fit, key_paths = jax.random.split(key)
+    choices: dict[str, Any] = {}
+    evaluations: int | Array = 0
+    protocol = harmonic() if protocol is None else protocol
+    grid = log_snr(20 if num_steps is None else num_steps) if grid is None else grid
+
+    if type(target) is Density and not isinstance(rule, Controlled):
+        target, evaluations, fitted = _with_surrogate(key_fit, target)
+        choices |= fitted
+    rule = _rule_for(target, rule)
+
+    prepared = _prepare(target, protocol, grid)
+    num_chunks = math.ceil(num_samples / (batch_size or _default_batch(target.dim, num_samples)))
+    chunk = math.ceil(num_samples / num_chunks)
+    parts = []
+    for number in _progress(range(num_chunks), progress):
+        indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
+        parts.append(_run_chunk(prepared, rule, key_paths, indices, save_paths))
+        jax.block_until_ready(parts[-1])
+    samples, log_weights, nonfinite, states, expected = jax.tree.map(
+        lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts
+    )
+    choices |= {
+        "rule": _describe(rule),
+        "grid": _describe(grid),
+        "num_steps": prepared.bridges.num_steps,
+        "batch_size": chunk,
+        "beta": float(prepared.unit.green.beta),
+        "rescaled": protocol.noise_scale is None,
+    }
+    pool = target if isinstance(target, Pool) else target.pool if isinstance(target, LocalDraws) else None
+    return Solution(
+        samples=_unravelled(target, samples),
+        log_weights=log_weights,
+        times=jnp.append(prepared.bridges.t, 1) * prepared.unit.horizon,
+        states=states,
+        weighted_states=expected,
+        unit=prepared.unit,
+        target=target,
+        num_nonfinite=jnp.sum(nonfinite),
+        num_energy_evaluations=evaluations + num_samples * _evaluations_per_path(target, prepared.bridges.num_steps),
+        pool_ess=None if pool is None else _pool_ess(pool),
+        pool_size=None if pool is None else pool.log_ratios.size,
+        choices=tuple(choices.items()),
+    )
+
+
+@eqx.filter_jit
+def _prepare(target: Target, protocol: Harmonic, grid: Grid) -> Prepared:
+    return prepare(target, protocol, grid)
+
+
+@eqx.filter_jit
+def _run_chunk(prepared: Prepared, rule: Rule, key, indices, save_paths: bool):
+    """One chunk in the user's units, with what is not finite given no weight and marked."""
+    paths = rollout(prepared, rule, key, indices, save_states=save_paths)
+    finite = jnp.isfinite(paths.samples).all(axis=-1) & (paths.log_weights < jnp.inf)
+    log_weights = jnp.where(finite, paths.log_weights, -jnp.inf)
+    states = expected = None
+    if save_paths:
+        states = prepared.unit.from_unit(paths.states)
+        expected = prepared.unit.from_unit(weighted_states(prepared, key, paths.states))
+    return prepared.unit.from_unit(paths.samples), log_weights, ~finite, states, expected
+
+
+def _with_surrogate(key, density: Density) -> tuple[Surrogate, Array, dict[str, Any]]:
+    fit = fit_surrogate(key, density.log_density, density.dim, dtype=density.shift.dtype)
+    mixture = GaussianMixture(fit.means, fit.covariances, fit.weights)
+    fitted = {
+        "surrogate": f"Gaussian mixture of {int((fit.weights > 0).sum())} components, fitted from the energy alone",
+        "surrogate rounds": int(fit.num_rounds),
+        "surrogate converged": bool(fit.converged),
+        "surrogate energy evaluations": int(fit.num_energy_evaluations),
+    }
+    return Surrogate(density, mixture), fit.num_energy_evaluations, fitted
+
+
+def _rule_for(target: Target, rule: Rule | None) -> Rule:
+    if rule is None:
+        return Ancestral() if target.closed_form else Moment()
+    if isinstance(rule, Ancestral) and not target.closed_form:
+        raise ValueError(
+            f"rule is Ancestral but {type(target).__name__} only estimates its tilted law; pass Moment() or Euler(), or a "
+            "Surrogate as the target"
+        )
+    if isinstance(rule, Gaussian) and not target.has_density:
+        return EndingOnDraw(rule)
+    return rule
+
+
+def _evaluations_per_path(target: Target, num_steps: int) -> int:
+    """Calls of the log-density that one path makes."""
+    if not target.has_density:
+        return 0
+    return 1 + (num_steps * target.num_draws if isinstance(target, LocalDraws) else 0)
+
+
+def _pool_ess(pool: Pool) -> Array:
+    weights = jax.nn.softmax(pool.log_ratios)
+    return 1 / jnp.sum(weights**2)
+
+
+def _unravelled(target: Target, samples: Array) -> Any:
+    density = getattr(target, "density", target)
+    return jax.vmap(density.unravel)(samples) if isinstance(density, Density) else samples
+
+
+def _default_batch(dim: int, num_samples: int) -> int:
+    return min(num_samples, max(256, _FLOATS_PER_CHUNK // dim))
+
+
+def _spread(indices: np.ndarray) -> Array:
+    """The path numbers of a chunk, divided among the devices where they divide evenly."""
+    devices = jax.devices()
+    if len(devices) == 1 or len(indices) % len(devices):
+        return jnp.asarray(indices)
+    return jax.device_put(indices, NamedSharding(jax.make_mesh((len(devices),), ("paths",)), PartitionSpec("paths")))
+
+
+def _progress(chunks: range, wanted: bool):
+    if not wanted or len(chunks) == 1:
+        return chunks
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return chunks
+    return tqdm(chunks, desc="pidjax", unit="chunk", delay=2)
+
+
+def _describe(module: eqx.Module) -> str:
+    inner = getattr(module, "rule", None)
+    return type(module).__name__ if inner is None else f"{_describe(inner)}, last step drawn"
+
+
+def _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_size) -> None:
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise ValueError(f"key is {key!r}; pass one typed key, jax.random.key(seed)")
+    if not isinstance(target, Target):
+        raise ValueError(f"target is a {type(target).__name__}; pass a GaussianMixture, Samples, Density, or another Target")
+    if protocol is not None and not isinstance(protocol, Harmonic):
+        raise ValueError(f"protocol is a {type(protocol).__name__}; pass pidjax.harmonic(beta=...)")
+    if grid is not None and not isinstance(grid, Grid):
+        raise ValueError(f"grid is a {type(grid).__name__}; pass log_snr(...), uniform(...) or given(...)")
+    if grid is not None and num_steps is not None:
+        raise ValueError(f"num_steps is {num_steps} and grid is given too; pass one of them")
+    for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{name} is {value!r}; pass an integer >= 1")

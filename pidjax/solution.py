@@ -1,0 +1,176 @@
+"""The answer to a sampling problem, and the questions it answers.
+
+With path weights W_i of N paths, E[W] = Z:
+
+    log Ẑ = log mean W,    ESS = (ΣW)²/ΣW²,    s.e.(log Ẑ) = √( 1/ESS − 1/N ),
+    E[f] ≈ Σ W_i f(y_i) / ΣW_i,    s.e. = √( Σ w_i² |f(y_i) − E[f]|² ),   w_i = W_i/ΣW_i.
+
+A pool of J weighted points shared by all paths is itself a sample: its 1/ESS − 1/J adds to the variance.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Key
+
+from .protocol import Unit
+
+
+class SamplingError(RuntimeError):
+    """What `Solution.check` raises: what went wrong, and what to try."""
+
+
+class Solution(eqx.Module):
+    """Weighted samples of the target, with the evidence of how good they are.
+
+    Attributes:
+        samples: end points, leading axis N; of the kind the log-density takes.
+        log_weights: log W, shape (N,); −inf for a path that was not finite or ended outside the support.
+        times: the grid, in the user's units, shape (K+1,).
+        states: x(t_k), shape (N, K+1, d), and weighted_states x̂(t_k; x_k), shape (N, K, d): if paths were saved.
+        unit: the change of variables to the unit problem that was solved: shift, scale, horizon, β and start.
+        target: the target as it was sampled: for a density, with the surrogate that was fitted.
+        num_nonfinite: paths with a NaN or infinite state or a NaN weight.
+        num_energy_evaluations: calls of the log-density, those of a fit included.
+        pool_ess, pool_size: of a pool shared by all paths; None without.
+        choices: what was chosen, as pairs of name and value; `settings` is the same as a dictionary.
+    """
+
+    samples: Any
+    log_weights: Float[Array, " N"]
+    times: Float[Array, " K+1"]
+    states: Float[Array, "N K+1 d"] | None
+    weighted_states: Float[Array, "N K d"] | None
+    unit: Unit
+    target: Any
+    num_nonfinite: Array
+    num_energy_evaluations: Array
+    pool_ess: Float[Array, ""] | None
+    pool_size: int | None = eqx.field(static=True)
+    choices: tuple[tuple[str, Any], ...] = eqx.field(static=True)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.choices)
+
+    @property
+    def num_samples(self) -> int:
+        return self.log_weights.shape[0]
+
+    @property
+    def weights(self) -> Float[Array, " N"]:
+        """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
+        return jnp.exp(self.log_weights - logsumexp(self.log_weights))
+
+    @property
+    def ess(self) -> Float[Array, ""]:
+        """(ΣW)²/ΣW², between 1 and N, with a shared pool's 1/ESS added to its inverse."""
+        inverse = jnp.sum(self.weights**2)
+        if self.pool_ess is not None:
+            inverse = inverse + 1 / self.pool_ess
+        return 1 / inverse
+
+    @property
+    def log_z(self) -> Float[Array, ""]:
+        """log mean W, the logarithm of an unbiased estimate of Z."""
+        return logsumexp(self.log_weights) - jnp.log(self.num_samples).astype(self.log_weights.dtype)
+
+    @property
+    def log_z_error(self) -> Float[Array, ""]:
+        """Standard error of log Ẑ, √(1/ESS − 1/N): honest while the ESS is."""
+        variance = jnp.sum(self.weights**2) - 1 / self.num_samples
+        if self.pool_ess is not None:
+            variance = variance + 1 / self.pool_ess - 1 / self.pool_size
+        return jnp.sqrt(jnp.maximum(variance, 0))
+
+    def expectation(self, function: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """E[f(y)] under the target, self-normalised, and its standard error.
+
+        Args:
+            function: of one sample, to an array or a pytree of arrays.
+
+        Returns:
+            The estimate and its standard error, each of the shape `function` returns.
+        """
+        weights = self.weights
+        inflation = jnp.sqrt(1 / (self.ess * jnp.sum(weights**2)))
+
+        def moments(values):
+            mean = jnp.tensordot(weights, values, 1)
+            return mean, inflation * jnp.sqrt(jnp.tensordot(weights**2, (values - mean) ** 2, 1))
+
+        values = jax.vmap(function)(jax.tree.map(self._where_weighted, self.samples))
+        pairs = jax.tree.map(moments, values)
+        return jax.tree.transpose(jax.tree.structure(values), jax.tree.structure((0, 0)), pairs)
+
+    def _where_weighted(self, leaf):
+        """The leaf with samples of weight zero replaced by the first of the heaviest, so that 0 · NaN never arises."""
+        heavy = (self.log_weights > -jnp.inf).reshape(-1, *[1] * (leaf.ndim - 1))
+        return jnp.where(heavy, leaf, leaf[jnp.argmax(self.log_weights)])
+
+    def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:
+        """Equally weighted samples, drawn with the weights by systematic resampling, in random order."""
+        count = self.num_samples if num_samples is None else num_samples
+        if count < 1:
+            raise ValueError(f"num_samples is {count}; pass an integer >= 1")
+        key_offset, key_order = jax.random.split(key)
+        cumulative = jnp.cumsum(self.weights)
+        offset = jax.random.uniform(key_offset, (), cumulative.dtype)
+        positions = (jnp.arange(count) + offset) / count * cumulative[-1]
+        chosen = jnp.minimum(jnp.searchsorted(cumulative, positions, side="right"), self.num_samples - 1)
+        chosen = jax.random.permutation(key_order, chosen)
+        return jax.tree.map(lambda leaf: leaf[chosen], self.samples)
+
+    def check(self, min_ess_fraction: float = 0.1) -> "Solution":
+        """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
+
+        A reverse ESS is blind to a mode that no path found; only exact samples or another method can show that.
+
+        Raises:
+            SamplingError: non-finite paths, all weights zero, an ESS below `min_ess_fraction` of N, a surrogate fit that
+                did not settle.
+        """
+        problems = []
+        if self.num_nonfinite > 0:
+            problems.append(
+                f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: the log-density returned NaN or "
+                "+inf there, or a step blew up. Return -inf outside the support; use more steps, or float64"
+            )
+        fraction = float(self.ess) / self.num_samples
+        if not jnp.isfinite(self.log_z):
+            problems.append("every weight is zero: no path ended where the log-density is finite. Check its support and units")
+        elif fraction < min_ess_fraction:
+            problems.append(
+                f"the effective sample size is {float(self.ess):.1f} of {self.num_samples} ({fraction:.2%}): a few paths "
+                "carry the weight, and log_z and its error are not to be trusted. Use more steps or rule Moment or "
+                "Ancestral; for a density, a better surrogate (more components near its modes) or more samples"
+            )
+        if self.settings.get("surrogate converged") is False and fraction < 0.5:
+            problems.append(
+                "the surrogate's fit stopped before it settled. The density may have heavier tails, more modes or more "
+                "dimensions than a Gaussian mixture holds; pass your own Surrogate, or learn a control"
+            )
+        if problems:
+            raise SamplingError("; ".join(problems))
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """NumPy arrays and plain numbers by name: for saving, or for another library."""
+        arrays = {"log_weights": self.log_weights, "times": self.times}
+        if self.states is not None:
+            arrays |= {"states": self.states, "weighted_states": self.weighted_states}
+        return {
+            "samples": jax.tree.map(np.asarray, self.samples),
+            **{name: np.asarray(array) for name, array in arrays.items()},
+            "log_z": float(self.log_z),
+            "log_z_error": float(self.log_z_error),
+            "ess": float(self.ess),
+            "num_nonfinite": int(self.num_nonfinite),
+            "num_energy_evaluations": int(self.num_energy_evaluations),
+            "settings": self.settings,
+        }

@@ -1,0 +1,1 @@
+"""Targets: what the process ends on, each through its tilted law."""

@@ -1,0 +1,86 @@
+"""The one thing a sampler asks of a target: its tilted law.
+
+The state at time t is an observation ζ = a y + N(0, I) of the end point y, so all that the target p̃ must answer is
+
+    q(y | ζ)  ∝  p̃(y) exp(−½ |ζ − a y|²):
+
+its log-mass log ∫ p̃(y) exp(−½|ζ − a y|²) dy, its mean (the weighted state x̂, hence the control), its covariance (the
+`Moment` step) and a draw (the `Ancestral` step). The log-mass is that of a squared distance, never of the expanded
+exponential −½a²|y|² + aζᵀy, which float32 cannot carry.
+"""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Key
+
+from ..bridge import Observation
+
+
+class Law(eqx.Module):
+    """A tilted law q(y | ζ): its log-mass and mean now, its covariance and draws when asked."""
+
+    log_mass: eqx.AbstractVar[Float[Array, ""]]
+    mean: eqx.AbstractVar[Float[Array, " d"]]
+
+    @abstractmethod
+    def covariance(self) -> Float[Array, "d d"]:
+        """Covariance of y under the law."""
+
+    @abstractmethod
+    def draw(self, key: Key[Array, ""]) -> Float[Array, " d"]:
+        """One draw of y. A discrete choice: raises if differentiated."""
+
+
+class Target(eqx.Module):
+    """What the process ends on at t = 1. Unbatched: `vmap` outside."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Dimension d of the end point, as a vector."""
+
+    @abstractmethod
+    def tilt(self, observation: Observation, key: Key[Array, ""]) -> Law:
+        """The target given an observation of the end point. The key is for laws that are estimated."""
+
+    @abstractmethod
+    def log_density(self, y: Float[Array, " d"]) -> Float[Array, ""]:
+        """log p̃(y), unnormalised. Only where `has_density`."""
+
+    @abstractmethod
+    def log_weight(self, y: Float[Array, " d"]) -> Float[Array, ""]:
+        """log p̃(y)/p̂(y), where p̂ is the normalised law whose tilts `tilt` returns; 0 where the tilts are exact."""
+
+    @abstractmethod
+    def location(self) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """The mean, and the standard deviation per coordinate √(tr Cov / d)."""
+
+    @abstractmethod
+    def snr_range(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Signal-to-noise ratios between which the end point is decided: 0.3/(largest variance), 3/(smallest variance)."""
+
+    @abstractmethod
+    def rescaled(self, shift: Float[Array, " d"], scale: Float[Array, ""]) -> "Target":
+        """The target of y' = (y − shift)/scale, with the same mass."""
+
+    has_density: eqx.AbstractClassVar[bool]
+    """Whether `log_density` is known. Without it the last step can only be a draw."""
+
+    closed_form: eqx.AbstractClassVar[bool]
+    """Whether the tilts are those of one fixed law p̂ that ends where the target does: what `Ancestral` needs."""
+
+
+@jax.custom_jvp
+def discrete(choice: Array) -> Array:
+    """The identity on a discretely drawn value; raises when a derivative is taken through it."""
+    return choice
+
+
+@discrete.defjvp
+def _discrete_jvp(primals, tangents):
+    raise TypeError(
+        "a discrete draw has no pathwise derivative: differentiate with rule=pidjax.Moment() or pidjax.Euler(), "
+        "on a target with a density"
+    )

@@ -1,0 +1,181 @@
+"""A Gaussian mixture: tilted, it is a Gaussian mixture again.
+
+For p = Σ_k π_k N(μ_k, Σ_k) seen through ζ = a y + N(0, I), with S_k = I + a²Σ_k and the residual ρ_k = ζ − aμ_k,
+
+    component mean        μ_k + aΣ_k S_k⁻¹ ρ_k
+    component covariance  Σ_k S_k⁻¹
+    component weight      ∝ π_k |S_k|^(−1/2) exp(−½ ρ_kᵀ S_k⁻¹ ρ_k)
+
+S_k ≥ I, so nothing diverges at t = 0 (a = 0), and the determinant, which keeps the mode weights right, is there.
+"""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Key
+
+from .._checks import as_floating, concrete, normalised_weights
+from .._linear import inverse_triangular, log_diagonal, matmul, matvec, transpose
+from ..bridge import Observation
+from .base import Law, Target, discrete
+
+
+class TiltedMixture(Law):
+    """A Gaussian mixture as a law: normalised log-weights (k,), means (k, d), covariances and their factors (k, d, d)."""
+
+    log_mass: Float[Array, ""]
+    mean: Float[Array, " d"]
+    log_weights: Float[Array, " k"]
+    means: Float[Array, "k d"]
+    covariances: Float[Array, "k d d"]
+    factors: Float[Array, "k d d"]
+
+    def covariance(self):
+        weights = jnp.exp(self.log_weights)
+        offsets = self.means - self.mean
+        within = jnp.tensordot(weights, self.covariances, 1)
+        return within + matmul(transpose(weights[:, None] * offsets), offsets)
+
+    def draw(self, key):
+        key_component, key_noise = jax.random.split(key)
+        k = discrete_component(key_component, self.log_weights)
+        noise = jax.random.normal(key_noise, self.mean.shape, self.mean.dtype)
+        return self.means[k] + matvec(self.factors[k], noise)
+
+
+def discrete_component(key: Key[Array, ""], log_weights: Float[Array, " k"]) -> Array:
+    """An index drawn with the weights exp(log_weights), by one uniform and their running sum."""
+    cumulative = jnp.cumsum(jnp.exp(discrete(log_weights) - jnp.max(log_weights)))
+    uniform = jax.random.uniform(key, (), cumulative.dtype) * cumulative[-1]
+    return jnp.sum(cumulative[:-1] <= uniform)
+
+
+class GaussianMixture(Target):
+    """The mixture Σ_k π_k N(μ_k, Σ_k), normalised.
+
+    Args:
+        means: μ, shape (k, d).
+        covariances: Σ, shape (k, d, d), symmetric positive definite.
+        weights: π, shape (k,), not negative; scaled to sum to one. Equal by default.
+
+    Raises:
+        ValueError: wrong shapes, NaN, a covariance that is not symmetric positive definite, weights negative or all zero.
+
+    Example:
+        >>> mixture = GaussianMixture(jnp.array([[-1.0], [2.0]]), jnp.array([[[0.1]], [[0.2]]]))
+        >>> mixture.mean().item()
+        0.5
+
+    Source: Behjoo & Chertkov, arXiv 2409.15166; the tilted component is Bayes' rule for a Gaussian.
+    """
+
+    means: Float[Array, "k d"]
+    covariances: Float[Array, "k d d"]
+    weights: Float[Array, " k"]
+
+    has_density: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = True
+
+    def __init__(self, means, covariances, weights=None):
+        means, covariances = as_floating("means", means), as_floating("covariances", covariances)
+        if means.ndim != 2 or 0 in means.shape:
+            raise ValueError(f"means has shape {means.shape}; pass shape (k, d) with k components in d dimensions")
+        k, d = means.shape
+        if covariances.shape != (k, d, d):
+            raise ValueError(f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}")
+        check_positive_definite("covariances", covariances)
+        self.means, self.covariances = means, covariances.astype(means.dtype)
+        self.weights = normalised_weights("weights", weights, k, means.dtype)
+
+    @classmethod
+    def isotropic(cls, means, variance, weights=None) -> "GaussianMixture":
+        """The mixture with covariances variance · I; `variance` is a scalar or has shape (k,)."""
+        means = as_floating("means", means)
+        variance = jnp.broadcast_to(as_floating("variance", variance).astype(means.dtype), means.shape[:1])
+        return cls(means, variance[:, None, None] * jnp.eye(means.shape[-1], dtype=means.dtype), weights)
+
+    @property
+    def dim(self) -> int:
+        return self.means.shape[-1]
+
+    @property
+    def log_weights(self) -> Float[Array, " k"]:
+        alive = self.weights > 0
+        return jnp.where(alive, jnp.log(jnp.where(alive, self.weights, 1)), -jnp.inf)
+
+    def tilt(self, observation: Observation, key=None) -> TiltedMixture:
+        gain, value = observation
+        identity = jnp.eye(self.dim, dtype=self.means.dtype)
+        whiten = inverse_triangular(jnp.linalg.cholesky(identity + gain**2 * self.covariances))
+        shrink = matmul(self.covariances, transpose(whiten))
+        white = matvec(whiten, value - gain * self.means)
+        log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
+        log_mass = logsumexp(log_joint)
+        log_weights = log_joint - log_mass
+        means = self.means + gain * matvec(shrink, white)
+        prior = jnp.linalg.cholesky(self.covariances)
+        inner = jnp.linalg.cholesky(identity + gain**2 * matmul(transpose(prior), prior))
+        return TiltedMixture(
+            log_mass=log_mass,
+            mean=jnp.exp(log_weights) @ means,
+            log_weights=log_weights,
+            means=means,
+            covariances=matmul(shrink, whiten),
+            factors=matmul(prior, transpose(inverse_triangular(inner))),
+        )
+
+    def log_density(self, y):
+        whiten = inverse_triangular(jnp.linalg.cholesky(self.covariances))
+        white = matvec(whiten, y - self.means)
+        log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
+        return logsumexp(log_joint) - 0.5 * self.dim * jnp.log(2 * jnp.pi).astype(y.dtype)
+
+    def log_weight(self, y):
+        return jnp.zeros((), y.dtype)
+
+    def mean(self) -> Float[Array, " d"]:
+        return self.weights @ self.means
+
+    def covariance(self) -> Float[Array, "d d"]:
+        offsets = self.means - self.mean()
+        within = jnp.tensordot(self.weights, self.covariances, 1)
+        return within + matmul(transpose(self.weights[:, None] * offsets), offsets)
+
+    def location(self):
+        return self.mean(), jnp.sqrt(jnp.trace(self.covariance()) / self.dim)
+
+    def snr_range(self):
+        total, components = jax.lax.stop_gradient((self.covariance(), self.covariances))
+        smallest = jnp.where(self.weights > 0, jnp.linalg.eigvalsh(components)[:, 0], jnp.inf)
+        return 0.3 / jnp.linalg.eigvalsh(total)[-1], 3 / jnp.min(smallest)
+
+    def rescaled(self, shift, scale):
+        return GaussianMixture((self.means - shift) / scale, self.covariances / scale**2, self.weights)
+
+    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+        """Exact independent draws, shape (num_samples, d)."""
+        factors = jnp.linalg.cholesky(self.covariances)
+
+        def draw(key):
+            key_component, key_noise = jax.random.split(key)
+            k = discrete_component(key_component, self.log_weights)
+            return self.means[k] + matvec(factors[k], jax.random.normal(key_noise, (self.dim,), self.means.dtype))
+
+        return jax.vmap(draw)(jax.random.split(key, num_samples))
+
+
+def check_positive_definite(name: str, matrices: Float[Array, "k d d"]) -> None:
+    """Raise if a concrete matrix of the stack is not symmetric positive definite."""
+    values = concrete(matrices)
+    if values is None:
+        return
+    for index, matrix in enumerate(values):
+        if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * np.abs(matrix).max()):
+            raise ValueError(f"{name}[{index}] is not symmetric: it differs from its transpose by "
+                             f"{np.abs(matrix - matrix.T).max():g}; pass symmetric matrices")
+        smallest = np.linalg.eigvalsh(matrix)[0]
+        if not smallest > 0:
+            raise ValueError(f"{name}[{index}] is not positive definite: its smallest eigenvalue is {smallest:g}")

@@ -1,0 +1,197 @@
+"""The tilted law of a density, estimated by importance sampling.
+
+    Pool         y_j ~ p̂ drawn once, weighted by p̃/p̂, shared by all particles and times: it tilts as a data set.
+                 By far the cheapest; poor as t → 1, where few of its points are near.
+    LocalDraws   n fresh points a particle and step from the tilted surrogate q̂(y|ζ) ∝ p̂(y) exp(−½|ζ − ay|²), or from
+                 the tilted flat measure N(ζ/a, I/a²): good as t → 1. With a pool of J points beside them, the points of
+                 both are weighted by the balance heuristic
+
+                     p̃(y) exp(−½|ζ − ay|²) / [ J p̂(y) + n q̂(y|ζ) ].
+
+The control is then an estimate, and the path weights stay exact under it: the estimate's noise is independent of the step's.
+"""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Key
+
+from .._linear import matmul, transpose
+from ..bridge import Observation
+from .base import Law, Target
+from .density import Density
+from .mixture import GaussianMixture, discrete_component
+from .samples import Chunks, TiltedSamples
+
+
+class Pool(Target):
+    """A density through one pool of weighted points.
+
+    Attributes:
+        density, mixture: p̃, and the p̂ the points were drawn from.
+        points: y_j, shape (J, d).
+        log_target, log_proposal: log p̃(y_j) and log p̂(y_j), shape (J,).
+    """
+
+    density: Density
+    mixture: GaussianMixture
+    points: Float[Array, "J d"]
+    log_target: Float[Array, " J"]
+    log_proposal: Float[Array, " J"]
+
+    has_density: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = False
+
+    @classmethod
+    def draw(cls, key: Key[Array, ""], density: Density, mixture: GaussianMixture, size: int) -> "Pool":
+        """A pool of `size` points from the mixture: one energy evaluation each."""
+        if size < 1:
+            raise ValueError(f"size is {size}; pass a number of points >= 1")
+        points = mixture.sample(key, size)
+        return cls(density, mixture, points, jax.vmap(density.log_density)(points), jax.vmap(mixture.log_density)(points))
+
+    @property
+    def dim(self) -> int:
+        return self.density.dim
+
+    @property
+    def log_ratios(self) -> Float[Array, " J"]:
+        """log p̃(y_j)/p̂(y_j); −inf where the density is NaN or zero."""
+        ratios = self.log_target - self.log_proposal
+        return jnp.where(jnp.isnan(ratios), -jnp.inf, ratios)
+
+    def tilt(self, observation, key=None):
+        return TiltedSamples(Chunks.of(self.points, self.log_ratios - jnp.log(self.log_ratios.size)), observation)
+
+    def log_density(self, y):
+        return self.density.log_density(y)
+
+    def log_weight(self, y):
+        raise TypeError("a Pool ends on its own points, which have no density: step with Moment or Euler, or use a Surrogate")
+
+    def location(self):
+        weights = jax.nn.softmax(self.log_ratios)
+        mean = weights @ self.points
+        return mean, jnp.sqrt(jnp.mean(weights @ (self.points - mean) ** 2))
+
+    def snr_range(self):
+        return self.mixture.snr_range()
+
+    def rescaled(self, shift, scale):
+        volume = self.dim * jnp.log(scale)
+        return Pool(
+            self.density.rescaled(shift, scale),
+            self.mixture.rescaled(shift, scale),
+            (self.points - shift) / scale,
+            self.log_target + volume,
+            self.log_proposal + volume,
+        )
+
+
+class WeightedPoints(Law):
+    """Points (m, d) with log-weights (m,), not normalised, as a law."""
+
+    log_mass: Float[Array, ""]
+    mean: Float[Array, " d"]
+    points: Float[Array, "m d"]
+    log_weights: Float[Array, " m"]
+
+    def __init__(self, points, log_weights):
+        self.points, self.log_weights = points, log_weights
+        self.log_mass = logsumexp(log_weights)
+        self.mean = jnp.exp(log_weights - self.log_mass) @ points
+
+    def covariance(self):
+        offsets = self.points - self.mean
+        return matmul(transpose(jnp.exp(self.log_weights - self.log_mass)[:, None] * offsets), offsets)
+
+    def draw(self, key):
+        return self.points[discrete_component(key, self.log_weights)]
+
+
+class LocalDraws(Target):
+    """A density through fresh points at every particle and step, and a pool if one is given.
+
+    Attributes:
+        density: p̃.
+        proposal: p̂, whose tilted law the points come from; None for the flat measure, which has no width at t = 0 and
+            needs a pool there.
+        num_draws: n ≥ 1 points: n energy evaluations a particle and step.
+        pool: J points shared by all, drawn from the same `proposal` if that is not flat.
+    """
+
+    density: Density
+    proposal: GaussianMixture | None
+    num_draws: int = eqx.field(static=True)
+    pool: Pool | None
+
+    has_density: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = False
+
+    def __init__(self, density, proposal, num_draws: int, pool: Pool | None = None):
+        if num_draws < 1:
+            raise ValueError(f"num_draws is {num_draws}; pass a number of points >= 1")
+        if proposal is None and pool is None:
+            raise ValueError("proposal is flat and pool is None: the flat measure has no width at t = 0; pass a pool too")
+        self.density, self.proposal, self.num_draws, self.pool = density, proposal, num_draws, pool
+
+    @property
+    def dim(self) -> int:
+        return self.density.dim
+
+    def tilt(self, observation: Observation, key: Key[Array, ""]) -> WeightedPoints:
+        gain, value = observation
+        keys = jax.random.split(key, self.num_draws)
+        if self.proposal is None:
+            informative = gain > 0
+            safe_gain = jnp.where(informative, gain, 1)
+            noise = jax.vmap(lambda key: jax.random.normal(key, value.shape, value.dtype))(keys)
+            points = (value + noise) / safe_gain
+            log_mass = jnp.where(informative, 0.5 * self.dim * jnp.log(2 * jnp.pi / safe_gain**2), jnp.inf)
+            log_base = jnp.zeros(self.num_draws, value.dtype)
+        else:
+            law = self.proposal.tilt(observation)
+            points, log_mass = jax.vmap(law.draw)(keys), law.log_mass
+            log_base = jax.vmap(self.proposal.log_density)(points)
+        log_target = jax.vmap(self.density.log_density)(points)
+        log_pool = jax.vmap(self.pool.mixture.log_density)(points) if self.pool is not None else None
+        log_local = jnp.log(self.num_draws) - log_mass
+
+        def log_weights(points, log_target, log_base, log_pool):
+            log_tilt = -0.5 * jnp.sum((value - gain * points) ** 2, axis=-1)
+            log_drawn = log_local + log_base + log_tilt
+            if self.pool is not None:
+                log_drawn = jnp.logaddexp(log_drawn, jnp.log(self.pool.log_ratios.size) + log_pool)
+            ratio = log_target + log_tilt - log_drawn
+            return jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
+
+        fresh = jnp.where(jnp.isfinite(log_mass), log_weights(points, log_target, log_base, log_pool), -jnp.inf)
+        if self.pool is None:
+            return WeightedPoints(points, fresh)
+        pool = self.pool
+        pool_base = jnp.zeros_like(pool.log_proposal) if self.proposal is None else pool.log_proposal
+        shared = log_weights(pool.points, pool.log_target, pool_base, pool.log_proposal)
+        return WeightedPoints(jnp.concatenate([points, pool.points]), jnp.concatenate([fresh, shared]))
+
+    def log_density(self, y):
+        return self.density.log_density(y)
+
+    def log_weight(self, y):
+        raise TypeError("LocalDraws ends on drawn points, which have no density: step with Moment or Euler")
+
+    def location(self):
+        return (self.proposal or self.pool).location()
+
+    def snr_range(self):
+        return (self.proposal or self.pool).snr_range()
+
+    def rescaled(self, shift, scale):
+        return LocalDraws(
+            self.density.rescaled(shift, scale),
+            None if self.proposal is None else self.proposal.rescaled(shift, scale),
+            self.num_draws,
+            None if self.pool is None else self.pool.rescaled(shift, scale),
+        )

@@ -1,0 +1,194 @@
+"""A weighted data set: tilted, it is the same points with other weights.
+
+For p = Σ_i w_i δ(y − y_i) seen through ζ = a y + N(0, I), the weights are a softmax,
+
+    w_i(ζ)  ∝  w_i exp(−½ |ζ − a y_i|²):
+
+attention with query ζ, keys and values y. The points are streamed in chunks with a running log-sum-exp, so that memory is
+one chunk of weights a particle; a draw takes one uniform number a chunk (a running reservoir), not one a point.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from .._checks import as_floating, normalised_weights
+from .._linear import HIGHEST
+from ..bridge import Observation
+from .base import Law, Target, discrete
+
+_CHUNK = 1024
+_PRODUCTS_ABOVE = 16
+"""Dimension above which |ζ − a y|² is expanded into matrix products; the log-mass is restored by one difference."""
+
+
+class Chunks(NamedTuple):
+    """The points cut into chunks of one size, the last filled up with points of weight zero."""
+
+    points: Float[Array, "chunks c d"]
+    log_weights: Float[Array, "chunks c"]
+    half_norms: Float[Array, "chunks c"]
+
+    @classmethod
+    def of(cls, points: Float[Array, "n d"], log_weights: Float[Array, " n"]) -> "Chunks":
+        n, d = points.shape
+        count = -(-n // _CHUNK)
+        size = -(-n // count)
+        filler = count * size - n
+        if filler:
+            points = jnp.pad(points, ((0, filler), (0, 0)))
+            log_weights = jnp.pad(log_weights, (0, filler), constant_values=-jnp.inf)
+        points = points.reshape(count, size, d)
+        return cls(points, log_weights.reshape(count, size), 0.5 * jnp.sum(points**2, axis=-1))
+
+    def log_joint(self, observation: Observation) -> Float[Array, "*chunks c"]:
+        """log w_i − ½|ζ − a y_i|², of one chunk; above 16 dimensions short of its −½|ζ|², common to all points."""
+        gain, value = observation
+        if self.points.shape[-1] > _PRODUCTS_ABOVE:
+            return self.log_weights + gain * (self.points @ value) - gain**2 * self.half_norms
+        return self.log_weights - 0.5 * jnp.sum((value - gain * self.points) ** 2, axis=-1)
+
+
+def _finite(maximum):
+    return jnp.where(jnp.isfinite(maximum), maximum, 0)
+
+
+class TiltedSamples(Law):
+    """A data set as a law: the chunks, the observation that tilts them, and their log-mass and mean."""
+
+    log_mass: Float[Array, ""]
+    mean: Float[Array, " d"]
+    chunks: Chunks
+    observation: Observation
+
+    def __init__(self, chunks: Chunks, observation: Observation):
+        gain, value = observation
+
+        @jax.checkpoint
+        def absorb(carry, chunk: Chunks):
+            maximum, total, moment, nearest = carry
+            log_joint = chunk.log_joint(observation)
+            best = jnp.argmax(log_joint)
+            risen = log_joint[best] > maximum
+            new_maximum = jnp.where(risen, log_joint[best], maximum)
+            old = jnp.exp(maximum - _finite(new_maximum))
+            terms = jnp.exp(log_joint - _finite(new_maximum))
+            nearest = jnp.where(risen, jnp.append(chunk.points[best], chunk.log_weights[best]), nearest)
+            return (new_maximum, total * old + jnp.sum(terms), moment * old + terms @ chunk.points, nearest), None
+
+        none = jnp.full((), -jnp.inf, value.dtype), jnp.zeros((), value.dtype), jnp.zeros_like(value)
+        start = (*none, jnp.zeros(value.size + 1, value.dtype))
+        (_, total, moment, nearest), _ = jax.lax.scan(absorb, start, chunks)
+        at_nearest = nearest[-1] - 0.5 * jnp.sum((value - gain * nearest[:-1]) ** 2)
+        self.log_mass = at_nearest + jnp.log(total)
+        self.mean = moment / total
+        self.chunks, self.observation = chunks, observation
+
+    def covariance(self):
+        @jax.checkpoint
+        def absorb(carry, chunk: Chunks):
+            maximum, total, moment = carry
+            log_joint = chunk.log_joint(self.observation)
+            new_maximum = jnp.maximum(maximum, jnp.max(log_joint))
+            old = jnp.exp(maximum - _finite(new_maximum))
+            terms = jnp.exp(log_joint - _finite(new_maximum))
+            offsets = chunk.points - self.mean
+            product = jnp.matmul((terms[:, None] * offsets).T, offsets, precision=HIGHEST)
+            return (new_maximum, total * old + jnp.sum(terms), moment * old + product), None
+
+        d, dtype = self.mean.size, self.mean.dtype
+        start = jnp.full((), -jnp.inf, dtype), jnp.zeros((), dtype), jnp.zeros((d, d), dtype)
+        (_, total, moment), _ = jax.lax.scan(absorb, start, self.chunks)
+        return moment / total
+
+    def draw(self, key):
+        """The running reservoir: chunk by chunk, the choice moves into the chunk with the chunk's share of the mass."""
+        count, size, _ = self.chunks.points.shape
+
+        def absorb(carry, indexed):
+            maximum, total, chosen = carry
+            number, chunk = indexed
+            log_joint = discrete(chunk.log_joint(self.observation))
+            new_maximum = jnp.maximum(maximum, jnp.max(log_joint))
+            cumulative = jnp.cumsum(jnp.exp(log_joint - _finite(new_maximum)))
+            kept = total * jnp.exp(maximum - _finite(new_maximum))
+            uniform = jax.random.uniform(jax.random.fold_in(key, number), (), cumulative.dtype)
+            position = uniform * (kept + cumulative[-1]) - kept
+            within = jnp.sum(cumulative[:-1] <= position)
+            return (new_maximum, kept + cumulative[-1], jnp.where(position >= 0, number * size + within, chosen)), None
+
+        start = jnp.full((), -jnp.inf, self.mean.dtype), jnp.zeros((), self.mean.dtype), 0
+        (_, _, chosen), _ = jax.lax.scan(absorb, start, (jnp.arange(count), self.chunks))
+        return self.chunks.points.reshape(count * size, -1)[chosen]
+
+
+class Samples(Target):
+    """A data set Σ_i w_i δ(y − y_i) as the target: what comes out at t = 1 are its points.
+
+    Args:
+        points: y, shape (n, d).
+        weights: w, shape (n,), not negative; scaled to sum to one. Equal by default.
+
+    Raises:
+        ValueError: an empty data set, wrong shapes, NaN, weights negative or all zero.
+
+    Example:
+        >>> Samples(jnp.array([[0.0], [1.0]])).dim
+        1
+
+    Source: Behjoo & Chertkov, arXiv 2409.15166 ("sampling from samples").
+    """
+
+    points: Float[Array, "n d"]
+    weights: Float[Array, " n"]
+
+    has_density: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = True
+
+    def __init__(self, points, weights=None):
+        points = as_floating("points", points)
+        if points.ndim != 2 or 0 in points.shape:
+            raise ValueError(f"points has shape {points.shape}; pass shape (n, d) with n >= 1 points in d >= 1 dimensions")
+        self.points = points
+        self.weights = normalised_weights("weights", weights, points.shape[0], points.dtype)
+
+    @property
+    def dim(self) -> int:
+        return self.points.shape[-1]
+
+    def tilt(self, observation: Observation, key=None) -> TiltedSamples:
+        alive = self.weights > 0
+        log_weights = jnp.where(alive, jnp.log(jnp.where(alive, self.weights, 1)), -jnp.inf)
+        return TiltedSamples(Chunks.of(self.points, log_weights), observation)
+
+    def log_density(self, y):
+        raise TypeError("a data set has no density")
+
+    def log_weight(self, y):
+        return jnp.zeros((), y.dtype)
+
+    def location(self):
+        mean = self.weights @ self.points
+        variance = jnp.mean(self.weights @ (self.points - mean) ** 2)
+        return mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
+
+    def snr_range(self):
+        """From 0.3/(largest variance) to where the nearest pairs of points come apart: 3/(squared distance per coordinate / 2).
+
+        Distances are those of at most 512 points to each other.
+        """
+        points = jax.lax.stop_gradient(self.points)
+        some = points[:: max(1, points.shape[0] // 512)][:512]
+        largest = jnp.max(self.weights @ (points - self.weights @ points) ** 2)
+        norms = jnp.sum(some**2, axis=-1)
+        squared = norms[:, None] + norms - 2 * jnp.matmul(some, some.T, precision=HIGHEST)
+        resolution = jnp.finfo(points.dtype).eps * jnp.max(norms)
+        nearest = jnp.min(jnp.where(squared > 100 * resolution, squared, jnp.inf), axis=-1)
+        typical = jnp.median(jnp.where(jnp.isfinite(nearest), nearest, 1)) / (2 * self.dim)
+        low = 0.3 / jnp.where(largest > 0, largest, 1)
+        return low, jnp.maximum(3 / typical, 2 * low)
+
+    def rescaled(self, shift, scale):
+        return Samples((self.points - shift) / scale, self.weights)
