@@ -53,7 +53,7 @@ class _Annealing(NamedTuple):
 
 
 def tempered_smc(
-    key, log_density, dim, center, scale, num_samples, *, num_moves=4, num_leapfrog=8, target_ess=0.7, acceptance=0.8
+    key, log_density, dim, center, scale, num_samples, *, num_moves=4, num_leapfrog=8, target_ess=0.9, acceptance=0.8
 ):
     """p_λ ∝ N(center, (1.5 scale)² I)^{1−λ} p^λ, λ from 0 to 1 so that each step keeps ESS/N = `target_ess`:
     BlackJAX's adaptive tempered SMC, `num_moves` Hamiltonian moves of `num_leapfrog` steps between temperatures.

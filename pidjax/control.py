@@ -12,14 +12,14 @@ from jaxtyping import Array, Float, Key
 
 from .bridge import observe
 from .protocol import Harmonic, Unit
-from .targets.base import Law, Target
+from .targets.base import Law, Target, Tiltable
 
 
 class Point(eqx.Module):
     """A target's tilted law at one point (t, x), in the unit problem."""
 
     unit: Unit
-    target: Target
+    target: Tiltable
     elapsed: Float[Array, ""]
     remaining: Float[Array, ""]
     x: Float[Array, " d"]

@@ -17,13 +17,13 @@ from .bridge import Bridges, observe
 from .grid import Grid
 from .protocol import Harmonic, Unit
 from .step import Gaussian, Rule
-from .targets.base import Target
+from .targets.base import Target, Tiltable
 
 
 class Prepared(eqx.Module):
     """What the rollout needs: the target and the reference in the unit problem, and the change of variables back."""
 
-    target: Target
+    target: Tiltable
     bridges: Bridges
     unit: Unit
 
@@ -37,7 +37,8 @@ def prepare(target: Target, protocol: Harmonic, grid: Grid) -> Prepared:
     """
     unit = protocol.unit(*target.location())
     rescaled = target.rescaled(unit.shift, unit.scale)
-    times = grid.times(unit.green, rescaled.snr_range(), unit.horizon)
+    low, high = target.snr_range()
+    times = grid.times(unit.green, (low * unit.scale**2, high * unit.scale**2), unit.horizon)
     return Prepared(rescaled, Bridges.of(unit.green, times), unit)
 
 

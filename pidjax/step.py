@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Key
 
 from ._linear import inverse_triangular, log_diagonal, matvec
 from .bridge import Bridges, observe
-from .targets.base import Target
+from .targets.base import Tiltable
 
 
 class Proposal(eqx.Module):
@@ -57,12 +57,12 @@ class Rule(eqx.Module):
 
     @abstractmethod
     def step(
-        self, target: Target, now: Bridges, start: Float[Array, " d"], x: Float[Array, " d"], key: Key[Array, ""]
+        self, target: Tiltable, now: Bridges, start: Float[Array, " d"], x: Float[Array, " d"], key: Key[Array, ""]
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """x' and log b(x|x') − log q(x'|x)."""
 
     @abstractmethod
-    def log_terminal(self, target: Target, x: Float[Array, " d"]) -> Float[Array, ""]:
+    def log_terminal(self, target: Tiltable, x: Float[Array, " d"]) -> Float[Array, ""]:
         """What the end point adds to the log-weight."""
 
 
@@ -70,7 +70,7 @@ class Gaussian(Rule):
     """A rule whose proposal is Gaussian."""
 
     @abstractmethod
-    def proposal(self, target: Target, now: Bridges, start, x, key) -> Proposal:
+    def proposal(self, target: Tiltable, now: Bridges, start, x, key) -> Proposal:
         """q(·|x)."""
 
     def step(self, target, now, start, x, key):

@@ -5,8 +5,8 @@
     >>> known.sample(jax.random.key(0), 5).shape, known.log_z, round(known.entropy, 4)
     ((5, 2), 0.0, 3.8311)
 
-The same name often means several densities in the literature, so each function states its density in full. Arrays are of
-the `dtype` given, else of JAX's default.
+One name often means several densities in the literature, so each function states its density in full. Arrays are of the
+`dtype` given, else of JAX's default.
 """
 
 import math
@@ -79,7 +79,7 @@ class KnownMixture(Known):
 
     def responsibilities(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
         """w_k N(y; μ_k, σ_k² I) / p(y): the probability that y came from each component; w is its mean under p."""
-        squared = jnp.sum((y - self.centres) ** 2, axis=-1) / self.standard_deviations**2
+        squared = jnp.sum((y[None] - self.centres) ** 2, axis=-1) / self.standard_deviations**2
         log_joint = jnp.log(self.mode_weights) - self.dim * jnp.log(self.standard_deviations) - squared / 2
         return jax.nn.softmax(log_joint)
 
@@ -135,7 +135,7 @@ def grid25(dtype: DTypeLike | None = None) -> KnownMixture:
 
 
 def gmm40(dtype: DTypeLike | None = None) -> KnownMixture:
-    """Σ_k N(m_k, softplus(1)² I)/40, m_k = ((u & 0xFFFFFF)/2²⁴ − ½) · 80 for raw 32-bit draws u of MT19937 seeded with 0.
+    """Σ_k N(m_k, softplus(1)² I)/40 with m_k = 80 ((u & 0xFFFFFF)/2²⁴ − ½), u the raw 32-bit draws of MT19937, seed 0.
 
     Example:
         >>> gmm40().centres[0].tolist()
@@ -163,7 +163,7 @@ def ada_regular(dtype: DTypeLike | None = None) -> KnownMixture:
 
 
 def ada_perturbed_a(dtype: DTypeLike | None = None) -> KnownMixture:
-    """`ada_regular` with means, widths and weights perturbed: no symmetry left. With rng = default_rng(20241005), in turn
+    """`ada_regular` perturbed, no symmetry left: Σ_k w_k N(m_k, σ_k² I). With numpy's default_rng(20241005), in turn
 
         m += U(−½, ½)^(9×2),   σ = 0.3 · U(½, 2)^9,   w ∝ U(½, 3/2)^9.
 

@@ -23,7 +23,7 @@ def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Es
     return Estimate(mean, jnp.sqrt(jnp.sum((weights * (values - mean)) ** 2)))
 
 
-def checked_log_weights(log_weights: Float[ArrayLike, " n"], forbidden: float = jnp.inf) -> Float[Array, " n"]:
+def checked_log_weights(log_weights: ArrayLike, forbidden: float = jnp.inf) -> Float[Array, " n"]:
     """Log weights of shape (n,), without NaN and without the `forbidden` infinity; not all are the other one."""
     log_weights = floating(log_weights)
     if log_weights.ndim != 1 or log_weights.size == 0:
@@ -36,7 +36,7 @@ def checked_log_weights(log_weights: Float[ArrayLike, " n"], forbidden: float = 
 
 
 def weighted_samples(
-    samples: Float[ArrayLike, "n d"], log_weights: Float[ArrayLike, " n"] | None, name: str = "samples"
+    samples: ArrayLike, log_weights: ArrayLike | None, name: str = "samples"
 ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
     """Samples, and weights that sum to one. A sample of weight zero is moved to the origin: 0 · NaN is then 0."""
     samples = floating(samples)
@@ -55,7 +55,7 @@ def weighted_samples(
 
 
 def sample_pair(
-    samples: Float[ArrayLike, "n d"], reference: Float[ArrayLike, "m d"], log_weights: Float[ArrayLike, " n"] | None
+    samples: ArrayLike, reference: ArrayLike, log_weights: ArrayLike | None
 ) -> tuple[Float[Array, "n d"], Float[Array, " n"], Float[Array, "m d"]]:
     """Samples, their weights, and a reference of the same dimension and dtype."""
     samples, weights = weighted_samples(samples, log_weights)

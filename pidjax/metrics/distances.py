@@ -1,5 +1,6 @@
 """Distances between two sample sets by ranks and kernels, and the floor of a distance."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ def floor(
 
 
 def kolmogorov_smirnov(
-    values: Float[ArrayLike, " n"], reference: Float[ArrayLike, " m"], log_weights: Float[ArrayLike, " n"] | None = None
+    values: ArrayLike, reference: ArrayLike, log_weights: ArrayLike | None = None
 ) -> Float[Array, ""]:
     """sup_t |F̂(t) − F̂_reference(t)| on the line, from 0 to 1.
 
@@ -62,12 +63,12 @@ def kolmogorov_smirnov(
 
 
 def energy_ks(
-    samples: Float[ArrayLike, "n d"],
-    reference: Float[ArrayLike, "m d"],
+    samples: ArrayLike,
+    reference: ArrayLike,
     log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
-    log_weights: Float[ArrayLike, " n"] | None = None,
+    log_weights: ArrayLike | None = None,
 ) -> Float[Array, ""]:
-    """`kolmogorov_smirnov` distance between the laws of log p at the samples and at the reference; log p up to a constant.
+    """`kolmogorov_smirnov` distance of the laws of log p, known up to a constant, at the samples and at the reference.
 
     Example:
         >>> float(energy_ks(jnp.zeros((4, 2)), jnp.ones((4, 2)), lambda x: -jnp.sum(x**2)))
@@ -78,10 +79,10 @@ def energy_ks(
 
 
 def sliced_ks(
-    samples: Float[ArrayLike, "n d"],
-    reference: Float[ArrayLike, "m d"],
+    samples: ArrayLike,
+    reference: ArrayLike,
     key: Key[Array, ""],
-    log_weights: Float[ArrayLike, " n"] | None = None,
+    log_weights: ArrayLike | None = None,
     num_projections: int = 128,
 ) -> Float[Array, ""]:
     """The mean, over directions uniform on the sphere, of the `kolmogorov_smirnov` distance of the projections.
@@ -95,17 +96,13 @@ def sliced_ks(
     samples, weights, reference = sample_pair(samples, reference, log_weights)
     directions = jax.random.normal(key, (num_projections, samples.shape[1]), samples.dtype)
     directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
-
-    def gap_along(direction):
-        return _largest_gap(_project(samples, direction), weights, _project(reference, direction))
-
-    return jnp.mean(jax.lax.map(gap_along, directions))
+    return _mean_largest_gap(samples, weights, reference, directions)
 
 
 def mmd_squared(
-    samples: Float[ArrayLike, "n d"],
-    reference: Float[ArrayLike, "m d"],
-    log_weights: Float[ArrayLike, " n"] | None = None,
+    samples: ArrayLike,
+    reference: ArrayLike,
+    log_weights: ArrayLike | None = None,
     bandwidth: ArrayLike | None = None,
     chunk_size: int = 128,
 ) -> Float[Array, ""]:
@@ -131,13 +128,19 @@ def mmd_squared(
     n, m = len(samples), len(reference)
     if min(n, m) < 2:
         raise ValueError(f"samples has {n} points and reference has {m}; pass at least 2 of each")
-    bandwidth = _median_distance(reference[:MEDIAN_POINTS]) if bandwidth is None else bandwidth
-    equal = jnp.full(m, 1 / m, samples.dtype)
+    bandwidth = (
+        _median_distance(reference[:MEDIAN_POINTS]) if bandwidth is None else jnp.asarray(bandwidth, samples.dtype)
+    )
+    return _mmd_squared(samples, weights, reference, bandwidth, chunk_size)
+
+
+@functools.partial(jax.jit, static_argnames="chunk_size")
+def _mmd_squared(samples, weights, reference, bandwidth, chunk_size):
+    equal = jnp.full(len(reference), 1 / len(reference), samples.dtype)
 
     def mean_kernel(x, weights_x, y, weights_y):
         def row(point):
-            kernel = _kernel(jnp.sum((point - y) ** 2, axis=-1), bandwidth)
-            return jnp.sum(weights_y * kernel)
+            return jnp.sum(weights_y * _kernel(jnp.sum((point[None] - y) ** 2, axis=-1), bandwidth))
 
         return jnp.sum(weights_x * jax.lax.map(row, x, batch_size=chunk_size))
 
@@ -159,10 +162,18 @@ def _median_distance(points):
     return jnp.median(jnp.linalg.norm(points[first] - points[second], axis=-1))
 
 
-def _project(points, direction):
-    return jnp.matmul(points, direction, precision=jax.lax.Precision.HIGHEST)
+@jax.jit
+def _mean_largest_gap(samples, weights, reference, directions):
+    def project(points, direction):
+        return jnp.matmul(points, direction, precision=jax.lax.Precision.HIGHEST)
+
+    def gap_along(direction):
+        return _largest_gap(project(samples, direction), weights, project(reference, direction))
+
+    return jnp.mean(jax.lax.map(gap_along, directions))
 
 
+@jax.jit
 def _largest_gap(values, weights, reference):
     """sup |F̂ − F̂_reference| from one sort; between equal values the running sum is not yet a difference of the two."""
     pooled = jnp.concatenate([values, reference])

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ._inputs import Estimate, floating, weighted_mean, weighted_samples
+from ._inputs import Estimate, weighted_mean, weighted_samples
 
 Assignment = Callable[[Float[Array, " d"]], Float[Array, " k"]]
 """A map from one point to the probabilities (k,) of the mode that it belongs to, summing to one."""
 
 
-def nearest(centres: Float[ArrayLike, "k d"]) -> Assignment:
+def nearest(centres: ArrayLike) -> Assignment:
     """The assignment of a point to its nearest centre (Euclidean), one-hot.
 
     Example:
@@ -22,19 +22,17 @@ def nearest(centres: Float[ArrayLike, "k d"]) -> Assignment:
     centres, _ = weighted_samples(centres, None, "centres")
 
     def assignment(y):
-        closest = jnp.argmin(jnp.sum((centres - y) ** 2, axis=-1))
-        return jax.nn.one_hot(closest, len(centres), dtype=centres.dtype)
+        closest = jnp.argmin(jnp.sum((centres.astype(y.dtype) - y[None]) ** 2, axis=-1))
+        return jax.nn.one_hot(closest, len(centres), dtype=y.dtype)
 
     return assignment
 
 
-def mode_shares(
-    samples: Float[ArrayLike, "n d"], assignment: Assignment, log_weights: Float[ArrayLike, " n"] | None = None
-) -> Float[Array, " k"]:
+def mode_shares(samples: ArrayLike, assignment: Assignment, log_weights: ArrayLike | None = None) -> Float[Array, " k"]:
     """Σ_i w_i r(x_i), the share of each mode under an assignment r.
 
-    With r the responsibilities of a mixture, the expectation under the target is *exactly* the mixture's weights, however
-    much the components overlap. With `nearest` it is the mass of the Voronoi cells.
+    With r the responsibilities of a mixture its mean under the target is *exactly* the mixture's weights, however much the
+    components overlap. With `nearest` it is the mass of the Voronoi cells.
 
     Example:
         >>> mode_shares(jnp.array([[-2.0], [3.0]]), nearest(jnp.array([[-1.0], [1.0]]))).tolist()
@@ -45,10 +43,10 @@ def mode_shares(
 
 
 def mode_total_variation(
-    samples: Float[ArrayLike, "n d"],
+    samples: ArrayLike,
     assignment: Assignment,
-    mode_weights: Float[ArrayLike, " k"],
-    log_weights: Float[ArrayLike, " n"] | None = None,
+    mode_weights: ArrayLike,
+    log_weights: ArrayLike | None = None,
 ) -> Float[Array, ""]:
     """½ Σ_k |ŵ_k − w_k| with ŵ the `mode_shares`: from 0 to 1.
 
@@ -57,17 +55,18 @@ def mode_total_variation(
         >>> float(mode_total_variation(jnp.ones((8, 1)), assignment, jnp.array([0.25, 0.75])))
         0.25
     """
-    shares, mode_weights = mode_shares(samples, assignment, log_weights), floating(mode_weights)
+    shares = mode_shares(samples, assignment, log_weights)
+    mode_weights = jnp.asarray(mode_weights, shares.dtype)
     if mode_weights.shape != shares.shape:
         raise ValueError(f"mode_weights has shape {mode_weights.shape} but the assignment has shape {shares.shape}")
     return 0.5 * jnp.sum(jnp.abs(shares - mode_weights))
 
 
 def fraction_within(
-    samples: Float[ArrayLike, "n d"],
-    centres: Float[ArrayLike, "k d"],
-    standard_deviations: Float[ArrayLike, "#k"],
-    log_weights: Float[ArrayLike, " n"] | None = None,
+    samples: ArrayLike,
+    centres: ArrayLike,
+    standard_deviations: ArrayLike,
+    log_weights: ArrayLike | None = None,
     radius: float = 3.0,
 ) -> Estimate:
     """P( min_k |x − μ_k|/σ_k ≤ radius ), σ of shape (k,) or (). For one Gaussian in the plane 1 − exp(−radius²/2).
@@ -77,22 +76,22 @@ def fraction_within(
         0.5
     """
     samples, weights = weighted_samples(samples, log_weights)
-    centres, standard_deviations = floating(centres), floating(standard_deviations)
+    centres, standard_deviations = (jnp.asarray(value, samples.dtype) for value in (centres, standard_deviations))
     if centres.ndim != 2 or centres.shape[1] != samples.shape[1]:
         raise ValueError(f"centres has shape {centres.shape}; pass shape (modes, {samples.shape[1]})")
     if standard_deviations.shape not in ((), centres.shape[:1]):
         raise ValueError(f"standard_deviations has shape {standard_deviations.shape}; pass () or {centres.shape[:1]}")
 
     def is_within(x):
-        return jnp.any(jnp.sum((x - centres) ** 2, axis=-1) <= (radius * standard_deviations) ** 2)
+        return jnp.any(jnp.sum((x[None] - centres) ** 2, axis=-1) <= (radius * standard_deviations) ** 2)
 
     return weighted_mean(jax.vmap(is_within)(samples).astype(samples.dtype), weights)
 
 
 def cross_entropy(
-    samples: Float[ArrayLike, "n d"],
+    samples: ArrayLike,
     log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
-    log_weights: Float[ArrayLike, " n"] | None = None,
+    log_weights: ArrayLike | None = None,
 ) -> Estimate:
     """E[−log p(x)] with p normalised: the entropy of p if x ~ p. Above it the samples are smeared, below it too sharp.
 

@@ -3,15 +3,17 @@
 Both are the extra `metrics`, imported when first used.
 """
 
+import functools
 import importlib
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from ._inputs import sample_pair
 
 
-def wasserstein2(samples: Float[ArrayLike, "n d"], reference: Float[ArrayLike, "n d"]) -> Float[Array, ""]:
+def wasserstein2(samples: ArrayLike, reference: ArrayLike) -> Float[Array, ""]:
     """W2 = ( min over permutations π of (1/n) Σ_i |x_i − y_π(i)|² )^½: exact, *not squared*, a length.
 
     Of equal sizes and weights: resample first. By the Hungarian algorithm in float64: time O(n³), memory 8 n² bytes.
@@ -34,16 +36,17 @@ def wasserstein2(samples: Float[ArrayLike, "n d"], reference: Float[ArrayLike, "
 
 
 def sinkhorn_divergence(
-    samples: Float[ArrayLike, "n d"],
-    reference: Float[ArrayLike, "m d"],
+    samples: ArrayLike,
+    reference: ArrayLike,
     epsilon: float,
-    log_weights: Float[ArrayLike, " n"] | None = None,
+    log_weights: ArrayLike | None = None,
     max_iterations: int = 10_000,
 ) -> Float[Array, ""]:
     """S_ε(x, y) = OT_ε(x, y) − ½ OT_ε(x, x) − ½ OT_ε(y, y), with OT_ε = min_P Σ_ij P_ij |x_i − y_j|² + ε KL(P ‖ w ⊗ v).
 
     The cost is |x − y|² (power 2), so S_ε and ε are lengths *squared*, and S_ε → W2² as ε → 0. ε has no default: the
-    number means nothing without it. Memory about 12 max(n, m)² bytes; the iterations grow with cost/ε.
+    number means nothing without it. Memory about 12 max(n, m)² bytes. The iterations grow with the squared distance of
+    the modes over ε: 190 on `nine` at ε = 1, 2,100 at 0.1.
 
     Raises:
         ImportError: ott-jax is missing.
@@ -56,25 +59,35 @@ def sinkhorn_divergence(
 
     Source: Feydy, Séjourné, Vialard, Amari, Trouvé & Peyré, AISTATS 2019, eq. 3.
     """
-    divergence = _extra("sinkhorn_divergence", "ott-jax", "ott.tools.sinkhorn_divergence")
-    pointcloud = _extra("sinkhorn_divergence", "ott-jax", "ott.geometry.pointcloud")
+    _extra("sinkhorn_divergence", "ott-jax", "ott")
     samples, weights, reference = sample_pair(samples, reference, log_weights)
     if not epsilon > 0:
         raise ValueError(f"epsilon is {epsilon:g}; pass a number > 0")
-    value, output = divergence.sinkhorn_divergence(
-        pointcloud.PointCloud,
-        samples,
-        reference,
-        a=weights,
-        epsilon=epsilon,
-        solve_kwargs={"max_iterations": max_iterations},
-    )
-    if not all(output.converged):
+    divergence, converged = _sinkhorn(samples, weights, reference, epsilon, max_iterations)
+    if not converged:
         raise RuntimeError(
             f"Sinkhorn has not converged in {max_iterations} iterations at epsilon {epsilon:g}; "
             "pass a larger epsilon or max_iterations"
         )
-    return value
+    return divergence
+
+
+@functools.partial(jax.jit, static_argnames="max_iterations")
+def _sinkhorn(samples, weights, reference, epsilon, max_iterations):
+    """The divergence, and whether its three problems have converged; over-relaxed, for half the iterations or fewer."""
+    from ott.geometry.pointcloud import PointCloud
+    from ott.solvers.linear.acceleration import Momentum
+    from ott.tools import sinkhorn_divergence
+
+    divergence, output = sinkhorn_divergence.sinkhorn_divergence(
+        PointCloud,
+        samples,
+        reference,
+        a=weights,
+        epsilon=epsilon,
+        solve_kwargs={"max_iterations": max_iterations, "momentum": Momentum(value=1.5)},
+    )
+    return divergence, jnp.all(jnp.stack(output.converged))
 
 
 def _extra(user: str, package: str, module: str):

@@ -4,6 +4,8 @@
 paths led back from exact samples y ~ p by the noising kernels: these see it.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -11,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 from ._inputs import Estimate, checked_log_weights, weighted_mean
 
 
-def log_z_error(log_weights: Float[ArrayLike, " n"], truth: ArrayLike = 0.0) -> Estimate:
+def log_z_error(log_weights: ArrayLike, truth: ArrayLike = 0.0) -> Estimate:
     """log Ẑ − log Z, with Ẑ = (1/N) Σ_i W_i, and its standard error √((1/ρ − 1)/N), ρ = ESS/N.
 
     Example:
@@ -19,12 +21,12 @@ def log_z_error(log_weights: Float[ArrayLike, " n"], truth: ArrayLike = 0.0) -> 
         0.0
     """
     log_weights = checked_log_weights(log_weights)
-    n = log_weights.size
+    n, truth = log_weights.size, jnp.asarray(truth, log_weights.dtype)
     relative_variance = jnp.maximum(1 / ess(log_weights) - 1 / n, 0)
-    return Estimate(jax.nn.logsumexp(log_weights) - jnp.log(n) - truth, jnp.sqrt(relative_variance))
+    return Estimate(jax.nn.logsumexp(log_weights) - math.log(n) - truth, jnp.sqrt(relative_variance))
 
 
-def ess(log_weights: Float[ArrayLike, " n"]) -> Float[Array, ""]:
+def ess(log_weights: ArrayLike) -> Float[Array, ""]:
     """(Σ_i W_i)² / Σ_i W_i², the effective number of samples, from 1 to N, of reverse weights.
 
     Example:
@@ -35,11 +37,11 @@ def ess(log_weights: Float[ArrayLike, " n"]) -> Float[Array, ""]:
     return jnp.exp(2 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(2 * log_weights))
 
 
-def forward_ess(log_weights: Float[ArrayLike, " n"]) -> Float[Array, ""]:
+def forward_ess(log_weights: ArrayLike) -> Float[Array, ""]:
     """N / (E_p[W] E_p[1/W]), the effective number of samples, of forward weights.
 
-    It estimates what `ess` does, for E_p[W] = E_q[W²]/Z and E_p[1/W] = 1/Z. One path that the sampler can not take, of log
-    weight +inf, makes it 0.
+    It estimates what `ess` does, for E_p[W] = E_q[W²]/Z and E_p[1/W] = 1/Z. One path that the sampler cannot take, of
+    log weight +inf, makes it 0.
 
     Example:
         >>> round(float(forward_ess(jnp.zeros(50))), 3)
@@ -48,11 +50,10 @@ def forward_ess(log_weights: Float[ArrayLike, " n"]) -> Float[Array, ""]:
     Source: Blessing, Jia, Esslinger, Vargas & Neumann, *Beyond ELBOs*, arXiv 2406.07423, and its code.
     """
     log_weights = checked_log_weights(log_weights, forbidden=-jnp.inf)
-    log_n = jnp.log(jnp.asarray(log_weights.size, log_weights.dtype))
-    return jnp.exp(3 * log_n - jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(-log_weights))
+    return jnp.exp(3 * math.log(log_weights.size) - jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(-log_weights))
 
 
-def elbo(log_weights: Float[ArrayLike, " n"]) -> Estimate:
+def elbo(log_weights: ArrayLike) -> Estimate:
     """E_q[log W] = log Z − KL(q‖p) ≤ log Z, of reverse weights. One dead path makes it −inf.
 
     Example:
@@ -63,7 +64,7 @@ def elbo(log_weights: Float[ArrayLike, " n"]) -> Estimate:
     return weighted_mean(log_weights, jnp.full_like(log_weights, 1 / log_weights.size))
 
 
-def eubo(log_weights: Float[ArrayLike, " n"]) -> Estimate:
+def eubo(log_weights: ArrayLike) -> Estimate:
     """E_p[log W] = log Z + KL(p‖q) ≥ log Z, of forward weights.
 
     Example:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pidjax.surrogate.energy import Energy
 from pidjax.surrogate.gaussians import Gaussians, expectation_maximisation, seed
-from pidjax.surrogate.tempered import MOVES, PARTICLES, probe, tempered_particles
+from pidjax.surrogate.tempered import MOVES, PARTICLES, probe, systematic, tempered_particles
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -20,6 +20,8 @@ ROUNDS = 64
 ROUND_DRAWS = 8192
 TAIL_DRAWS = 1638
 ROUND_ITERATIONS = 5
+ROUND_MOVES = 2
+COUNT = lambda ess: ess
 EVEN = 0.95
 WINDOW = 8
 TRUSTED = 0.1
@@ -67,7 +69,7 @@ def fit_surrogate(
 class _State(eqx.Module):
     mixture: Gaussians
     points: Float[Array, "d n"]
-    log_weights: Float[Array, " n"]
+    counts: Float[Array, " n"]
     log_z: Float[Array, " rounds"]
     ess: Float[Array, " rounds"]
     round: Int[Array, ""]
@@ -100,28 +102,34 @@ def _fit(key, log_density, center):
     mixture = jax.lax.fori_loop(0, FIRST_ITERATIONS, first, seed(key_seed, points, components))
 
     def round(state):
-        key_draw, key_birth = jr.split(jr.fold_in(key_rounds, state.round))
-        points, log_weights, log_z, ess, invalid = weighted_draws(key_draw, energy, defended(state.mixture))
+        key_draw, key_move, key_birth = jr.split(jr.fold_in(key_rounds, state.round), 3)
+        proposal = defended(state.mixture)
+        draws, log_weights, log_z, ess, invalid = weighted_draws(key_draw, energy, proposal)
         log_zs, esses = state.log_z.at[state.round].set(log_z), state.ess.at[state.round].set(ess)
         stop = (ess >= EVEN) | stands_still(log_zs, esses, state.round + 1) | (state.round + 1 == ROUNDS)
-        all_points = jnp.concatenate([state.points, points], axis=1)
-        all_log_weights = jnp.concatenate([state.log_weights, log_weights])
-        counts = fitting_counts(all_log_weights)
 
-        def refit(mixture):
-            mixture = reborn(key_birth, mixture, all_points, counts)
-            return jax.lax.fori_loop(
-                0, ROUND_ITERATIONS, lambda _, m: expectation_maximisation(m, all_points, counts), mixture
-            )
+        def refit(_):
+            clipped = jnp.minimum(log_weights, jax.nn.logsumexp(log_weights) - 0.5 * jnp.log(ROUND_DRAWS))
+            points, invalid = moved_draws(key_move, energy, proposal, draws, clipped)
+            counts = jnp.full((ROUND_DRAWS,), COUNT(ess), dtype)
+            mixture = reborn(key_birth, state.mixture, draws, clipped)
+            all_points = jnp.concatenate([state.points, points], axis=1)
+            all_counts = jnp.concatenate([state.counts, counts])
+            step = lambda _, m: expectation_maximisation(m, all_points, all_counts)
+            return jax.lax.fori_loop(0, ROUND_ITERATIONS, step, mixture), points, counts, invalid
 
-        mixture = jax.lax.cond(stop, lambda m: m, refit, state.mixture)
-        return _State(mixture, points, log_weights, log_zs, esses, state.round + 1, state.invalid + invalid, stop)
+        mixture, points, counts, moved_invalid = jax.lax.cond(
+            stop, lambda _: (state.mixture, state.points, state.counts, jnp.zeros((), int)), refit, None
+        )
+        return _State(
+            mixture, points, counts, log_zs, esses, state.round + 1, state.invalid + invalid + moved_invalid, stop
+        )
 
     blank = jnp.full((ROUNDS,), jnp.nan, dtype)
     state = _State(
         mixture,
         jnp.zeros((dim, ROUND_DRAWS), dtype),
-        jnp.full((ROUND_DRAWS,), -jnp.inf, dtype),
+        jnp.zeros((ROUND_DRAWS,), dtype),
         blank,
         blank,
         jnp.zeros((), int),
@@ -172,28 +180,39 @@ def weighted_draws(key, energy, mixture):
     return points, values - log_proposal, log_sum - jnp.log(body), ess, invalid
 
 
-def fitting_counts(log_weights):
-    n = log_weights.shape[0]
-    live = jnp.sum(log_weights > -jnp.inf)
-    w = jnp.nan_to_num(jax.nn.softmax(log_weights)) * n
-    w = jnp.minimum(w, jnp.sqrt(n))
-    return w * jnp.sum(w) / jnp.maximum(jnp.sum(w**2), 1e-30)
+def moved_draws(key, energy, mixture, draws, log_weights):
+    key_resample, key_moves = jr.split(key)
+    parents = systematic(key_resample, log_weights)
+    points = draws[:, parents]
+    factors = mixture.factors[jnp.argmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)]
+    values, invalid = energy(points)
+
+    def move(state, key):
+        points, values, invalid = state
+        key_noise, key_step, key_accept = jr.split(key, 3)
+        noise = jr.normal(key_noise, points.shape, points.dtype)
+        step = jnp.exp(jr.uniform(key_step, values.shape, points.dtype, jnp.log(0.1), 0.0)) * 2.38 / jnp.sqrt(1.0 * points.shape[0])
+        proposed = points + step * jnp.einsum("nij,jn->in", factors, noise, precision=HIGHEST)
+        proposed_values, proposed_invalid = energy(proposed)
+        accepted = jnp.log(jr.uniform(key_accept, values.shape, points.dtype)) < proposed_values - values
+        return (jnp.where(accepted, proposed, points), jnp.where(accepted, proposed_values, values), invalid + proposed_invalid), None
+
+    (points, _, invalid), _ = jax.lax.scan(move, (points, values, 0 * invalid), jr.split(key_moves, ROUND_MOVES))
+    return points, invalid
 
 
-def reborn(key, mixture, points, counts):
+def reborn(key, mixture, draws, log_weights):
     """Components of fewer than d + 1 observations move to heavy points."""
-    dim = points.shape[0]
-    total = jnp.sum(counts)
-    dead = jnp.exp(mixture.log_weights) * total < dim + 1
-    mean = total / jnp.maximum(jnp.sum(counts > 0), 1)
-    heavy = jnp.where(counts > 4 * mean, counts, 0.0)
-    chosen = jr.categorical(key, jnp.log(heavy), shape=dead.shape)
-    dead = dead & (jnp.sum(heavy) > 0)
-    parents = jnp.argmax(mixture.log_joint(mixture.squared_distances(points[:, chosen])), axis=0)
-    log_weights = jnp.where(dead, jnp.log((dim + 1) / total), mixture.log_weights)
+    dim = draws.shape[0]
+    heavy = jnp.where(log_weights > jax.nn.logsumexp(log_weights) - jnp.log(ROUND_DRAWS) + jnp.log(4.0), log_weights, -jnp.inf)
+    few = jnp.log((dim + 1) / ROUND_DRAWS)
+    dead = (mixture.log_weights < few) & jnp.any(heavy > -jnp.inf)
+    chosen = jr.categorical(key, heavy, shape=dead.shape)
+    parents = jnp.argmax(mixture.log_joint(mixture.squared_distances(draws[:, chosen])), axis=0)
+    log_weights = jnp.where(dead, few, mixture.log_weights)
     return Gaussians(
         log_weights - jax.nn.logsumexp(log_weights),
-        jnp.where(dead[:, None], points[:, chosen].T, mixture.means),
+        jnp.where(dead[:, None], draws[:, chosen].T, mixture.means),
         jnp.where(dead[:, None, None], mixture.factors[parents], mixture.factors),
     )
 

@@ -33,8 +33,14 @@ class Law(eqx.Module):
         """One draw of y. A discrete choice: raises if differentiated."""
 
 
-class Target(eqx.Module):
-    """What the process ends on at t = 1. Unbatched: `vmap` outside."""
+class Tiltable(eqx.Module):
+    """What the rollout asks of a target. Unbatched: `vmap` outside."""
+
+    has_density: eqx.AbstractClassVar[bool]
+    """Whether `log_density` is known. Without it the last step can only be a draw."""
+
+    closed_form: eqx.AbstractClassVar[bool]
+    """Whether the tilts are those of one fixed law p̂ that ends where the target does: what `Ancestral` needs."""
 
     @property
     @abstractmethod
@@ -42,7 +48,7 @@ class Target(eqx.Module):
         """Dimension d of the end point, as a vector."""
 
     @abstractmethod
-    def tilt(self, observation: Observation, key: Key[Array, ""]) -> Law:
+    def tilt(self, observation: Observation, key: Key[Array, ""] | None = None) -> Law:
         """The target given an observation of the end point. The key is for laws that are estimated."""
 
     @abstractmethod
@@ -51,7 +57,11 @@ class Target(eqx.Module):
 
     @abstractmethod
     def log_weight(self, y: Float[Array, " d"]) -> Float[Array, ""]:
-        """log p̃(y)/p̂(y), where p̂ is the normalised law whose tilts `tilt` returns; 0 where the tilts are exact."""
+        """log p̃(y)/p̂(y), with p̂ the normalised law of the tilts; 0 where they are exact. Only where `closed_form`."""
+
+
+class Target(Tiltable):
+    """What the process ends on at t = 1, in the user's units, and how to bring it to the unit problem."""
 
     @abstractmethod
     def location(self) -> tuple[Float[Array, " d"], Float[Array, ""]]:
@@ -62,14 +72,8 @@ class Target(eqx.Module):
         """Signal-to-noise ratios between which the end point is decided: 0.3/(largest variance), 3/(smallest variance)."""
 
     @abstractmethod
-    def rescaled(self, shift: Float[Array, " d"], scale: Float[Array, ""]) -> "Target":
+    def rescaled(self, shift: Float[Array, " d"], scale: Float[Array, ""]) -> Tiltable:
         """The target of y' = (y − shift)/scale, with the same mass."""
-
-    has_density: eqx.AbstractClassVar[bool]
-    """Whether `log_density` is known. Without it the last step can only be a draw."""
-
-    closed_form: eqx.AbstractClassVar[bool]
-    """Whether the tilts are those of one fixed law p̂ that ends where the target does: what `Ancestral` needs."""
 
 
 @jax.custom_jvp

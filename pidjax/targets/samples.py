@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 from .._checks import as_floating, normalised_weights
 from .._linear import HIGHEST
 from ..bridge import Observation
-from .base import Law, Target, discrete
+from .base import Law, Target, Tiltable, discrete
 
 _CHUNK = 1024
 _PRODUCTS_ABOVE = 16
@@ -124,6 +124,28 @@ class TiltedSamples(Law):
         return self.chunks.points.reshape(count * size, -1)[chosen]
 
 
+class StreamedSamples(Tiltable):
+    """A data set cut into chunks, their norms computed once: what the rollout works with."""
+
+    chunks: Chunks
+
+    has_density: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = True
+
+    @property
+    def dim(self) -> int:
+        return self.chunks.points.shape[-1]
+
+    def tilt(self, observation, key=None):
+        return TiltedSamples(self.chunks, observation)
+
+    def log_density(self, y):
+        raise TypeError("a data set has no density")
+
+    def log_weight(self, y):
+        return jnp.zeros((), y.dtype)
+
+
 class Samples(Target):
     """A data set Σ_i w_i δ(y − y_i) as the target: what comes out at t = 1 are its points.
 
@@ -159,9 +181,7 @@ class Samples(Target):
         return self.points.shape[-1]
 
     def tilt(self, observation: Observation, key=None) -> TiltedSamples:
-        alive = self.weights > 0
-        log_weights = jnp.where(alive, jnp.log(jnp.where(alive, self.weights, 1)), -jnp.inf)
-        return TiltedSamples(Chunks.of(self.points, log_weights), observation)
+        return self.rescaled(jnp.zeros(self.dim, self.points.dtype), jnp.ones((), self.points.dtype)).tilt(observation)
 
     def log_density(self, y):
         raise TypeError("a data set has no density")
@@ -191,4 +211,6 @@ class Samples(Target):
         return low, jnp.maximum(3 / typical, 2 * low)
 
     def rescaled(self, shift, scale):
-        return Samples((self.points - shift) / scale, self.weights)
+        alive = self.weights > 0
+        log_weights = jnp.where(alive, jnp.log(jnp.where(alive, self.weights, 1)), -jnp.inf)
+        return StreamedSamples(Chunks.of((self.points - shift) / scale, log_weights))
