@@ -27,7 +27,7 @@ Points = Float[Array, "n d"]
 Distance = Callable[[Points, Points], Float[Array, ""]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A target, in full.
 

@@ -34,14 +34,25 @@ def compilation() -> Iterator[list[float]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def compiled(function: Callable, *arguments: Any) -> tuple[Any, Cost]:
-    """`function(*arguments)` as one jitted program: its value and its cost, the compiler's own count of temporaries."""
-    begin = time.perf_counter()
-    program = jax.jit(function).lower(*arguments).compile()
-    ready = time.perf_counter()
-    value = jax.block_until_ready(program(*arguments))
-    done = time.perf_counter()
-    return value, Cost(ready - begin, done - ready, temporaries(program))
+class Program:
+    """A function as one compiled program, the compiler's own count of its temporaries with it.
+
+    The first call of `measured` is charged with the compilation, which is done when the program is made.
+    """
+
+    def __init__(self, function: Callable, *example: Any):
+        begin = time.perf_counter()
+        self._program = jax.jit(function).lower(*example).compile()
+        self._uncharged_seconds = time.perf_counter() - begin
+        self.peak_bytes = temporaries(self._program)
+
+    def measured(self, *arguments: Any) -> tuple[Any, Cost]:
+        """The value at the arguments, and what it cost."""
+        begin = time.perf_counter()
+        value = jax.block_until_ready(self._program(*arguments))
+        cost = Cost(self._uncharged_seconds, time.perf_counter() - begin, self.peak_bytes)
+        self._uncharged_seconds = 0.0
+        return value, cost
 
 
 def driven(call: Callable[[], Any]) -> tuple[Any, Cost]:

@@ -1,5 +1,6 @@
 """The samplers that are compared: each takes a case, a key and a budget, and gives back one or more named outcomes."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 import pidjax as pid
 from pidjax import metrics
-from pidjax.step import EndingOnDraw
+from pidjax.step import EndingOnDraw, Gaussian, Rule
 
 from . import baselines, measure
 from .cases import Case
@@ -84,17 +85,53 @@ def exact(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]
 
 def closed_form(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
     """H-PID from the target's closed form or data, defaults untouched."""
-    return {CLOSED: _solved(case, key, budget, case.closed)}
+    solution, cost = measure.driven(lambda: pid.sample(key, case.closed, num_samples=budget.num_samples, progress=False))
+    return {CLOSED: _answer(solution, cost)}
 
 
-def rule(name: str, step_rule, num_steps: int) -> Method:
+def rule(name: str, step_rule: Rule, num_steps: int) -> Method:
     """H-PID from the closed form by one step rule; its samples are shown without their weights."""
 
     def run(case, key, budget):
-        outcome = _solved(case, key, budget, case.closed, rule=step_rule, num_steps=num_steps)
-        return {f"{name}, K = {num_steps}": replace(outcome, weighted=False)}
+        key_paths, key_back, key_exact = jax.random.split(key, 3)
+        used = step_rule if case.closed.has_density or not isinstance(step_rule, Gaussian) else EndingOnDraw(step_rule)
+        (samples, log_weights), cost = _rollout(case, used, num_steps, budget.num_samples).measured(key_paths)
+        outcome = Outcome(
+            budget="closed form, log-SNR grid",
+            samples=samples,
+            cost=cost,
+            weighted=False,
+            has_density=case.closed.has_density,
+            ess=float(metrics.ess(log_weights)) / log_weights.size,
+        )
+        if case.closed.has_density:
+            log_z = metrics.log_z_error(log_weights)
+            outcome = replace(outcome, log_z=float(log_z.value), log_z_error=float(log_z.standard_error))
+        if case.closed.has_density and isinstance(used, Gaussian):
+            forward = _backward(case.closed, used, key_back, case.exact(key_exact, budget.num_samples), num_steps)
+            outcome = replace(outcome, forward_ess=float(metrics.forward_ess(forward)) / forward.size)
+        return {f"{name}, K = {num_steps}": outcome}
 
     return run
+
+
+@functools.cache
+def _rollout(case: Case, step_rule: Rule, num_steps: int, num_samples: int) -> measure.Program:
+    """`prepare` and `rollout` as one program of the key."""
+    arrays, rest = eqx.partition(case.closed, eqx.is_array)
+
+    def run(arrays, key):
+        prepared = pid.prepare(eqx.combine(arrays, rest), pid.harmonic(), pid.log_snr(num_steps))
+        paths = pid.rollout(prepared, step_rule, key, jnp.arange(num_samples))
+        return prepared.unit.from_unit(paths.samples), paths.log_weights
+
+    return measure.Program(functools.partial(run, arrays), jax.random.key(0))
+
+
+@eqx.filter_jit
+def _backward(target, step_rule, key, ends, num_steps: int):
+    prepared = pid.prepare(target, pid.harmonic(), pid.log_snr(num_steps))
+    return pid.backward_log_weights(prepared, step_rule, key, prepared.unit.to_unit(ends))
 
 
 def energy_alone(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
@@ -109,7 +146,7 @@ def energy_alone(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, O
     settings = solution.settings
     return {
         ENERGY: replace(
-            _answer(solution, cost, pid.Ancestral()),
+            _answer(solution, cost),
             budget=f"defaults: {settings['rule']}, K = {settings['num_steps']}",
             forward_ess=float(metrics.forward_ess(forward)) / forward.size,
         ),
@@ -133,35 +170,16 @@ def _importance(surrogate: pid.Surrogate, key, ends):
     return draws, jax.vmap(surrogate.log_weight)(draws), jax.vmap(surrogate.log_weight)(ends)
 
 
-def _solved(case: Case, key, budget: Budget, target, **options) -> Outcome:
-    key_solve, key_back, key_exact = jax.random.split(key, 3)
-    call = lambda: pid.sample(key_solve, target, num_samples=budget.num_samples, progress=False, **options)  # noqa: E731
-    solution, cost = measure.driven(call)
-    step_rule = options.get("rule", pid.Ancestral())
-    outcome = _answer(solution, cost, step_rule)
-    if outcome.has_density and not isinstance(step_rule, pid.Ancestral):
-        ends = case.exact(key_exact, budget.num_samples)
-        forward = _backward(target, step_rule, key_back, ends, options["num_steps"])
-        outcome = replace(outcome, forward_ess=float(metrics.forward_ess(forward)) / forward.size)
-    return outcome
-
-
-@eqx.filter_jit
-def _backward(target, step_rule, key, ends, num_steps: int):
-    prepared = pid.prepare(target, pid.harmonic(), pid.log_snr(num_steps))
-    return pid.backward_log_weights(prepared, step_rule, key, prepared.unit.to_unit(ends))
-
-
-def _answer(solution: pid.Solution, cost: measure.Cost, step_rule) -> Outcome:
+def _answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
+    """The outcome of a run with the default rule, grid and protocol."""
     has_density = solution.target.has_density
 
-    def rollout_temporaries():
+    def temporaries():
         prepared = pid.prepare(solution.target, pid.harmonic(), pid.log_snr(solution.settings["num_steps"]))
-        drawn_last = not has_density and not isinstance(step_rule, pid.Ancestral)
-        arrays, rest = eqx.partition((prepared, EndingOnDraw(step_rule) if drawn_last else step_rule), eqx.is_array)
-        run = lambda arrays, key, indices: pid.rollout(*eqx.combine(arrays, rest), key, indices)  # noqa: E731
+        arrays, rest = eqx.partition(prepared, eqx.is_array)
+        run = lambda arrays, key, indices: pid.rollout(eqx.combine(arrays, rest), pid.Ancestral(), key, indices)  # noqa: E731
         indices = jnp.arange(solution.settings["batch_size"])
-        return measure.temporaries(jax.jit(run).lower(arrays, jax.random.key(0), indices).compile())
+        return measure.Program(run, arrays, jax.random.key(0), indices).peak_bytes
 
     return Outcome(
         budget=f"{solution.settings['rule']}, K = {solution.settings['num_steps']}",
@@ -173,29 +191,31 @@ def _answer(solution: pid.Solution, cost: measure.Cost, step_rule) -> Outcome:
         log_z_error=float(solution.log_z_error) if has_density else None,
         ess=float(solution.ess) / solution.num_samples,
         energy_evaluations=int(solution.num_energy_evaluations),
-        temporaries=rollout_temporaries,
+        temporaries=temporaries,
     )
 
 
 def schrodinger_follmer(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
     draws, steps = budget.follmer_draws, 50 if case.dim < 50 else 25
     count = min(budget.num_samples, 128 * (-(-case.size // 128)))
-
-    def run(key):
-        return baselines.schrodinger_follmer(
-            key, case.log_density, case.dim, case.center, case.scale, count, num_steps=steps, num_inner=draws
-        )
-
-    found, cost = measure.compiled(run, key)
+    program = _program(baselines.schrodinger_follmer, case, num_samples=count, num_steps=steps, num_inner=draws)
+    found, cost = program.measured(key)
     return {FOLLMER: _baseline(found, cost, f"{steps} steps × {draws} draws, rescaled")}
 
 
 def tempered_smc(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
-    def run(key):
-        return baselines.tempered_smc(key, case.log_density, case.dim, case.center, case.scale, budget.num_samples)
+    found, cost = _program(baselines.tempered_smc, case, num_samples=budget.num_samples).measured(key)
+    return {TEMPERED: _baseline(found, cost, "ESS/N 0.9, 4 HMC moves of 8 steps")}
 
-    found, cost = measure.compiled(run, key)
-    return {TEMPERED: _baseline(found, cost, "4 HMC moves of 8 steps a temperature")}
+
+@functools.cache
+def _program(sampler: Callable, case: Case, **options: int) -> measure.Program:
+    """A baseline on a case, compiled once for all seeds."""
+
+    def run(key):
+        return sampler(key, case.log_density, case.dim, case.center, case.scale, **options)
+
+    return measure.Program(run, jax.random.key(0))
 
 
 def _baseline(found: baselines.Draws, cost: measure.Cost, budget: str) -> Outcome:

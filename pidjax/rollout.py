@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from .bridge import Bridges, observe
 from .grid import Grid
 from .protocol import Harmonic, Unit
-from .step import Gaussian, Rule
+from .step import Rule
 from .targets.base import Target, Tiltable
 
 
@@ -130,7 +130,7 @@ def weighted_states(prepared: Prepared, key: Key[Array, ""], states: Float[Array
 
 
 def backward_log_weights(
-    prepared: Prepared, rule: Gaussian, key: Key[Array, ""], ends: Float[Array, "n d"]
+    prepared: Prepared, rule: Rule, key: Key[Array, ""], ends: Float[Array, "n d"]
 ) -> Float[Array, " n"]:
     """log W of paths drawn backward from exact end points by the noising kernel: paths of the optimal process itself.
 

@@ -106,11 +106,11 @@ def sample(
     return Solution(
         samples=_unravelled(target, samples),
         log_weights=log_weights,
-        times=jnp.append(prepared.bridges.t, 1) * prepared.unit.horizon,
         states=states,
         weighted_states=expected,
-        unit=prepared.unit,
         target=target,
+        prepared=prepared,
+        rule=rule,
         num_nonfinite=jnp.sum(nonfinite),
         num_energy_evaluations=evaluations + num_samples * _evaluations_per_path(target, prepared.bridges.num_steps),
         pool_ess=None if pool is None else _pool_ess(pool),
@@ -139,12 +139,18 @@ def _run_chunk(prepared: Prepared, rule: Rule, key, indices, save_paths: bool):
 
 def _with_surrogate(key, density: Density) -> tuple[Surrogate, Array, dict[str, Any]]:
     fit = fit_surrogate(key, density.log_density, density.dim, dtype=density.shift.dtype)
+    if not jnp.isfinite(fit.log_z[fit.num_rounds - 1]):
+        raise ValueError(
+            f"log_density is nowhere finite on {int(fit.num_energy_evaluations)} points, {int(fit.non_finite)} of them NaN "
+            "or +inf; pass a log-density that is finite on the target's support"
+        )
     mixture = GaussianMixture(fit.means, fit.covariances, fit.weights)
     fitted = {
         "surrogate": f"Gaussian mixture of {int((fit.weights > 0).sum())} components, fitted from the energy alone",
         "surrogate rounds": int(fit.num_rounds),
         "surrogate converged": bool(fit.converged),
         "surrogate energy evaluations": int(fit.num_energy_evaluations),
+        "surrogate non-finite evaluations": int(fit.non_finite),
     }
     return Surrogate(density, mixture), fit.num_energy_evaluations, fitted
 

@@ -18,7 +18,9 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .protocol import Unit
+from .rollout import Prepared, backward_log_weights
+from .step import Rule
+from .targets.base import Target
 
 
 class SamplingError(RuntimeError):
@@ -31,10 +33,11 @@ class Solution(eqx.Module):
     Attributes:
         samples: end points, leading axis N; of the kind the log-density takes.
         log_weights: log W, shape (N,); −inf for a path that was not finite or ended outside the support.
-        times: the grid, in the user's units, shape (K+1,).
         states: x(t_k), shape (N, K+1, d), and weighted_states x̂(t_k; x_k), shape (N, K, d): if paths were saved.
-        unit: the change of variables to the unit problem that was solved: shift, scale, horizon, β and start.
-        target: the target as it was sampled: for a density, with the surrogate that was fitted.
+        target: the target as it was sampled: for a density, with the surrogate that was fitted. Sample it again without
+            a new fit.
+        prepared: the unit problem that was solved; `prepared.unit` holds the shift, scale, horizon, β and start.
+        rule: the step rule that was used.
         num_nonfinite: paths with a NaN or infinite state or a NaN weight.
         num_energy_evaluations: calls of the log-density, those of a fit included.
         pool_ess, pool_size: of a pool shared by all paths; None without.
@@ -43,11 +46,11 @@ class Solution(eqx.Module):
 
     samples: Any
     log_weights: Float[Array, " N"]
-    times: Float[Array, " K+1"]
     states: Float[Array, "N K+1 d"] | None
     weighted_states: Float[Array, "N K d"] | None
-    unit: Unit
-    target: Any
+    target: Target
+    prepared: Prepared
+    rule: Rule
     num_nonfinite: Array
     num_energy_evaluations: Array
     pool_ess: Float[Array, ""] | None
@@ -57,6 +60,11 @@ class Solution(eqx.Module):
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.choices)
+
+    @property
+    def times(self) -> Float[Array, " K+1"]:
+        """The grid, in the user's units."""
+        return jnp.append(self.prepared.bridges.t, 1) * self.prepared.unit.horizon
 
     @property
     def num_samples(self) -> int:
@@ -126,6 +134,20 @@ class Solution(eqx.Module):
         chosen = jax.random.permutation(key_order, chosen)
         return jax.tree.map(lambda leaf: leaf[chosen], self.samples)
 
+    def forward_ess(self, key: Key[Array, ""], exact: Float[Array, "n d"], log_z: float | None = None) -> Float[Array, ""]:
+        """ESS/N as the optimal process sees it: 1/mean(W/Z) over paths drawn backward from exact samples of the target.
+
+        Unlike `ess` it falls when the sampler misses a mode.
+
+        Args:
+            exact: independent samples of the target, as vectors in the user's units, shape (n, d).
+            log_z: the true log Z; this solution's estimate if left out.
+        """
+        ends = self.prepared.unit.to_unit(exact)
+        log_weights = eqx.filter_jit(backward_log_weights)(self.prepared, self.rule, key, ends)
+        log_mean = logsumexp(log_weights) - jnp.log(exact.shape[0])
+        return jnp.exp((self.log_z if log_z is None else log_z) - log_mean)
+
     def check(self, min_ess_fraction: float = 0.1) -> "Solution":
         """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
 
@@ -149,6 +171,11 @@ class Solution(eqx.Module):
                 f"the effective sample size is {float(self.ess):.1f} of {self.num_samples} ({fraction:.2%}): a few paths "
                 "carry the weight, and log_z and its error are not to be trusted. Use more steps or rule Moment or "
                 "Ancestral; for a density, a better surrogate (more components near its modes) or more samples"
+            )
+        if self.settings.get("surrogate non-finite evaluations"):
+            problems.append(
+                f"the log-density returned NaN or +inf {self.settings['surrogate non-finite evaluations']} times while its "
+                "surrogate was fitted: return -inf outside the support"
             )
         if self.settings.get("surrogate converged") is False and fraction < 0.5:
             problems.append(

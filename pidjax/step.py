@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Key
 
 from ._linear import inverse_triangular, log_diagonal, matvec
 from .bridge import Bridges, observe
-from .targets.base import Tiltable
+from .targets.base import Law, Tiltable
 
 
 class Proposal(eqx.Module):
@@ -62,6 +62,18 @@ class Rule(eqx.Module):
         """x' and log b(x|x') − log q(x'|x)."""
 
     @abstractmethod
+    def log_ratio(
+        self,
+        target: Tiltable,
+        now: Bridges,
+        start: Float[Array, " d"],
+        x: Float[Array, " d"],
+        after: Float[Array, " d"],
+        key: Key[Array, ""],
+    ) -> Float[Array, ""]:
+        """log b(x|x') − log q(x'|x) of a step that is given."""
+
+    @abstractmethod
     def log_terminal(self, target: Tiltable, x: Float[Array, " d"]) -> Float[Array, ""]:
         """What the end point adds to the log-weight."""
 
@@ -79,7 +91,6 @@ class Gaussian(Rule):
         return after, now.back.log_density(x, start, after) - log_q
 
     def log_ratio(self, target, now, start, x, after, key):
-        """log b(x|x') − log q(x'|x) of a given step."""
         return now.back.log_density(x, start, after) - self.proposal(target, now, start, x, key).log_density(after)
 
     def log_terminal(self, target, x):
@@ -131,6 +142,9 @@ class Ancestral(Rule):
         noise = jax.random.normal(key_bridge, x.shape, x.dtype)
         return now.toward.mean(x, end) + jnp.sqrt(now.toward.variance) * noise, jnp.zeros((), x.dtype)
 
+    def log_ratio(self, target, now, start, x, after, key):
+        return jnp.zeros((), x.dtype)
+
     def log_terminal(self, target, x):
         return target.log_weight(x)
 
@@ -146,10 +160,23 @@ class EndingOnDraw(Rule):
     def step(self, target, now, start, x, key):
         def draw(key):
             law = target.tilt(observe(now.observation, x, start), key)
-            variance = jnp.where(now.t > 0, now.observation.variance, 1 / (2 * jnp.pi))
-            return law.draw(key), law.log_mass - 0.5 * x.size * jnp.log(2 * jnp.pi * variance)
+            return law.draw(key), _log_evidence(law, now)
 
-        return jax.lax.cond(now.toward.variance == 0, draw, lambda key: self.rule.step(target, now, start, x, key), key)
+        return jax.lax.cond(now.toward.variance > 0, lambda key: self.rule.step(target, now, start, x, key), draw, key)
+
+    def log_ratio(self, target, now, start, x, after, key):
+        return jax.lax.cond(
+            now.toward.variance > 0,
+            lambda key: self.rule.log_ratio(target, now, start, x, after, key),
+            lambda key: _log_evidence(target.tilt(observe(now.observation, x, start), key), now),
+            key,
+        )
 
     def log_terminal(self, target, x):
         return target.log_weight(x)
+
+
+def _log_evidence(law: Law, now: Bridges) -> Float[Array, ""]:
+    """log ∫ p(y) N(x; m y + n, s I) dy; the mass of p at t = 0, where x says nothing."""
+    variance = jnp.where(now.t > 0, now.observation.variance, 1 / (2 * jnp.pi))
+    return law.log_mass - 0.5 * law.mean.size * jnp.log(2 * jnp.pi * variance)

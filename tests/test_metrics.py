@@ -56,7 +56,7 @@ def test_ess_of_equal_one_and_dead_weights():
 
 
 def test_forward_ess_sees_a_missed_mode():
-    """Half the exact samples lie where the sampler's density is e^{−50} of what it should be; reverse weights are equal."""
+    """Half the exact samples lie where the sampler has e^{−50} of the density it should; its own weights are equal."""
     assert float(metrics.ess(jnp.zeros(100))) == pytest.approx(100)
     assert float(metrics.forward_ess(jnp.tile(jnp.array([0.0, 50.0]), 50))) < 1e-15
     assert float(metrics.forward_ess(jnp.array([0.0, jnp.inf]))) == 0
@@ -200,7 +200,7 @@ def test_mmd_is_unbiased_between_equal_laws():
 def test_mmd_between_gaussians_has_its_closed_form():
     """E exp(−|x−y|²/2h²) = (h²/(h²+2))^{d/2} exp(−|μ|²/2(h²+2)) for x, y of unit covariance, their means μ apart."""
     shift, h = 1.0, np.array([0.25, 0.5, 1, 2, 4])
-    expected = np.mean(2 * h**2 / (h**2 + 2) * (1 - np.exp(-(shift**2) / (h**2 + 2))))
+    expected = np.mean(2 * h**2 / (h**2 + 2) * (1 - np.exp(-(shift**2) / (2 * (h**2 + 2)))))
     values = [
         float(metrics.mmd_squared(normal(2 * i, 100), normal(2 * i + 1, 100, shift=2**-0.5), bandwidth=1.0))
         for i in range(60)

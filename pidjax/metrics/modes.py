@@ -31,8 +31,8 @@ def nearest(centres: ArrayLike) -> Assignment:
 def mode_shares(samples: ArrayLike, assignment: Assignment, log_weights: ArrayLike | None = None) -> Float[Array, " k"]:
     """Σ_i w_i r(x_i), the share of each mode under an assignment r.
 
-    With r the responsibilities of a mixture its mean under the target is *exactly* the mixture's weights, however much the
-    components overlap. With `nearest` it is the mass of the Voronoi cells.
+    With r the responsibilities of a mixture its mean under the target is *exactly* the mixture's weights, however much
+    the components overlap. With `nearest` it is the mass of the Voronoi cells.
 
     Example:
         >>> mode_shares(jnp.array([[-2.0], [3.0]]), nearest(jnp.array([[-1.0], [1.0]]))).tolist()

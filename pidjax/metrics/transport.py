@@ -79,14 +79,15 @@ def _sinkhorn(samples, weights, reference, epsilon, max_iterations):
     from ott.solvers.linear.acceleration import Momentum
     from ott.tools import sinkhorn_divergence
 
-    divergence, output = sinkhorn_divergence.sinkhorn_divergence(
-        PointCloud,
-        samples,
-        reference,
-        a=weights,
-        epsilon=epsilon,
-        solve_kwargs={"max_iterations": max_iterations, "momentum": Momentum(value=1.5)},
-    )
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        divergence, output = sinkhorn_divergence.sinkhorn_divergence(
+            PointCloud,
+            samples,
+            reference,
+            a=weights,
+            epsilon=epsilon,
+            solve_kwargs={"max_iterations": max_iterations, "momentum": Momentum(value=1.5)},
+        )
     return divergence, jnp.all(jnp.stack(output.converged))
 
 

@@ -21,7 +21,7 @@ ROUND_DRAWS = 8192
 TAIL_DRAWS = 1638
 ROUND_ITERATIONS = 5
 ROUND_MOVES = 2
-COUNT = lambda ess: ess
+COUNT = lambda ess: 1.0
 EVEN = 0.95
 WINDOW = 8
 TRUSTED = 0.1
@@ -142,7 +142,9 @@ def _fit(key, log_density, center):
     means = energy.shift + jnp.matmul(final.means, energy.scale.T, precision=HIGHEST)
     factors = jnp.matmul(energy.scale, final.factors, precision=HIGHEST)
     covariances = jnp.matmul(factors, jnp.swapaxes(factors, 1, 2), precision=HIGHEST)
+    refits = state.round - 1
     calls = PARTICLES * (2 + MOVES * cloud.stages) + ROUND_DRAWS * state.round
+    calls += refits * (ROUND_DRAWS + ROUND_DRAWS // ROUND_MOVES)
     location = energy.shift + energy.scale @ final.means[-1]
     return Fit(
         weights=jnp.exp(final.log_weights),
@@ -182,7 +184,8 @@ def weighted_draws(key, energy, mixture):
 
 def moved_draws(key, energy, mixture, draws, log_weights):
     key_resample, key_moves = jr.split(key)
-    parents = systematic(key_resample, log_weights)
+    chains = ROUND_DRAWS // ROUND_MOVES
+    parents = systematic(key_resample, log_weights, chains)
     points = draws[:, parents]
     factors = mixture.factors[jnp.argmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)]
     values, invalid = energy(points)
@@ -195,10 +198,11 @@ def moved_draws(key, energy, mixture, draws, log_weights):
         proposed = points + step * jnp.einsum("nij,jn->in", factors, noise, precision=HIGHEST)
         proposed_values, proposed_invalid = energy(proposed)
         accepted = jnp.log(jr.uniform(key_accept, values.shape, points.dtype)) < proposed_values - values
-        return (jnp.where(accepted, proposed, points), jnp.where(accepted, proposed_values, values), invalid + proposed_invalid), None
+        points = jnp.where(accepted, proposed, points)
+        return (points, jnp.where(accepted, proposed_values, values), invalid + proposed_invalid), points
 
-    (points, _, invalid), _ = jax.lax.scan(move, (points, values, 0 * invalid), jr.split(key_moves, ROUND_MOVES))
-    return points, invalid
+    (_, _, invalid), points = jax.lax.scan(move, (points, values, 0 * invalid), jr.split(key_moves, ROUND_MOVES))
+    return jnp.moveaxis(points, 1, 0).reshape(draws.shape), invalid
 
 
 def reborn(key, mixture, draws, log_weights):

@@ -66,7 +66,7 @@ def tempered_particles(key: PRNGKeyArray, energy: Energy) -> Cloud:
         inverse_temperature = next_inverse_temperature(log_ratio, cloud.inverse_temperature)
         gained = (inverse_temperature - cloud.inverse_temperature) * jnp.where(cloud.values == -jnp.inf, 0.0, log_ratio)
         log_weights = jnp.where(cloud.values == -jnp.inf, -jnp.inf, gained)
-        parents = systematic(key_resample, log_weights)
+        parents = systematic(key_resample, log_weights, PARTICLES)
         points, values = cloud.points[:, parents], cloud.values[parents]
         resampled = points
 
@@ -114,9 +114,8 @@ def next_inverse_temperature(log_ratio: Float[Array, " n"], current: Float[Array
     return jnp.where(low >= rest, 1.0, current + jnp.maximum(low, jnp.finfo(low.dtype).eps * current))
 
 
-def systematic(key: PRNGKeyArray, log_weights: Float[Array, " n"]) -> Int[Array, " n"]:
-    """Systematic resampling: particle i is chosen ⌊n w_i⌋ or ⌈n w_i⌉ times."""
-    number = log_weights.shape[0]
+def systematic(key: PRNGKeyArray, log_weights: Float[Array, " m"], number: int) -> Int[Array, " n"]:
+    """Systematic resampling: index i is chosen ⌊n w_i⌋ or ⌈n w_i⌉ times."""
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
     marks = (jnp.arange(number) + jr.uniform(key, (), log_weights.dtype)) / number * cumulative[-1]
-    return jnp.minimum(jnp.searchsorted(cumulative, marks), number - 1)
+    return jnp.minimum(jnp.searchsorted(cumulative, marks), log_weights.shape[0] - 1)
