@@ -103,9 +103,9 @@ def mixture(known: zoo.KnownMixture, size: int) -> Case:
 def funnel(size: int) -> Case:
     """Neal's funnel with s = 3 in 10 dimensions. It has no closed form: exact draws as a data set stand in."""
     known = zoo.funnel(3.0)
-    data = known.sample(jax.random.key(1), 8192)
+    data = known.sample(jax.random.key(1), 2048)
     scale = float(jnp.sqrt((9 + 9 * jnp.exp(4.5)) / 10))
-    note = "Neal's funnel, s = 3. In place of a closed form, 8,192 exact draws as a data set: what comes out are those draws."
+    note = "Neal's funnel, s = 3. In place of a closed form, 2,048 exact draws as a data set: what comes out are those draws."
     project = jax.jit(lambda samples, reference: metrics.sliced_ks(samples, reference, jax.random.key(2)))
     return _case(known, note, pid.Samples(data), size, jnp.zeros(known.dim), scale, {"sliced KS": project})
 

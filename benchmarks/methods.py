@@ -23,6 +23,7 @@ PIS = "PIS"
 FOLLMER = "BlackJAX Schrödinger–Föllmer"
 TEMPERED = "BlackJAX tempered SMC"
 EXACT = "exact samples"
+PIS_STEPS, PIS_BATCH = 100, 512
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def rule(name: str, step_rule: Rule, num_steps: int) -> Method:
             log_z = metrics.log_z_error(log_weights)
             outcome = replace(outcome, log_z=float(log_z.value), log_z_error=float(log_z.standard_error))
         if case.closed.has_density and isinstance(used, Gaussian):
-            forward = _backward(case.closed, used, key_back, case.exact(key_exact, budget.num_samples), num_steps)
+            ends = case.exact(key_exact, budget.num_samples)
+            forward = _backward(case.closed, pid.harmonic(), pid.log_snr(num_steps), used, key_back, ends)
             outcome = replace(outcome, forward_ess=float(metrics.forward_ess(forward)) / forward.size)
         return {f"{name}, K = {num_steps}": outcome}
 
@@ -129,8 +131,9 @@ def _rollout(case: Case, step_rule: Rule, num_steps: int, num_samples: int) -> m
 
 
 @eqx.filter_jit
-def _backward(target, step_rule, key, ends, num_steps: int):
-    prepared = pid.prepare(target, pid.harmonic(), pid.log_snr(num_steps))
+def _backward(target, protocol, grid, step_rule, key, ends):
+    """log W of paths led back from exact end points, in the user's units."""
+    prepared = pid.prepare(target, protocol, grid)
     return pid.backward_log_weights(prepared, step_rule, key, prepared.unit.to_unit(ends))
 
 
@@ -195,6 +198,39 @@ def _answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
     )
 
 
+def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
+    """PIS: the same integrator at β = 0, its control a network and a gated gradient, trained for this case."""
+    key_probe, key_weights, key_fit, key_solve, key_back, key_exact = jax.random.split(key, 6)
+    target, grid = pid.Density(case.log_density, case.dim), pid.uniform(PIS_STEPS)
+
+    def train_and_sample():
+        protocol = neural.brownian(key_probe, target)
+        control = pid.Controlled(neural.Guided(key_weights, target, protocol))
+        iterations, batch = budget.pis_iterations, PIS_BATCH
+        trained = neural.fit(
+            key_fit, target, control, protocol=protocol, grid=grid, num_iterations=iterations, batch_size=batch
+        )
+        number = budget.num_samples
+        return protocol, trained, pid.sample(
+            key_solve, target, protocol=protocol, grid=grid, rule=trained.rule, num_samples=number, progress=False
+        )
+
+    (protocol, trained, solution), cost = measure.driven(train_and_sample)
+    ends = case.exact(key_exact, budget.num_samples)
+    forward = _backward(target, protocol, grid, trained.rule, key_back, ends)
+    sampling = budget.num_samples * PIS_STEPS
+    return {
+        PIS: replace(
+            _answer(solution, cost),
+            budget=f"{budget.pis_iterations} iterations of {PIS_BATCH} paths, K = {PIS_STEPS}",
+            weighted=False,
+            forward_ess=float(metrics.forward_ess(forward)) / forward.size,
+            gradient_evaluations=trained.num_gradient_evaluations + sampling,
+            temporaries=None,
+        )
+    }
+
+
 def schrodinger_follmer(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
     draws, steps = budget.follmer_draws, 50 if case.dim < 50 else 25
     count = min(budget.num_samples, 128 * (-(-case.size // 128)))
@@ -239,6 +275,7 @@ METHODS: Mapping[str, Method] = {
     "moment": rule("moment", pid.Moment(), 20),
     "ancestral": rule("ancestral", pid.Ancestral(), 5),
     ENERGY: energy_alone,
+    PIS: path_integral_sampler,
     FOLLMER: schrodinger_follmer,
     TEMPERED: tempered_smc,
 }

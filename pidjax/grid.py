@@ -12,8 +12,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, check_finite, concrete
-from .kernel import Green, _cosh_sinhc
+from ._checks import as_floating, concrete
+from .kernel import Green, cosh_sinhc
 
 
 class Times(eqx.Module):
@@ -36,6 +36,9 @@ class Grid(eqx.Module):
     @abstractmethod
     def times(self, green: Green, snr_range: tuple[Array, Array], horizon: Array) -> Times:
         """The grid in the dtype of `green.beta`."""
+
+    def check(self, horizon: Array) -> None:
+        """Raise if the grid does not fit a concrete horizon."""
 
 
 class Uniform(Grid):
@@ -70,48 +73,52 @@ class Given(Grid):
     values: Float[Array, " K+1"]
 
     def times(self, green, snr_range, horizon):
-        t = self.values.astype(green.beta.dtype) / horizon
-        last = concrete(t[-1])
-        if last is not None and abs(last - 1) > 1e-5:
-            raise ValueError(f"times end at {float(self.values[-1]):g} but the horizon is {float(horizon):g}; end there")
-        t = t.at[-1].set(1)
+        self.check(horizon)
+        t = (self.values.astype(green.beta.dtype) / horizon).at[-1].set(1)
         return Times.of(t, 1 - t)
 
+    def check(self, horizon):
+        last, end = concrete(self.values[-1]), concrete(horizon)
+        if last is not None and end is not None and abs(last - end) > 1e-5 * end:
+            raise ValueError(f"times end at {last:g} but the horizon is {end:g}; end there")
 
-def time_at_snr(green: Green, ratio: Float[Array, "*times"]) -> tuple[Array, Array]:
+
+def time_at_snr(green: Green, ratio: Float[Array, "*times"]) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
     """(t, 1 − t) at which K(t) = S(t)/(S(1)S(1−t)) is the ratio.
 
-    1 − t = artanh(√β/(K + c))/√β and t = artanh(√β/(1/(S(1)²K) + c))/√β, with c = C(1)/S(1); at β = 0, 1/(1+K).
+    With c = C(1)/S(1), and arc the inverse of τ ↦ C(τ)/S(τ): 1 − t = arc(K + c) and t = arc(1/(S(1)²K) + c);
+    at β = 0 they are 1/(1+K) and K/(1+K).
     """
     stiff = green.beta > 1
     w = jnp.sqrt(jnp.where(stiff, green.beta, 1))
     beta = jnp.where(stiff, 0, green.beta)
-    decay = jnp.exp(-2 * w)
-    cosine, sinhc = _cosh_sinhc(beta)
+    cosine, sinhc = cosh_sinhc(beta)
+    decay = -jnp.expm1(-2 * w)
+    excess = 2 * w * jnp.exp(-2 * w) / decay
 
-    def soft(excess):
-        return _arc(beta, excess + cosine / sinhc)
+    def arc(inner):
+        """Of inner + c; c exceeds w by `excess`, so that artanh(w/(inner + c))/w loses no digits."""
+        gap = inner + excess
+        return jnp.where(
+            stiff, jnp.log1p(2 * w / jnp.where(gap > 0, gap, 1)) / (2 * w), _soft_arc(beta, inner + cosine / sinhc)
+        )
 
-    def hard(excess):
-        gap = excess + 2 * w * decay / (1 - decay)
-        return jnp.log1p(2 * w / jnp.where(gap > 0, gap, 1)) / (2 * w)
-
-    remaining = jnp.where(stiff, hard(ratio), soft(ratio))
-    elapsed = jnp.where(stiff, hard(4 * w**2 * decay / (1 - decay) ** 2 / ratio), soft(1 / (sinhc**2 * ratio)))
+    remaining = arc(ratio)
+    elapsed = arc(jnp.where(stiff, 2 * w * excess / decay, 1 / sinhc**2) / ratio)
     late = remaining < 0.5
     return jnp.where(late, 1 - remaining, elapsed), jnp.where(late, remaining, 1 - elapsed)
 
 
-def _arc(beta: Array, q: Array) -> Array:
-    """artanh(√β/q)/√β for β ≤ 1 and q of either sign: a series in β/q² near zero, atan2 or artanh beyond."""
+def _soft_arc(beta: Array, q: Array) -> Array:
+    """artanh(√β/q)/√β for β ≤ 1: a series in β/q² where that is small, else artanh, or atan2 below β = 0."""
     near = jnp.abs(beta) < 0.01 * q**2
-    z = jnp.where(near, beta / jnp.where(near, q, 1) ** 2, 0)
-    series = sum(z**k / (2 * k + 1) for k in range(9)) / jnp.where(near, q, 1)
-    below = beta < 0
-    omega = jnp.sqrt(jnp.where(below & ~near, -beta, 1))
-    w = jnp.sqrt(jnp.where(below | near, 1, beta))
-    above = jnp.arctanh(jnp.where(below | near, 0, w / jnp.where(below | near, 1, q))) / w
-    return jnp.where(near, series, jnp.where(below, jnp.arctan2(omega, q) / omega, above))
+    safe_q = jnp.where(near, q, 1)
+    z = jnp.where(near, beta, 0) / safe_q**2
+    series = sum(z**k / (2 * k + 1) for k in range(10)) / safe_q
+    oscillates, grows = ~near & (beta < 0), ~near & (beta >= 0)
+    omega, w = jnp.sqrt(jnp.where(oscillates, -beta, 1)), jnp.sqrt(jnp.where(grows, beta, 1))
+    above = jnp.arctanh(jnp.where(grows, w / jnp.where(grows, q, 1), 0)) / w
+    return jnp.where(near, series, jnp.where(grows, above, jnp.arctan2(omega, q) / omega))
 
 
 def uniform(num_steps: int) -> Uniform:
@@ -142,19 +149,16 @@ def log_snr(num_steps: int, low: float | None = None, high: float | None = None)
         >>> log_snr(20, low=0.1, high=100.0).num_steps
         20
 
-    Source: MATH "the clock"; the grid is the usual one of diffusion samplers, uniform in log signal-to-noise.
+    The state as an observation of the end point depends on its ratio alone, so on this grid every β makes the same chain.
     """
-    ends = {name: None if end is None else as_floating(name, end) for name, end in (("low", low), ("high", high))}
-    for name, end in ends.items():
-        if end is not None and concrete(end) is not None and not end > 0:
-            raise ValueError(f"{name} is {float(end):g}; pass a signal-to-noise ratio > 0")
-    if None not in (concrete_or_none(ends["low"]), concrete_or_none(ends["high"])) and not ends["low"] < ends["high"]:
-        raise ValueError(f"low is {low} and high is {high}; pass low < high")
-    return LogSNR(_num_steps(num_steps), ends["low"], ends["high"])
-
-
-def concrete_or_none(value):
-    return None if value is None else concrete(value)
+    for name, end in (("low", low), ("high", high)):
+        number = None if end is None else concrete(as_floating(name, end))
+        if number is not None and not number > 0:
+            raise ValueError(f"{name} is {number:g}; pass a signal-to-noise ratio > 0")
+    if low is not None and high is not None and concrete(low) is not None and concrete(high) is not None and not low < high:
+        raise ValueError(f"low is {low:g} and high is {high:g}; pass low < high")
+    low, high = (None if end is None else jnp.asarray(end, float) for end in (low, high))
+    return LogSNR(_num_steps(num_steps), low, high)
 
 
 def given(times: Float[Array, " K+1"]) -> Given:

@@ -37,8 +37,11 @@ def _power_series(z: Array, first_factorial: int) -> Array:
     return total
 
 
-def _cosh_sinhc(z: Array) -> tuple[Array, Array]:
-    """C and S/τ as functions of z = βτ² ≤ 1, with finite derivatives through z = 0."""
+def cosh_sinhc(z: Array) -> tuple[Array, Array]:
+    """C and S/τ as functions of z = βτ² ≤ 1, with finite derivatives through z = 0.
+
+    Larger z give what the series gives: finite, to be masked by the caller.
+    """
     oscillates = z < -1
     near = jnp.where(oscillates, 0, z)
     angle = jnp.sqrt(jnp.where(oscillates, -z, 1))
@@ -106,9 +109,9 @@ class Green(eqx.Module):
         total = before + after
         stiff, w, beta = self._regimes(total)
         decay_before, decay_after, decay_total = (-jnp.expm1(-2 * w * time) for time in (before, after, total))
-        _, sinhc_before = _cosh_sinhc(beta * before**2)
-        _, sinhc_after = _cosh_sinhc(beta * after**2)
-        _, sinhc_total = _cosh_sinhc(beta * total**2)
+        _, sinhc_before = cosh_sinhc(beta * before**2)
+        _, sinhc_after = cosh_sinhc(beta * after**2)
+        _, sinhc_total = cosh_sinhc(beta * total**2)
         s_before, s_after, s_total = before * sinhc_before, after * sinhc_after, total * sinhc_total
         return Pinned(
             left=jnp.where(stiff, jnp.exp(-w * before) * decay_after / decay_total, s_after / s_total),
@@ -121,7 +124,7 @@ class Green(eqx.Module):
         duration = jnp.asarray(duration)
         stiff, w, beta = self._regimes(duration)
         decay = -jnp.expm1(-2 * w * duration)
-        cosine, sinhc = _cosh_sinhc(beta * duration**2)
+        cosine, sinhc = cosh_sinhc(beta * duration**2)
         to_end = jnp.where(stiff, 2 * w * jnp.exp(-w * duration) / decay, 1 / (duration * sinhc))
         to_centre = jnp.where(stiff, w * (2 - decay) / decay, cosine / (duration * sinhc))
         return to_end, to_centre
@@ -136,8 +139,8 @@ class Green(eqx.Module):
         duration = jnp.asarray(duration)
         stiff, w, beta = self._regimes(duration)
         decay = -jnp.expm1(-2 * w * duration)
-        cosine_half, sinhc_half = _cosh_sinhc(beta * duration**2 / 4)
-        _, sinhc = _cosh_sinhc(beta * duration**2)
+        cosine_half, sinhc_half = cosh_sinhc(beta * duration**2 / 4)
+        _, sinhc = cosh_sinhc(beta * duration**2)
         log_s = jnp.where(stiff, w * duration + jnp.log(decay / (2 * w)), jnp.log(duration * sinhc))
         to_end = jnp.where(stiff, 2 * w * jnp.exp(-w * duration) / decay, 1 / (duration * sinhc))
         confinement = jnp.where(

@@ -76,14 +76,14 @@ def evolution(rows: Sequence[Evolution], times: Sequence[float], exact: Float[Ar
     for row, panes in zip(rows, axes, strict=True):
         for k, (time, pane) in enumerate(zip(times, panes, strict=True)):
             pane.scatter(*exact.T, s=2, color="0.82", linewidths=0, rasterized=True)
-            pane.scatter(*row.states[k].T, s=2.2, color=BLUE, alpha=0.55, linewidths=0, rasterized=True)
-            pane.scatter(*row.weighted_states[k].T, s=2.2, color=RED, alpha=0.55, linewidths=0, rasterized=True)
+            pane.scatter(*row.states[k].T, s=5, color=SKY, alpha=0.6, linewidths=0, rasterized=True)
+            pane.scatter(*row.weighted_states[k].T, s=1.4, color=RED, alpha=0.8, linewidths=0, rasterized=True)
             pane.set(xticks=[], yticks=[], xlim=(low[0] - margin, high[0] + margin), aspect="equal")
             pane.set_ylim(low[1] - margin, high[1] + margin)
             if pane in axes[0]:
                 pane.set_title(f"$t$ = {time:g}", fontsize=10)
         panes[0].set_ylabel(row.label, fontsize=10)
-    names = {"exact samples": "0.7", "state $x(t)$": BLUE, r"weighted state $\hat{x}(t;\,x(t))$": RED}
+    names = {"exact samples": "0.7", "state $x(t)$": SKY, r"weighted state $\hat{x}(t;\,x(t))$": RED}
     _dots_legend(figure, names)
     return figure
 
@@ -156,6 +156,7 @@ def convergence(panels: Sequence[Panel]) -> "Figure":
         pane.set(xscale="log", yscale="log", title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel)
         pane.legend(frameon=False, fontsize=8)
         _clean(pane)
+        _round_ticks(pane)
     return figure
 
 
@@ -172,29 +173,31 @@ def quality_cost(
         >>> len(quality_cost({"nine": {"H-PID": (1.0, 2.0)}}, xlabel="seconds", ylabel="distance").axes)
         1
     """
-    methods = list(dict.fromkeys(method for pane in points.values() for method in pane))
-    figure = _figure(2.45 * len(points) + 0.5, 3.6)
-    handles = {}
+    methods = list(dict.fromkeys(method for marks in points.values() for method in marks))
+    width = max(2.45 * len(points) + 0.5, 7.5)
+    figure = _figure(width, 3.9)
     panes = figure.subplots(1, len(points), sharey=True, squeeze=False)[0]
+    handles = {}
     for (target, marks), pane in zip(points.items(), panes, strict=True):
         for method, (cost, distance) in marks.items():
             i = methods.index(method)
             face = PALETTE[i % 8] if i < 8 else "white"
             style = {"s": 52, "marker": MARKERS[i % 8], "facecolor": face, "edgecolor": PALETTE[i % 8]}
-            handles[method] = pane.scatter(cost, distance, linewidths=1.2, zorder=3, **style)
+            handles[method] = pane.scatter(cost, distance, linewidths=1.2, zorder=3, alpha=0.9, **style)
         if floor is not None:
             pane.axhline(floor, color="0.5", linestyle="--", linewidth=0.9)
-        pane.set(xscale="log", yscale="log", title=target, xlabel=xlabel)
+        pane.set(xscale="log", yscale="log", title=target)
         pane.margins(0.18)
         pane.grid(color="0.92", linewidth=0.6, which="major")
         pane.set_axisbelow(True)
         _clean(pane)
-    figure.axes[0].set_ylabel(ylabel)
-    shown = [method for method in methods if method in handles]
-    columns = min(len(shown), 5)
-    figure.legend(
-        [handles[method] for method in shown], shown, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-    )
+    for pane in panes:
+        _round_ticks(pane)
+    panes[0].set_ylabel(ylabel)
+    figure.supxlabel(xlabel, fontsize=10)
+    columns = max(1, int(width / 2.9))
+    where = {"loc": "outside lower center", "ncols": min(len(methods), columns)}
+    figure.legend([handles[method] for method in methods], methods, frameon=False, fontsize=9, **where)
     return figure
 
 
@@ -208,6 +211,24 @@ def _clean(pane: "Axes") -> None:
     pane.spines[["top", "right"]].set_visible(False)
     pane.tick_params(labelsize=8)
     pane.title.set_fontsize(10)
+
+
+def _round_ticks(pane: "Axes") -> None:
+    """Plain numbers at 1, 10, 100 …, and at 2 and 5 times these where an axis spans little; none that collide."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis, (low, high) in ((pane.xaxis, pane.get_xlim()), (pane.yaxis, pane.get_ylim())):
+        decades = np.log10(high / low)
+        multiples = (1.0, 2.0, 5.0) if decades < 1.6 else (1.0, 3.0) if decades < 2.6 else (1.0,)
+        axis.set_major_locator(LogLocator(subs=multiples, numticks=8))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 1e-3 < value < 1e4 else _power(value)))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _power(value: float) -> str:
+    exponent = int(np.floor(np.log10(value) + 1e-9))
+    first = round(value / 10.0**exponent)
+    return f"$10^{{{exponent}}}$" if first == 1 else f"${first}\\times10^{{{exponent}}}$"
 
 
 def _dots_legend(figure: "Figure", names: Mapping[str, str]) -> None:

@@ -34,10 +34,10 @@ class Unit(eqx.Module):
     horizon: Float[Array, ""]
 
     def to_unit(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        return (x - self.shift) / self.scale
+        return (x - jnp.broadcast_to(self.shift, x.shape)) / self.scale
 
     def from_unit(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-        return self.shift + self.scale * x
+        return jnp.broadcast_to(self.shift, x.shape) + self.scale * x
 
 
 class Harmonic(eqx.Module):

@@ -77,6 +77,7 @@ def sample(
     evaluations: int | Array = 0
     protocol = harmonic() if protocol is None else protocol
     grid = log_snr(20 if num_steps is None else num_steps) if grid is None else grid
+    grid.check(protocol.horizon)
 
     if type(target) is Density and not isinstance(rule, Controlled):
         target, evaluations, fitted = _with_surrogate(key_fit, target)

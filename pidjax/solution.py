@@ -110,7 +110,7 @@ class Solution(eqx.Module):
 
         def moments(values):
             mean = jnp.tensordot(weights, values, 1)
-            return mean, inflation * jnp.sqrt(jnp.tensordot(weights**2, (values - mean) ** 2, 1))
+            return mean, inflation * jnp.sqrt(jnp.tensordot(weights**2, (values - mean[None]) ** 2, 1))
 
         values = jax.vmap(function)(jax.tree.map(self._where_weighted, self.samples))
         pairs = jax.tree.map(moments, values)
@@ -119,7 +119,7 @@ class Solution(eqx.Module):
     def _where_weighted(self, leaf):
         """The leaf with samples of weight zero replaced by the first of the heaviest, so that 0 · NaN never arises."""
         heavy = (self.log_weights > -jnp.inf).reshape(-1, *[1] * (leaf.ndim - 1))
-        return jnp.where(heavy, leaf, leaf[jnp.argmax(self.log_weights)])
+        return jnp.where(heavy, leaf, leaf[jnp.argmax(self.log_weights)][None])
 
     def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:
         """Equally weighted samples, drawn with the weights by systematic resampling, in random order."""

@@ -11,6 +11,7 @@ One name often means several densities in the literature, so each function state
 
 import math
 from abc import abstractmethod
+from typing import Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -26,20 +27,23 @@ GMM40_STANDARD_DEVIATION = math.log1p(math.e)
 """softplus(1) = 1.3132617."""
 
 
-class Known(eqx.Module):
+Kind = TypeVar("Kind", bound=Target)
+
+
+class Known(eqx.Module, Generic[Kind]):
     """A target of which the truth is known.
 
     Attributes:
         name: as benchmarks print it.
         target: what `pidjax.sample` takes.
-        log_z: log ∫ p̃.
         entropy: −∫ p log p of the normalised density, or None if nobody knows it.
+        log_z: log ∫ p̃.
     """
 
-    name: eqx.AbstractVar[str]
-    target: eqx.AbstractVar[Target]
-    log_z: eqx.AbstractVar[float]
-    entropy: eqx.AbstractVar[float | None]
+    name: str = eqx.field(static=True)
+    target: Kind
+    entropy: float | None = eqx.field(static=True)
+    log_z: float = eqx.field(static=True)
 
     @property
     def dim(self) -> int:
@@ -54,13 +58,8 @@ class Known(eqx.Module):
         """Exact independent draws, shape (num_samples, d)."""
 
 
-class KnownMixture(Known):
+class KnownMixture(Known[GaussianMixture]):
     """A mixture of isotropic Gaussians Σ_k w_k N(μ_k, σ_k² I): its modes are known as well."""
-
-    name: str = eqx.field(static=True)
-    target: GaussianMixture
-    entropy: float = eqx.field(static=True)
-    log_z: float = eqx.field(static=True, default=0.0)
 
     @property
     def centres(self) -> Float[Array, "k d"]:
@@ -99,14 +98,10 @@ class FunnelLogDensity(eqx.Module):
         return -0.5 * (quadratic + rest.size * neck) - constant
 
 
-class Funnel(Known):
+class Funnel(Known[Density]):
     """Neal's funnel; made by `funnel`."""
 
-    name: str = eqx.field(static=True)
-    target: Density
     scale: float = eqx.field(static=True)
-    entropy: float = eqx.field(static=True)
-    log_z: float = eqx.field(static=True, default=0.0)
 
     def sample(self, key, num_samples):
         noise = jax.random.normal(key, (num_samples, self.dim), self.target.shift.dtype)
@@ -201,8 +196,9 @@ def funnel(scale: float = 3.0, dim: int = 10, dtype: DTypeLike | None = None) ->
     return Funnel(
         name=f"funnel({scale:.4g})",
         target=Density(FunnelLogDensity(scale), dim, dtype=dtype),
-        scale=scale,
         entropy=dim / 2 * math.log(2 * math.pi * math.e) + math.log(scale),
+        log_z=0.0,
+        scale=scale,
     )
 
 
@@ -214,4 +210,4 @@ def _lattice(axis: list[float]) -> np.ndarray:
 
 def _mixture(name, means, standard_deviations, weights, entropy, dtype) -> KnownMixture:
     means, variances = jnp.asarray(means, dtype=float if dtype is None else dtype), np.square(standard_deviations)
-    return KnownMixture(name, GaussianMixture.isotropic(means, variances, weights), entropy)
+    return KnownMixture(name, GaussianMixture.isotropic(means, variances, weights), entropy, log_z=0.0)

@@ -1,8 +1,17 @@
-"""Training of whatever is trainable in a step rule, by gradient through its own rollout."""
+"""Training: every floating array of a step rule, but for its `Constant`s, goes down a loss of the rule's own paths.
 
-from collections.abc import Callable
+The Path Integral Sampler is the case β = 0 with nothing explicit in the control:
+
+    protocol = brownian(key, target)
+    rule = Controlled(Guided(key, target, protocol))
+    trained = fit(key, target, rule, protocol=protocol)
+    solution = sample(key, target, protocol=protocol, grid=uniform(100), rule=trained.rule)
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
+from importlib.util import find_spec
 
 import equinox as eqx
 import jax
@@ -24,53 +33,187 @@ Loss = Callable[[Prepared, Gaussian, Key[Array, ""], Int[Array, " n"]], Float[Ar
 _ITERATIONS_PER_CALL = 20
 
 
+class TrainingError(RuntimeError):
+    """What `fit` raises when the loss is no longer finite: where, and what to try."""
+
+
 class Trained(eqx.Module):
+    """A trained rule, and what it took.
+
+    Attributes:
+        rule: the step rule, for `pidjax.sample` with the protocol and grid it was trained with.
+        history: the loss at every iteration, shape (num_iterations,).
+        num_gradient_evaluations: states at which training asked for the gradient of the log-density: the end of each
+            path and, for a `Guided` control, each of its steps. What the backward pass recomputes is not counted.
+    """
+
     rule: Gaussian
-    history: Float[np.ndarray, " iterations"]
+    history: Float[np.ndarray, " num_iterations"]
     num_gradient_evaluations: int = eqx.field(static=True)
 
 
 @lru_cache
-def decayed_adam(num_iterations: int, learning_rate: float = 5e-3):
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(learning_rate, num_iterations))
-    )
+def decayed_adam(num_iterations: int, learning_rate: float = 5e-3) -> optax.GradientTransformation:
+    """Adam, the rate falling to zero along half a cosine, on gradients cut to unit norm: what `fit` takes by default.
+
+    The same arguments give the same object, so that fits which differ only in their arrays share one compilation.
+    """
+    schedule = optax.cosine_decay_schedule(learning_rate, num_iterations)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
 
-def trainable(rule):
-    return jax.tree.map(
-        lambda leaf: eqx.is_inexact_array(leaf), rule, is_leaf=lambda node: isinstance(node, Constant)
-    )
+def fit(
+    key: Key[Array, ""],
+    target: Target,
+    rule: Gaussian,
+    *,
+    protocol: Harmonic,
+    grid: Grid | None = None,
+    num_iterations: int = 4000,
+    batch_size: int = 512,
+    optimiser: optax.GradientTransformation | None = None,
+    loss: Loss = relative_entropy,
+    progress: bool = True,
+) -> Trained:
+    """Minimise E[−log W] = KL(controlled ‖ optimal) − log Z over the trainable arrays of a step rule.
 
+    Iteration i draws its paths with fold_in(key, i). The loop runs on the host, 20 iterations to a compiled call.
 
-def fit(key, target, rule, *, protocol, grid=None, num_iterations=4000, batch_size=512, optimiser=None,
-        loss=relative_entropy, progress=True):
+    Args:
+        key: a typed key.
+        target: a target with a density, in the user's units.
+        rule: `Controlled(Guided(...))` for the Path Integral Sampler, `Euler(correction=Network(...))` for a correction
+            to the explicit control, or any Gaussian rule with floating arrays in it.
+        protocol: the reference.
+        grid: by default 100 equal steps.
+        num_iterations, batch_size: how many, and paths in each.
+        optimiser: from optax; by default `decayed_adam(num_iterations)`.
+        loss: `relative_entropy`, `log_variance`, or a function with their signature.
+        progress: show a bar, if tqdm is installed, when training takes more than two seconds.
+
+    Raises:
+        ValueError: a target without a density; a rule that is not Gaussian, has nothing to train, or weights of another
+            dtype than the target; counts below 1.
+        TrainingError: the loss is not finite.
+
+    Example:
+        >>> from pidjax import Controlled, Density, harmonic
+        >>> target = Density(lambda y: -0.5 * jnp.sum((y - 1) ** 2), 1)
+        >>> protocol = harmonic(beta=0.0, noise_scale=1.0)
+        >>> rule = Controlled(Guided(jax.random.key(0), target, protocol))
+        >>> trained = fit(jax.random.key(1), target, rule, protocol=protocol, grid=uniform(5), num_iterations=3)
+        >>> trained.history.shape, trained.num_gradient_evaluations
+        ((3,), 9216)
+
+    Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141, with this library's exact weights.
+    """
+    _check_arguments(key, target, rule, num_iterations, batch_size)
     grid = uniform(100) if grid is None else grid
     optimiser = decayed_adam(num_iterations) if optimiser is None else optimiser
     prepared = eqx.filter_jit(prepare)(target, protocol, grid)
     learned, fixed = eqx.partition(rule, trainable(rule))
+    _check_dtype(learned, prepared.unit.start.dtype)
+
     state = optimiser.init(learned)
     history = []
-    for first in range(0, num_iterations, _ITERATIONS_PER_CALL):
-        count = min(_ITERATIONS_PER_CALL, num_iterations - first)
-        learned, state, losses = _iterate(prepared, fixed, learned, state, key, jnp.asarray(first), jnp.asarray(count),
-                                          batch_size, optimiser, loss)
-        history.append(np.asarray(losses)[:count])
-    return Trained(eqx.combine(learned, fixed), np.concatenate(history), 0)
+    with _progress(num_iterations, progress) as report:
+        for first in range(0, num_iterations, _ITERATIONS_PER_CALL):
+            count = min(_ITERATIONS_PER_CALL, num_iterations - first)
+            learned, state, losses = _iterate(
+                prepared,
+                learned,
+                fixed,
+                state,
+                key,
+                jnp.asarray(first),
+                jnp.asarray(count),
+                batch_size,
+                optimiser,
+                loss,
+            )
+            history.append(np.asarray(losses)[:count])
+            _check_finite(history[-1], first)
+            report(history[-1])
+    gradients_per_path = prepared.bridges.num_steps + 1 if _is_guided(rule) else 1
+    return Trained(
+        eqx.combine(learned, fixed), np.concatenate(history), num_iterations * batch_size * gradients_per_path
+    )
+
+
+def trainable(rule: Gaussian) -> Gaussian:
+    """The rule with each leaf replaced by whether `fit` trains it: floating arrays outside of every `Constant`."""
+    return jax.tree.map(eqx.is_inexact_array, rule, is_leaf=lambda node: isinstance(node, Constant))
 
 
 @eqx.filter_jit
-def _iterate(prepared, fixed, learned, state, key, first, count, batch_size, optimiser, loss):
+def _iterate(prepared, learned, fixed, state, key, first, count, batch_size: int, optimiser, loss: Loss):
+    """`count` iterations from number `first`; the losses of the others are NaN."""
     indices = jnp.arange(batch_size)
 
-    def value(learned, key):
+    @jax.value_and_grad
+    def value_and_gradient(learned, key):
         return loss(prepared, eqx.combine(learned, fixed), key, indices)
 
-    def iteration(i, carry):
+    def iterate(i, carry):
         learned, state, losses = carry
-        now, gradient = jax.value_and_grad(value)(learned, jax.random.fold_in(key, first + i))
+        value, gradient = value_and_gradient(learned, jax.random.fold_in(key, first + i))
         updates, state = optimiser.update(gradient, state, learned)
-        return optax.apply_updates(learned, updates), state, losses.at[i].set(now)
+        return optax.apply_updates(learned, updates), state, losses.at[i].set(value)
 
-    losses = jnp.full(_ITERATIONS_PER_CALL, jnp.nan)
-    return jax.lax.fori_loop(0, count, iteration, (learned, state, losses))
+    losses = jnp.full(_ITERATIONS_PER_CALL, jnp.nan, prepared.unit.start.dtype)
+    return jax.lax.fori_loop(0, count, iterate, (learned, state, losses))
+
+
+@contextmanager
+def _progress(num_iterations: int, wanted: bool) -> Iterator[Callable[[np.ndarray], None]]:
+    """What to tell the losses of each call, to see them on a bar."""
+    if not (wanted and find_spec("tqdm")):
+        yield lambda losses: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=num_iterations, desc="fit", unit="iteration", delay=2) as bar:
+
+        def report(losses):
+            bar.set_postfix(loss=f"{losses.mean():.3f}", refresh=False)
+            bar.update(losses.size)
+
+        yield report
+
+
+def _is_guided(rule: Gaussian) -> bool:
+    nodes = jax.tree.leaves(rule, is_leaf=lambda node: isinstance(node, Guided))
+    return any(isinstance(node, Guided) for node in nodes)
+
+
+def _check_finite(losses: np.ndarray, first: int) -> None:
+    if not np.isfinite(losses).all():
+        number = first + int(np.argmin(np.isfinite(losses)))
+        raise TrainingError(
+            f"the loss is {losses[number - first]} at iteration {number}: a path ended where the log-density is not "
+            "finite, or a step blew up. Return a large negative number instead of -inf outside the support; try a "
+            "smaller learning rate, more steps, or a reference whose scale is nearer the target's"
+        )
+
+
+def _check_arguments(key, target, rule, num_iterations, batch_size) -> None:
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise ValueError(f"key is {key!r}; pass one typed key, jax.random.key(seed)")
+    if not (isinstance(target, Target) and target.has_density):
+        raise ValueError(
+            f"target is a {type(target).__name__}, which has no log-density; pass a GaussianMixture or Density"
+        )
+    if not isinstance(rule, Gaussian):
+        raise ValueError(f"rule is a {type(rule).__name__}; pass Controlled(...), Euler(correction=...) or Moment()")
+    for name, value in (("num_iterations", num_iterations), ("batch_size", batch_size)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} is {value!r}; pass an integer >= 1")
+
+
+def _check_dtype(learned, dtype) -> None:
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(learned)}
+    if not dtypes:
+        raise ValueError("rule has nothing to train: no floating array in it; give its control or correction some")
+    if dtypes != {dtype}:
+        found = ", ".join(sorted(str(other) for other in dtypes))
+        raise ValueError(f"rule has arrays of {found} but the target is of {dtype}; build the rule with dtype={dtype}")

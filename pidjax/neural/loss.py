@@ -1,9 +1,9 @@
-"""Losses of a controlled process, each a pure function of (prepared, rule, key, indices) over a batch of paths.
+"""Losses of a controlled process: pure functions of (prepared, rule, key, indices) over a batch of its paths.
 
-    relative_entropy   E[−log W]  =  KL(controlled ‖ optimal) − log Z         pathwise gradient, through the whole rollout
-    log_variance       Var[log W]   on paths held fixed                         no gradient through the paths or the score
+    relative_entropy   E[−log W]   = KL(controlled ‖ optimal) − log Z         differentiated through the paths
+    log_variance       Var[log W]                                             on paths held fixed
 
-Both are least, the second zero, where W is constant: at the optimal process.
+Each is least where W is constant: −log Z and 0, at the optimal process.
 """
 
 import equinox as eqx
@@ -18,17 +18,19 @@ from ..step import Gaussian
 def relative_entropy(
     prepared: Prepared, rule: Gaussian, key: Key[Array, ""], indices: Int[Array, " n"]
 ) -> Float[Array, ""]:
-    """E[−log W] = KL(controlled ‖ optimal) − log Z ≥ −log Z, as a mean over the paths of these indices.
+    """E[−log W] = KL(controlled ‖ optimal) − log Z ≥ −log Z, as a mean over n paths; for any reference.
 
-    Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141: its cost, for any reference.
+    It weighs where the controlled process goes, and is blind to a mode that it never reaches.
 
     Example:
         >>> from pidjax import Controlled, Density, harmonic, prepare, uniform
         >>> target = Density(lambda y: -0.5 * jnp.sum(y**2), 1)
-        >>> prepared = prepare(target, harmonic(0.0, noise_scale=1.0), uniform(5))
-        >>> loss = relative_entropy(prepared, Controlled(lambda t, x: 0 * x), jax.random.key(0), jnp.arange(10))
-        >>> round(float(loss), 4)
+        >>> prepared = prepare(target, harmonic(beta=0.0, noise_scale=1.0), uniform(5))
+        >>> uncontrolled = Controlled(lambda t, x: jnp.zeros_like(x))
+        >>> round(float(relative_entropy(prepared, uncontrolled, jax.random.key(0), jnp.arange(10))), 4)
         -0.9189
+
+    Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141.
     """
     return -jnp.mean(rollout(prepared, rule, key, indices).log_weights)
 
@@ -36,24 +38,30 @@ def relative_entropy(
 def log_variance(
     prepared: Prepared, rule: Gaussian, key: Key[Array, ""], indices: Int[Array, " n"]
 ) -> Float[Array, ""]:
-    """Var[log W] over the paths of these indices, which are drawn by the rule and then held fixed.
+    """Var[log W] over n ≥ 2 paths of the rule, which are held fixed: the gradient is that of their weights alone.
 
-    Source: Richter, Boustati, Nüsken, Ruiz & Akyildiz, *VarGrad*, arXiv 2010.10436; for diffusions arXiv 2307.01198.
+    Example:
+        >>> from pidjax import Controlled, Density, harmonic, prepare, uniform
+        >>> target = Density(lambda y: -0.5 * jnp.sum(y**2), 1)
+        >>> prepared = prepare(target, harmonic(beta=0.0, noise_scale=1.0), uniform(5))
+        >>> uncontrolled = Controlled(lambda t, x: jnp.zeros_like(x))
+        >>> float(log_variance(prepared, uncontrolled, jax.random.key(0), jnp.arange(10))) < 1e-6
+        True
+
+    Source: Richter et al., *VarGrad*, arXiv 2010.10436; for diffusion samplers, Richter & Berner, arXiv 2307.01198.
     """
-    arrays, rest = eqx.partition(rule, eqx.is_array)
-    frozen = eqx.combine(jax.lax.stop_gradient(arrays), rest)
-    states = rollout(prepared, frozen, key, indices, save_states=True).states
-    assert states is not None
     target, bridges, start = prepared.target, prepared.bridges, prepared.unit.start
+    arrays, rest = eqx.partition(rule, eqx.is_array)
+    states = rollout(prepared, eqx.combine(jax.lax.stop_gradient(arrays), rest), key, indices, save_states=True).states
 
-    def log_weight(index, path):
-        key_path = jax.random.fold_in(key, index)
+    def log_weight(key, path):
+        @jax.checkpoint
+        def weigh(log_weight, indexed):
+            k, now, x, after = indexed
+            return log_weight + rule.log_ratio(target, now, start, x, after, jax.random.fold_in(key, k)), None
 
-        def log_ratio(k, now, x, after):
-            key_law, _ = jax.random.split(jax.random.fold_in(key_path, k))
-            return rule.log_ratio(target, now, start, x, after, key_law)
+        steps = jnp.arange(bridges.num_steps), bridges, path[:-1], path[1:]
+        return jax.lax.scan(weigh, rule.log_terminal(target, path[-1]), steps)[0]
 
-        ratios = jax.vmap(log_ratio)(jnp.arange(bridges.num_steps), bridges, path[:-1], path[1:])
-        return jnp.sum(ratios) + rule.log_terminal(target, path[-1])
-
-    return jnp.var(jax.vmap(log_weight)(indices, states), ddof=1)
+    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
+    return jnp.var(jax.vmap(log_weight)(keys, states), ddof=1)

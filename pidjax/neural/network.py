@@ -1,12 +1,11 @@
-"""Networks for the control field u(t, x), in the coordinates of the unit problem: t in [0, 1], x = (user − shift)/scale.
+"""Networks for the control u(t, x), in the coordinates of the unit problem: t in [0, 1], x = (user − shift)/scale.
 
-    Network    u = N(t, x)                               a correction: `Euler(correction=network)`
-    Guided     u = N(t, x) + g(t) · clip(∇ log p̃(x))      the Path Integral Sampler: `Controlled(control)`
+    Network    u = N(t, x)                               corrects an explicit control: `Euler(correction=network)`
+    Guided     u = N(t, x − x₀) + g(t) · clip(∇log p̃(x))   the Path Integral Sampler: `Controlled(guided)`
 
-The last layers of N and g are zero at first, so that training starts at the reference, or at the control that is corrected.
+The last layers of N and g are zero at first, so training starts at the reference, or at the control that is corrected.
 """
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -18,51 +17,54 @@ from ..protocol import Harmonic
 from ..targets.base import Target
 
 _NUM_FREQUENCIES = 64
-_SMALLEST_FREQUENCY, _LARGEST_FREQUENCY = 0.1, 100.0
+_LOWEST_FREQUENCY, _HIGHEST_FREQUENCY = 0.1, 100.0
 
 
 class Constant(eqx.Module):
-    """A value within a rule that training leaves as it is."""
+    """A value inside a rule that training leaves as it is."""
 
     value: Any
 
 
-def fourier(t: Float[Array, ""]) -> Float[Array, " features"]:
-    """(sin ω_j t, cos ω_j t), 64 frequencies ω from 0.1 to 100, evenly spaced."""
-    frequencies = jnp.linspace(_SMALLEST_FREQUENCY, _LARGEST_FREQUENCY, _NUM_FREQUENCIES, dtype=t.dtype)
+def fourier_features(t: Float[Array, ""]) -> Float[Array, " features"]:
+    """(sin ω_j t, cos ω_j t) at 64 evenly spaced frequencies ω_j from 0.1 to 100."""
+    frequencies = jnp.linspace(_LOWEST_FREQUENCY, _HIGHEST_FREQUENCY, _NUM_FREQUENCIES, dtype=t.dtype)
     return jnp.concatenate([jnp.sin(frequencies * t), jnp.cos(frequencies * t)])
 
 
-def _of_time(size, width, key, dtype) -> eqx.nn.MLP:
+def _perceptron_of_time(key, size, width: int, dtype) -> eqx.nn.MLP:
     return eqx.nn.MLP(2 * _NUM_FREQUENCIES, size, width, 1, jax.nn.silu, dtype=dtype, key=key)
 
 
-def _last_zero(network: eqx.nn.MLP) -> eqx.nn.MLP:
-    last = network.layers[-1]
-    zeros = jnp.zeros_like(last.weight), jnp.zeros_like(last.bias)
-    return eqx.tree_at(lambda network: (network.layers[-1].weight, network.layers[-1].bias), network, zeros)
+def _zero_last_layer(perceptron: eqx.nn.MLP) -> eqx.nn.MLP:
+    def last(perceptron):
+        return perceptron.layers[-1].weight, perceptron.layers[-1].bias
+
+    return eqx.tree_at(last, perceptron, replace_fn=jnp.zeros_like)
 
 
 class Network(eqx.Module):
-    """N(t, x) = M( φ(A x + e(t)) ): a perceptron of `depth` hidden layers, to whose first the time is added.
+    """N(t, x): a perceptron of x, to whose first layer the time is added through a perceptron e of its features.
 
-    e is itself a perceptron of Fourier features of t; over many x at one t it is evaluated once. φ is the SiLU.
+        N = A_out φ(… φ(A_in x + e(t))),     φ(z) = z/(1 + exp(−z)),     A_out = 0 at first
+
+    Under `vmap` over x at one time, e(t) is evaluated once.
 
     Args:
         key: of the initial weights.
-        dim: d.
-        width, depth: of the hidden layers, of which there are `depth` ≥ 1.
+        dim: d, of x and of N.
+        width: of each of the `depth` hidden layers.
         dtype: of the weights; JAX's default if left out.
 
     Raises:
-        ValueError: a dimension, width or depth below 1.
+        ValueError: `dim`, `width` or `depth` not an integer ≥ 1.
 
     Example:
         >>> network = Network(jax.random.key(0), 2)
         >>> network(jnp.array(0.5), jnp.ones(2)).tolist()
         [0.0, 0.0]
 
-    Source: the network of the Path Integral Sampler, arXiv 2111.15141, appendix.
+    Source: the network of Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141, appendix.
     """
 
     of_time: eqx.nn.MLP
@@ -72,37 +74,39 @@ class Network(eqx.Module):
     def __init__(
         self, key: Key[Array, ""], dim: int, *, width: int = 64, depth: int = 2, dtype: DTypeLike | None = None
     ):
-        for name, value in (("dim", dim), ("width", width), ("depth", depth)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; pass an integer >= 1")
+        for name, number in (("dim", dim), ("width", width), ("depth", depth)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ValueError(f"{name} is {number!r}; pass an integer >= 1")
         key_time, key_state, key_rest = jax.random.split(key, 3)
-        self.of_time = _of_time(width, width, key_time, dtype)
+        self.of_time = _perceptron_of_time(key_time, width, width, dtype)
         self.of_state = eqx.nn.Linear(dim, width, use_bias=False, dtype=dtype, key=key_state)
-        self.rest = _last_zero(eqx.nn.MLP(width, dim, width, depth - 1, jax.nn.silu, dtype=dtype, key=key_rest))
+        self.rest = _zero_last_layer(eqx.nn.MLP(width, dim, width, depth - 1, jax.nn.silu, dtype=dtype, key=key_rest))
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
-        return self.rest(jax.nn.silu(self.of_state(x) + self.of_time(fourier(t))))
+        return self.rest(jax.nn.silu(self.of_state(x) + self.of_time(fourier_features(t))))
 
 
 class Guided(eqx.Module):
-    """u(t, x) = N(t, x − x₀) + g(t) s(x),  s = ∇ log p̃(x) · min(1, c/|∇ log p̃(x)|): what the Path Integral Sampler learns.
+    """u(t, x) = N(t, x − x₀) + g(t) s(x),   s = ∇log p̃ · min(1, c/|∇log p̃|): the Path Integral Sampler's control.
 
     Args:
         key: of the initial weights.
         target: whose log-density guides, in the user's units.
-        protocol: the reference: the control lives in its unit problem.
-        width, depth: as for `Network`.
-        clip: c > 0, the longest gradient that is let through, in units of the reference's end scale.
+        protocol: the reference, in whose unit problem the control lives: train and sample with the same one.
+        width, depth: of the network N.
+        clip: c > 0, in the unit problem; of no effect on gradients below c/scale.
 
     Raises:
-        ValueError: a target without a density; `clip` not positive; what `Network` raises.
+        ValueError: a target without a density; `clip` not positive; `width` or `depth` below 1.
 
     Example:
-        >>> from pidjax import Controlled, Density
+        >>> from pidjax import Controlled, Density, harmonic
         >>> target = Density(lambda y: -0.5 * jnp.sum((y - 1) ** 2), 2)
-        >>> rule = Controlled(Guided(jax.random.key(0), target, brownian(2.0)))
+        >>> rule = Controlled(Guided(jax.random.key(0), target, harmonic(beta=0.0, noise_scale=2.0)))
+        >>> rule.control(jnp.array(0.5), jnp.ones(2)).tolist()
+        [0.0, 0.0]
 
-    Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141, eq. 13.
+    Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141 ("PIS-Grad").
     """
 
     network: Network
@@ -122,20 +126,25 @@ class Guided(eqx.Module):
         clip: float = 100.0,
     ):
         if not target.has_density:
-            raise ValueError(f"target is a {type(target).__name__}, which has no log-density to guide by; pass a Density")
+            raise ValueError(f"target is a {type(target).__name__}, without a log-density to guide by; pass a Density")
         if not clip > 0:
             raise ValueError(f"clip is {clip}; pass a number > 0")
-        key_network, key_gate = jax.random.split(key)
         unit = protocol.unit(*target.location())
         dtype = unit.start.dtype
+        key_network, key_gate = jax.random.split(key)
         self.network = Network(key_network, target.dim, width=width, depth=depth, dtype=dtype)
-        self.gate = _last_zero(_of_time("scalar", width, key_gate, dtype))
-        self.target, self.start = Constant(target.rescaled(unit.shift, unit.scale)), Constant(unit.start)
+        self.gate = _zero_last_layer(_perceptron_of_time(key_gate, "scalar", width, dtype))
+        self.target = Constant(target.rescaled(unit.shift, unit.scale))
+        self.start = Constant(unit.start)
         self.clip = clip
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
-        score = jax.grad(self.target.value.log_density)(x)
-        squared = jnp.sum(score**2)
-        long = squared > self.clip**2
-        score = score * jnp.where(long, self.clip / jnp.sqrt(jnp.where(long, squared, 1)), 1)
-        return self.network(t, x - self.start.value) + self.gate(fourier(t)) * score
+        score = clipped(jax.grad(self.target.value.log_density)(x), self.clip)
+        return self.network(t, x - self.start.value) + self.gate(fourier_features(t)) * score
+
+
+def clipped(vector: Float[Array, " d"], longest: float) -> Float[Array, " d"]:
+    """v · min(1, c/|v|), with a finite derivative at v = 0."""
+    squared = jnp.sum(vector**2)
+    long = squared > longest**2
+    return vector * jnp.where(long, longest / jnp.sqrt(jnp.where(long, squared, 1)), 1)

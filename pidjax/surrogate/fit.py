@@ -20,8 +20,8 @@ ROUNDS = 64
 ROUND_DRAWS = 8192
 TAIL_DRAWS = 1638
 ROUND_ITERATIONS = 5
-ROUND_MOVES = 2
-COUNT = lambda ess: 1.0
+ROUND_MOVES = 8
+CHAINS = 2048
 EVEN = 0.95
 WINDOW = 8
 TRUSTED = 0.1
@@ -110,8 +110,10 @@ def _fit(key, log_density, center):
 
         def refit(_):
             clipped = jnp.minimum(log_weights, jax.nn.logsumexp(log_weights) - 0.5 * jnp.log(ROUND_DRAWS))
-            points, invalid = moved_draws(key_move, energy, proposal, draws, clipped)
-            counts = jnp.full((ROUND_DRAWS,), COUNT(ess), dtype)
+            moved, invalid = moved_draws(key_move, energy, proposal, draws, clipped)
+            even = jnp.nan_to_num(jax.nn.softmax(clipped))
+            points = jnp.concatenate([draws, moved], axis=1)
+            counts = jnp.concatenate([even / jnp.sum(even**2), jnp.full((CHAINS,), 1.0, dtype)])
             mixture = reborn(key_birth, state.mixture, draws, clipped)
             all_points = jnp.concatenate([state.points, points], axis=1)
             all_counts = jnp.concatenate([state.counts, counts])
@@ -128,8 +130,8 @@ def _fit(key, log_density, center):
     blank = jnp.full((ROUNDS,), jnp.nan, dtype)
     state = _State(
         mixture,
-        jnp.zeros((dim, ROUND_DRAWS), dtype),
-        jnp.zeros((ROUND_DRAWS,), dtype),
+        jnp.zeros((dim, ROUND_DRAWS + CHAINS), dtype),
+        jnp.zeros((ROUND_DRAWS + CHAINS,), dtype),
         blank,
         blank,
         jnp.zeros((), int),
@@ -144,7 +146,7 @@ def _fit(key, log_density, center):
     covariances = jnp.matmul(factors, jnp.swapaxes(factors, 1, 2), precision=HIGHEST)
     refits = state.round - 1
     calls = PARTICLES * (2 + MOVES * cloud.stages) + ROUND_DRAWS * state.round
-    calls += refits * (ROUND_DRAWS + ROUND_DRAWS // ROUND_MOVES)
+    calls += refits * CHAINS * (1 + ROUND_MOVES)
     location = energy.shift + energy.scale @ final.means[-1]
     return Fit(
         weights=jnp.exp(final.log_weights),
@@ -184,8 +186,7 @@ def weighted_draws(key, energy, mixture):
 
 def moved_draws(key, energy, mixture, draws, log_weights):
     key_resample, key_moves = jr.split(key)
-    chains = ROUND_DRAWS // ROUND_MOVES
-    parents = systematic(key_resample, log_weights, chains)
+    parents = systematic(key_resample, log_weights, CHAINS)
     points = draws[:, parents]
     factors = mixture.factors[jnp.argmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)]
     values, invalid = energy(points)
@@ -199,10 +200,10 @@ def moved_draws(key, energy, mixture, draws, log_weights):
         proposed_values, proposed_invalid = energy(proposed)
         accepted = jnp.log(jr.uniform(key_accept, values.shape, points.dtype)) < proposed_values - values
         points = jnp.where(accepted, proposed, points)
-        return (points, jnp.where(accepted, proposed_values, values), invalid + proposed_invalid), points
+        return (points, jnp.where(accepted, proposed_values, values), invalid + proposed_invalid), None
 
-    (_, _, invalid), points = jax.lax.scan(move, (points, values, 0 * invalid), jr.split(key_moves, ROUND_MOVES))
-    return jnp.moveaxis(points, 1, 0).reshape(draws.shape), invalid
+    (points, _, invalid), _ = jax.lax.scan(move, (points, values, 0 * invalid), jr.split(key_moves, ROUND_MOVES))
+    return points, invalid
 
 
 def reborn(key, mixture, draws, log_weights):

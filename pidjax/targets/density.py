@@ -107,6 +107,12 @@ class Surrogate(Target):
     has_density: ClassVar[bool] = True
     closed_form: ClassVar[bool] = True
 
+    def __check_init__(self):
+        if self.mixture.dim != self.density.dim:
+            raise ValueError(
+                f"mixture has dimension {self.mixture.dim} but density has dimension {self.density.dim}; pass equal ones"
+            )
+
     @property
     def dim(self) -> int:
         return self.density.dim

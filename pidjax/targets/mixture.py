@@ -35,7 +35,7 @@ class TiltedMixture(Law):
 
     def covariance(self):
         weights = jnp.exp(self.log_weights)
-        offsets = self.means - self.mean
+        offsets = self.means - self.mean[None]
         within = jnp.tensordot(weights, self.covariances, 1)
         return within + matmul(transpose(weights[:, None] * offsets), offsets)
 
@@ -95,7 +95,7 @@ class GaussianMixture(Target):
         """The mixture with covariances variance · I; `variance` is a scalar or has shape (k,)."""
         means = as_floating("means", means)
         variance = jnp.broadcast_to(as_floating("variance", variance).astype(means.dtype), means.shape[:1])
-        return cls(means, variance[:, None, None] * jnp.eye(means.shape[-1], dtype=means.dtype), weights)
+        return cls(means, variance[:, None, None] * jnp.eye(means.shape[-1], dtype=means.dtype)[None], weights)
 
     @property
     def dim(self) -> int:
@@ -108,10 +108,10 @@ class GaussianMixture(Target):
 
     def tilt(self, observation: Observation, key=None) -> TiltedMixture:
         gain, value = observation
-        identity = jnp.eye(self.dim, dtype=self.means.dtype)
+        identity = jnp.eye(self.dim, dtype=self.means.dtype)[None]
         whiten = inverse_triangular(jnp.linalg.cholesky(identity + gain**2 * self.covariances))
         shrink = matmul(self.covariances, transpose(whiten))
-        white = matvec(whiten, value - gain * self.means)
+        white = matvec(whiten, value[None] - gain * self.means)
         log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
         log_mass = logsumexp(log_joint)
         log_weights = log_joint - log_mass
@@ -129,7 +129,7 @@ class GaussianMixture(Target):
 
     def log_density(self, y):
         whiten = inverse_triangular(jnp.linalg.cholesky(self.covariances))
-        white = matvec(whiten, y - self.means)
+        white = matvec(whiten, y[None] - self.means)
         log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
         return logsumexp(log_joint) - 0.5 * self.dim * jnp.log(2 * jnp.pi).astype(y.dtype)
 
@@ -140,7 +140,7 @@ class GaussianMixture(Target):
         return self.weights @ self.means
 
     def covariance(self) -> Float[Array, "d d"]:
-        offsets = self.means - self.mean()
+        offsets = self.means - self.mean()[None]
         within = jnp.tensordot(self.weights, self.covariances, 1)
         return within + matmul(transpose(self.weights[:, None] * offsets), offsets)
 
@@ -153,7 +153,7 @@ class GaussianMixture(Target):
         return 0.3 / jnp.linalg.eigvalsh(total)[-1], 3 / jnp.min(smallest)
 
     def rescaled(self, shift, scale):
-        return GaussianMixture((self.means - shift) / scale, self.covariances / scale**2, self.weights)
+        return GaussianMixture((self.means - shift[None]) / scale, self.covariances / scale**2, self.weights)
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Exact independent draws, shape (num_samples, d)."""

@@ -75,7 +75,7 @@ class Pool(Target):
     def location(self):
         weights = jax.nn.softmax(self.log_ratios)
         mean = weights @ self.points
-        return mean, jnp.sqrt(jnp.mean(weights @ (self.points - mean) ** 2))
+        return mean, jnp.sqrt(jnp.mean(weights @ (self.points - mean[None]) ** 2))
 
     def snr_range(self):
         return self.mixture.snr_range()
@@ -85,7 +85,7 @@ class Pool(Target):
         return Pool(
             self.density.rescaled(shift, scale),
             self.mixture.rescaled(shift, scale),
-            (self.points - shift) / scale,
+            (self.points - shift[None]) / scale,
             self.log_target + volume,
             self.log_proposal + volume,
         )
@@ -105,7 +105,7 @@ class WeightedPoints(Law):
         self.mean = jnp.exp(log_weights - self.log_mass) @ points
 
     def covariance(self):
-        offsets = self.points - self.mean
+        offsets = self.points - self.mean[None]
         return matmul(transpose(jnp.exp(self.log_weights - self.log_mass)[:, None] * offsets), offsets)
 
     def draw(self, key):
@@ -149,7 +149,7 @@ class LocalDraws(Target):
             informative = gain > 0
             safe_gain = jnp.where(informative, gain, 1)
             noise = jax.vmap(lambda key: jax.random.normal(key, value.shape, value.dtype))(keys)
-            points = (value + noise) / safe_gain
+            points = (value[None] + noise) / safe_gain
             log_mass = jnp.where(informative, 0.5 * self.dim * jnp.log(2 * jnp.pi / safe_gain**2), jnp.inf)
             log_base = jnp.zeros(self.num_draws, value.dtype)
         else:
@@ -161,7 +161,7 @@ class LocalDraws(Target):
         log_local = jnp.log(self.num_draws) - log_mass
 
         def log_weights(points, log_target, log_base, log_pool):
-            log_tilt = -0.5 * jnp.sum((value - gain * points) ** 2, axis=-1)
+            log_tilt = -0.5 * jnp.sum((value[None] - gain * points) ** 2, axis=-1)
             log_drawn = log_local + log_base + log_tilt
             if self.pool is not None:
                 log_drawn = jnp.logaddexp(log_drawn, jnp.log(self.pool.log_ratios.size) + log_pool)

@@ -48,7 +48,7 @@ class Chunks(NamedTuple):
         gain, value = observation
         if self.points.shape[-1] > _PRODUCTS_ABOVE:
             return self.log_weights + gain * (self.points @ value) - gain**2 * self.half_norms
-        return self.log_weights - 0.5 * jnp.sum((value - gain * self.points) ** 2, axis=-1)
+        return self.log_weights - 0.5 * jnp.sum((value[None] - gain * self.points) ** 2, axis=-1)
 
 
 def _finite(maximum):
@@ -94,7 +94,7 @@ class TiltedSamples(Law):
             new_maximum = jnp.maximum(maximum, jnp.max(log_joint))
             old = jnp.exp(maximum - _finite(new_maximum))
             terms = jnp.exp(log_joint - _finite(new_maximum))
-            offsets = chunk.points - self.mean
+            offsets = chunk.points - self.mean[None]
             product = jnp.matmul((terms[:, None] * offsets).T, offsets, precision=HIGHEST)
             return (new_maximum, total * old + jnp.sum(terms), moment * old + product), None
 
@@ -191,7 +191,7 @@ class Samples(Target):
 
     def location(self):
         mean = self.weights @ self.points
-        variance = jnp.mean(self.weights @ (self.points - mean) ** 2)
+        variance = jnp.mean(self.weights @ (self.points - mean[None]) ** 2)
         return mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
 
     def snr_range(self):
@@ -201,9 +201,9 @@ class Samples(Target):
         """
         points = jax.lax.stop_gradient(self.points)
         some = points[:: max(1, points.shape[0] // 512)][:512]
-        largest = jnp.max(self.weights @ (points - self.weights @ points) ** 2)
+        largest = jnp.max(self.weights @ (points - (self.weights @ points)[None]) ** 2)
         norms = jnp.sum(some**2, axis=-1)
-        squared = norms[:, None] + norms - 2 * jnp.matmul(some, some.T, precision=HIGHEST)
+        squared = norms[:, None] + norms[None] - 2 * jnp.matmul(some, some.T, precision=HIGHEST)
         resolution = jnp.finfo(points.dtype).eps * jnp.max(norms)
         nearest = jnp.min(jnp.where(squared > 100 * resolution, squared, jnp.inf), axis=-1)
         typical = jnp.median(jnp.where(jnp.isfinite(nearest), nearest, 1)) / (2 * self.dim)
@@ -213,4 +213,4 @@ class Samples(Target):
     def rescaled(self, shift, scale):
         alive = self.weights > 0
         log_weights = jnp.where(alive, jnp.log(jnp.where(alive, self.weights, 1)), -jnp.inf)
-        return StreamedSamples(Chunks.of((self.points - shift) / scale, log_weights))
+        return StreamedSamples(Chunks.of((self.points - shift[None]) / scale, log_weights))

@@ -1,0 +1,117 @@
+"""What a Solution answers, against direct formulas and known truths; and what `sample` chooses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_within
+
+import pidjax as pid
+
+TARGET = pid.GaussianMixture(jnp.array([[-1.0, 0.0], [1.0, 1.0]]), jnp.array([0.3, 0.5])[:, None, None] * jnp.eye(2))
+SCALED = pid.Surrogate(
+    pid.Density(lambda y: TARGET.log_density(y) + 2.0, 2),
+    pid.GaussianMixture(jnp.array([[0.0, 0.4]]), jnp.array([[[1.8, 0.5], [0.5, 0.9]]])),
+)
+
+
+@pytest.fixture(scope="module")
+def solution():
+    return pid.sample(jax.random.key(0), SCALED, num_samples=4000, save_paths=True)
+
+
+def test_log_z_and_expectations_within_their_errors(solution):
+    assert_within(solution.log_z, 2.0, solution.log_z_error)
+    mean, error = solution.expectation(lambda y: {"y": y, "square": y**2})
+    assert_within(mean["y"], TARGET.mean(), error["y"])
+    second = jnp.diag(TARGET.covariance()) + TARGET.mean() ** 2
+    assert_within(mean["square"], second, error["square"])
+
+
+def test_reported_errors_are_the_spread_over_repetitions():
+    """The ratio of the standard deviation over 64 runs to the mean reported error; its own s.e. is about 1/√126."""
+    runs = [pid.sample(jax.random.key(i), SCALED, num_samples=500, num_steps=2) for i in range(64)]
+    for estimate, error in (
+        (np.array([run.log_z for run in runs]), np.array([run.log_z_error for run in runs])),
+        *zip(*(np.array([run.expectation(lambda y: y)[k] for run in runs]).T for k in (0, 1))),
+    ):
+        assert abs(estimate.std(ddof=1) / error.mean() - 1) < 4 / np.sqrt(2 * 63)
+
+
+def test_ess_is_its_formula(solution):
+    weights = np.exp(np.asarray(solution.log_weights, float))
+    np.testing.assert_allclose(solution.ess, weights.sum() ** 2 / (weights**2).sum(), rtol=1e-10)
+    np.testing.assert_allclose(solution.weights.sum(), 1, rtol=1e-12)
+
+
+def test_resampling_keeps_each_weight_to_within_one_copy(solution):
+    resampled = np.asarray(solution.resample(jax.random.key(1), 3000))
+    assert resampled.shape == (3000, 2)
+    _, copies = np.unique(np.concatenate([np.asarray(solution.samples), resampled]), axis=0, return_counts=True)
+    order = np.lexsort(np.asarray(solution.samples).T[::-1])
+    assert np.abs(copies - 1 - 3000 * np.asarray(solution.weights)[order]).max() < 1
+
+
+def test_a_shared_pool_counts_in_the_ess():
+    density = pid.Density(TARGET.log_density, 2)
+    wide = pid.GaussianMixture(jnp.zeros((1, 2)), 4 * jnp.eye(2)[None])
+    pool = pid.Pool.draw(jax.random.key(2), density, wide, 300)
+    solution = pid.sample(jax.random.key(3), pid.LocalDraws(density, wide, 4, pool), num_samples=500, num_steps=3)
+    ratios = np.exp(np.asarray(jax.vmap(lambda y: density.log_density(y) - wide.log_density(y))(pool.points)))
+    pool_ess = ratios.sum() ** 2 / (ratios**2).sum()
+    alone = 1 / jnp.sum(solution.weights**2)
+    np.testing.assert_allclose(1 / solution.ess, 1 / alone + 1 / pool_ess, rtol=1e-8)
+    np.testing.assert_allclose(solution.log_z_error**2, 1 / alone - 1 / 500 + 1 / pool_ess - 1 / 300, rtol=1e-8)
+
+
+def test_forward_ess_sees_a_missing_mode():
+    exact = TARGET.sample(jax.random.key(4), 2000)
+    one = pid.GaussianMixture(TARGET.means[:1], TARGET.covariances[:1])
+    blind = pid.sample(jax.random.key(0), pid.Surrogate(pid.Density(TARGET.log_density, 2), one), num_samples=2000)
+    whole = pid.sample(jax.random.key(0), TARGET, num_samples=2000, rule=pid.Moment())
+    assert blind.forward_ess(jax.random.key(5), exact, 0.0) < 0.05
+    assert whole.forward_ess(jax.random.key(5), exact, 0.0) > 0.8
+
+
+def test_saved_paths_begin_and_end_where_they_should(solution):
+    assert solution.states.shape == (4000, 21, 2)
+    assert solution.weighted_states.shape == (4000, 20, 2)
+    np.testing.assert_array_equal(solution.states[:, -1], solution.samples)
+    np.testing.assert_allclose(solution.states[:, 0], jnp.broadcast_to(SCALED.mixture.mean(), (4000, 2)), atol=1e-12)
+    np.testing.assert_allclose(solution.times[jnp.array([0, -1])], [0, 1])
+
+
+def test_units_only_change_the_units():
+    """Horizon and noise scale with β' = β σ² T² make the same unit problem, hence the same samples."""
+    unit = pid.sample(jax.random.key(6), TARGET.rescaled(jnp.zeros(2), jnp.asarray(3.4)), num_samples=20,
+                      protocol=pid.harmonic(2.0, noise_scale=1.0), grid=pid.uniform(7), rule=pid.Euler())  # fmt: skip
+    user = pid.sample(jax.random.key(6), TARGET, num_samples=20, grid=pid.given(jnp.linspace(0.0, 4.0, 8)),
+                      protocol=pid.harmonic(2 / (1.7 * 4) ** 2, noise_scale=1.7, horizon=4.0), rule=pid.Euler())  # fmt: skip
+    np.testing.assert_allclose(user.samples, 3.4 * unit.samples, rtol=1e-9)
+    np.testing.assert_allclose(user.log_weights, unit.log_weights, rtol=1e-9)
+
+
+def test_pytree_samples_and_plain_dictionary():
+    density = pid.Density(lambda p: -0.5 * jnp.sum(p["a"] ** 2) - 0.5 * p["b"] ** 2, {"a": jnp.zeros((2, 2)), "b": 0.0})
+    standard = pid.GaussianMixture(jnp.zeros((1, 5)), jnp.eye(5)[None])
+    solution = pid.sample(jax.random.key(0), pid.Surrogate(density, standard), num_samples=10)
+    assert solution.samples["a"].shape == (10, 2, 2)
+    assert solution.samples["b"].shape == (10,)
+    plain = solution.check().to_dict()
+    assert isinstance(plain["samples"]["b"], np.ndarray)
+    np.testing.assert_allclose(plain["log_z"], 2.5 * np.log(2 * np.pi), rtol=1e-6)
+
+
+def test_settings_say_what_was_chosen():
+    exact = pid.sample(jax.random.key(0), TARGET, num_samples=10).settings
+    assert (exact["rule"], exact["grid"], exact["num_steps"], exact["rescaled"]) == ("Ancestral", "LogSNR", 20, True)
+    data = pid.sample(jax.random.key(0), pid.Samples(TARGET.means), num_samples=10, rule=pid.Moment()).settings
+    assert data["rule"] == "Moment, last step drawn"
+
+
+def test_data_come_back_as_data():
+    points = jax.random.normal(jax.random.key(0), (30, 20))
+    solution = pid.sample(jax.random.key(1), pid.Samples(points), num_samples=40)
+    distances = jnp.min(jnp.sum((solution.samples[:, None] - points) ** 2, axis=-1), axis=1)
+    assert jnp.max(distances) < 1e-20
+    assert solution.ess == 40

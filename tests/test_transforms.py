@@ -1,0 +1,187 @@
+"""The mathematics under jit, vmap, grad, chunks and sharding, and on new values without recompiling."""
+
+import subprocess
+import sys
+import textwrap
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pidjax as pid
+
+MEANS = jnp.array([[-1.0, 0.5], [1.5, -0.5], [0.0, 2.0]])
+COVARIANCES = jnp.array([[[0.3, 0.1], [0.1, 0.5]], [[0.6, 0.0], [0.0, 0.2]], [[0.4, -0.2], [-0.2, 0.4]]])
+WEIGHTS = jnp.array([0.2, 0.3, 0.5])
+
+
+def mixture():
+    return pid.GaussianMixture(MEANS, COVARIANCES, WEIGHTS)
+
+
+def statistic(target, beta, start, times, rule, num_paths=8, segments=None):
+    """A function of samples and weights, as a user might differentiate."""
+    protocol = pid.harmonic(beta, start=start, noise_scale=1.3)
+    paths = pid.rollout(
+        pid.prepare(target, protocol, pid.given(times)),
+        rule,
+        jax.random.key(3),
+        jnp.arange(num_paths),
+        segments=segments,
+    )
+    return jnp.mean(jnp.sum(jnp.sin(paths.samples), axis=-1)) + 0.1 * jnp.mean(paths.log_weights)
+
+
+TIMES = jnp.array([0.0, 0.2, 0.55, 0.9, 1.0])
+START = jnp.array([0.3, -0.2])
+
+
+@pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment()], ids=["euler", "moment"])
+@pytest.mark.parametrize("beta", [-2.0, 0.0, 1.0, 40.0])
+def test_gradients_agree_with_finite_differences_in_both_modes(rule, beta):
+    def of(parameters):
+        means, covariances, weights, beta, start, inner = parameters
+        target = pid.GaussianMixture(means, covariances, weights)
+        times = jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
+        return statistic(target, beta, start, times, rule)
+
+    of = jax.jit(of)
+    parameters = MEANS, COVARIANCES, WEIGHTS, jnp.asarray(beta), START, TIMES[1:-1]
+    key = jax.random.key(7)
+    direction = jax.tree.map(lambda leaf: jax.random.normal(key, leaf.shape, leaf.dtype), parameters)
+    symmetric = direction[1] + jnp.swapaxes(direction[1], -1, -2)
+    direction = (direction[0], symmetric, *direction[2:])
+    _, forward = jax.jvp(of, (parameters,), (direction,))
+    gradient = jax.grad(of)(parameters)
+    reverse = sum(jnp.vdot(g, v) for g, v in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction)))
+
+    def moved(h):
+        return of(jax.tree.map(lambda p, v: p + h * v, parameters, direction))
+
+    h = 1e-4
+    central = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-9)
+    np.testing.assert_allclose(forward, central, rtol=1e-6)
+
+
+def test_gradient_returns_a_target_and_is_the_same_in_segments():
+    def of(target, segments):
+        return statistic(target, 1.0, START, TIMES, pid.Moment(), segments=segments)
+
+    whole = eqx.filter_grad(of)(mixture(), None)
+    assert isinstance(whole, pid.GaussianMixture)
+    for segments in (1, 2, 3, 4):
+        parts = eqx.filter_grad(of)(mixture(), segments)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), whole, parts)
+
+
+def test_gradient_memory_does_not_grow_as_a_plain_scan_does():
+    def of(means, num_steps, segments):
+        target = pid.GaussianMixture(means, COVARIANCES, WEIGHTS)
+        prepared = pid.prepare(target, pid.harmonic(1.0), pid.uniform(num_steps))
+        paths = pid.rollout(prepared, pid.Euler(), jax.random.key(0), jnp.arange(200), segments=segments)
+        return jnp.mean(paths.log_weights)
+
+    def temporaries(num_steps, segments=None):
+        compiled = jax.jit(jax.grad(of), static_argnums=(1, 2)).lower(MEANS, num_steps, segments).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    state_and_weight = 200 * 3 * 8
+    growth = (temporaries(1000) - temporaries(100)) / 900
+    assert growth < 3 * state_and_weight
+    assert temporaries(1000, 32) < 2 * temporaries(100, 10)
+
+
+def test_discrete_draws_raise_when_differentiated():
+    with pytest.raises(TypeError, match=r"discrete draw.*Moment"):
+        jax.grad(lambda means: statistic(pid.GaussianMixture(means, COVARIANCES), 1.0, START, TIMES, pid.Ancestral()))(MEANS)
+    data = pid.Samples(jnp.arange(10.0)[:, None])
+    with pytest.raises(TypeError, match="discrete draw"):
+        jax.grad(lambda beta: statistic(data, beta, None, TIMES, pid.Ancestral()))(1.0)
+
+
+@pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment(), pid.Ancestral()], ids=["euler", "moment", "ancestral"])
+def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
+    prepared = pid.prepare(mixture(), pid.harmonic(1.0), pid.log_snr(4))
+    key = jax.random.key(1)
+    together = pid.rollout(prepared, rule, key, jnp.arange(3))
+    compiled = eqx.filter_jit(pid.rollout)(prepared, rule, key, jnp.arange(3))
+    for i in range(3):
+        alone = pid.rollout(prepared, rule, key, jnp.arange(i, i + 1))
+        np.testing.assert_allclose(alone.samples[0], together.samples[i], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(compiled.log_weights[i], together.log_weights[i], rtol=1e-9, atol=1e-12)
+
+
+def test_vmap_over_problems():
+    def mean_end(beta):
+        prepared = pid.prepare(mixture(), pid.harmonic(beta), pid.uniform(5))
+        return jnp.mean(pid.rollout(prepared, pid.Moment(), jax.random.key(0), jnp.arange(4)).samples)
+
+    betas = jnp.array([0.0, 1.0, 10.0])
+    np.testing.assert_allclose(jax.vmap(mean_end)(betas), jnp.stack([mean_end(b) for b in betas]), rtol=1e-9)
+
+
+def test_many_rows_compile_to_the_right_numbers():
+    """A version of XLA miscompiled small quadratic forms over more than 16,000 rows in three dimensions."""
+    target = pid.GaussianMixture(jnp.ones((1, 3)), jnp.array([[[1.0, 0.2, 0], [0.2, 2, 0], [0, 0, 0.5]]]))
+    points = jax.random.normal(jax.random.key(0), (40_000, 3))
+    precision = jnp.linalg.inv(target.covariances[0])
+    quadratic = np.einsum("ni,ij,nj->n", *(np.asarray(a) for a in (points - 1, precision, points - 1)))
+    expected = -0.5 * (quadratic + np.linalg.slogdet(2 * np.pi * np.asarray(target.covariances[0]))[1])
+    np.testing.assert_allclose(jax.jit(jax.vmap(target.log_density))(points), expected, rtol=1e-10)
+
+
+def test_new_values_do_not_recompile():
+    traces = 0
+
+    @eqx.filter_jit
+    def run(target, protocol, grid):
+        nonlocal traces
+        traces += 1
+        return pid.rollout(pid.prepare(target, protocol, grid), pid.Moment(), jax.random.key(0), jnp.arange(4)).samples
+
+    for shift, beta, middle in ((0.0, 0.0, 0.5), (1.0, -3.0, 0.4), (2.0, 1e4, 0.9)):
+        target = pid.GaussianMixture(MEANS + shift, COVARIANCES * (1 + shift))
+        run(target, pid.harmonic(beta), pid.given(jnp.array([0.0, middle, 1.0])))
+    assert traces == 1
+
+
+def test_chunks_do_not_change_the_paths():
+    whole = pid.sample(jax.random.key(5), mixture(), num_samples=50, num_steps=4, rule=pid.Moment())
+    parts = pid.sample(jax.random.key(5), mixture(), num_samples=50, num_steps=4, rule=pid.Moment(), batch_size=16)
+    np.testing.assert_allclose(whole.samples, parts.samples, rtol=1e-9)
+    np.testing.assert_allclose(whole.log_weights, parts.log_weights, rtol=1e-9, atol=1e-12)
+
+
+def test_devices_do_not_change_the_paths():
+    script = """
+        import jax, jax.numpy as jnp, numpy as np
+        import pidjax as pid
+        assert len(jax.devices()) == 2
+        target = pid.GaussianMixture.isotropic(jnp.array([[-1.0, 0.0], [1.0, 1.0]]), 0.3)
+        spread = pid.sample(jax.random.key(5), target, num_samples=1000)
+        assert len(spread.samples.sharding.device_set) == 2
+        prepared = spread.prepared
+        alone = pid.rollout(prepared, spread.rule, jax.random.split(jax.random.key(5))[1], jnp.arange(1000))
+        same = np.isclose(prepared.unit.from_unit(alone.samples), spread.samples, rtol=1e-4, atol=1e-5).all(axis=1)
+        assert same.mean() >= 0.999, same.mean()
+    """
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_dtype_follows_the_input(dtype):
+    for target in (
+        pid.GaussianMixture(MEANS.astype(dtype), COVARIANCES.astype(dtype)),
+        pid.Samples(MEANS.astype(dtype)),
+        pid.Surrogate(pid.Density(mixture().log_density, 2, dtype=dtype), pid.GaussianMixture(MEANS.astype(dtype), COVARIANCES)),
+    ):
+        solution = pid.sample(jax.random.key(0), target, num_samples=8, num_steps=2, save_paths=True)
+        for array in (solution.samples, solution.log_weights, solution.states, solution.weighted_states, solution.times):
+            assert array.dtype == dtype
