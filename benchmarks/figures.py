@@ -11,7 +11,7 @@ import pidjax as pid
 from pidjax import metrics, plot, zoo
 
 from . import report
-from .methods import Budget
+from .methods import CLOSED, EXACT, Budget
 
 BETAS = (0.0, 0.1, 1.0, 10.0, 100.0)
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -23,8 +23,12 @@ def draw(results: report.Results, cases: Sequence[str], budget: Budget, out: Pat
     """Every figure as a PNG in `out`; those of a mixture only if it is among the cases."""
     mixtures = [name for name in cases if name in ("nine", "grid25", "gmm40")]
     makers: dict[str, Callable] = {
-        "quality-seconds": lambda: quality_cost(results, seconds, "seconds, compilation and training included"),
-        "quality-evaluations": lambda: quality_cost(results, evaluations, "evaluations of energy + gradient"),
+        "quality-seconds": lambda: quality_cost(
+            results, (CLOSED, *report.ENERGY_ONLY), seconds, "seconds, compilation and training included"
+        ),
+        "quality-evaluations": lambda: quality_cost(
+            results, report.ENERGY_ONLY, evaluations, "evaluations of the energy and of its gradient"
+        ),
     }
     if mixtures:
         known = getattr(zoo, mixtures[0])()
@@ -151,11 +155,12 @@ def evaluations(rows: Sequence[report.Row]) -> float | None:
     return total or None
 
 
-def quality_cost(results: report.Results, cost: Callable[[Sequence[report.Row]], float | None], label: str):
+def quality_cost(results: report.Results, methods: Sequence[str], cost: Callable, label: str):
     """The largest distance over its floor against what it cost, a pane for each case; exact samples are below the line."""
     points: dict[str, dict[str, tuple[float, float]]] = {}
+    order = list(dict.fromkeys(row["method"] for row in results["rows"] if row["method"] != EXACT))
     for (case, method), rows in report.groups(results["rows"]).items():
         spent, worst = cost(rows), report.middle(rows, "worst")
-        if spent is not None and worst is not None and method != "exact samples":
+        if method in methods and spent is not None and worst is not None:
             points.setdefault(case, {})[method] = (spent, worst)
-    return plot.quality_cost(points, xlabel=label, ylabel="largest distance / floor", floor=1.0) if points else None
+    return plot.quality_cost(points, order, xlabel=label, ylabel="largest distance / floor", floor=1.0) if points else None

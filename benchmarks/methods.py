@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 import pidjax as pid
-from pidjax import metrics
+from pidjax import metrics, neural
 from pidjax.step import EndingOnDraw, Gaussian, Rule
 
 from . import baselines, measure
@@ -38,11 +38,11 @@ class Budget:
 
     @classmethod
     def quick(cls) -> "Budget":
-        return cls(num_samples=2048, seeds=2, pis_iterations=300, pis_seeds=1, follmer_draws=32)
+        return cls(num_samples=2048, seeds=2, pis_iterations=400, pis_seeds=1, follmer_draws=32)
 
     @classmethod
     def full(cls) -> "Budget":
-        return cls(num_samples=4096, seeds=5, pis_iterations=2000, pis_seeds=2, follmer_draws=128)
+        return cls(num_samples=4096, seeds=5, pis_iterations=4000, pis_seeds=2, follmer_draws=128)
 
     def with_seeds(self, seeds: int) -> "Budget":
         return replace(self, seeds=seeds, pis_seeds=seeds)
@@ -204,7 +204,7 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
     target, grid = pid.Density(case.log_density, case.dim), pid.uniform(PIS_STEPS)
 
     def train_and_sample():
-        protocol = neural.brownian(key_probe, target)
+        protocol = neural.brownian(key_probe, target, scale=case.scale, start=case.center)
         control = pid.Controlled(neural.Guided(key_weights, target, protocol))
         iterations, batch = budget.pis_iterations, PIS_BATCH
         trained = neural.fit(

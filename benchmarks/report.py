@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from .methods import ENERGY, FOLLMER, PIS, SURROGATE, TEMPERED
+
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
 
-ENERGY = "H-PID, energy alone"
-PIS = "PIS"
+ENERGY_ONLY = (ENERGY, SURROGATE, PIS, FOLLMER, TEMPERED)
+"""Methods that see the target through its log-density and gradient only."""
 COLUMNS: Mapping[str, str] = {
     "log_z": "Δ log Z",
     "log_z_error": "s.e.",
@@ -133,7 +135,7 @@ def summary(results: Results) -> str:
     for case in cases:
         worst = {method: middle(rows, "worst") for (name, method), rows in grouped.items() if name == case}
         own = worst.get(ENERGY)
-        rivals = {m: w for m, w in worst.items() if w is not None and m in ENERGY_METHODS}
+        rivals = {m: w for m, w in worst.items() if w is not None and m in ENERGY_ONLY and m != SURROGATE}
         if rivals:
             best = min(rivals, key=rivals.__getitem__)
             if best != ENERGY and (own is None or rivals[best] < 0.8 * own):
@@ -144,9 +146,6 @@ def summary(results: Results) -> str:
         f"{where}; {failures} of {len(results['rows'])} runs failed."
     )
     return f"{first} {second}"
-
-
-ENERGY_METHODS = (PIS, "BlackJAX tempered SMC", "BlackJAX Schrödinger–Föllmer")
 
 
 def _standing(grouped: Mapping[tuple[str, str], list[Row]], cases: Sequence[str], method: str) -> str:

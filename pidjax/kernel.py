@@ -106,18 +106,14 @@ class Green(eqx.Module):
             before, after: durations ≥ 0, not both zero; scalars or arrays of one shape.
         """
         before, after = jnp.asarray(before), jnp.asarray(after)
-        total = before + after
-        stiff, w, beta = self._regimes(total)
-        decay_before, decay_after, decay_total = (-jnp.expm1(-2 * w * time) for time in (before, after, total))
-        _, sinhc_before = cosh_sinhc(beta * before**2)
-        _, sinhc_after = cosh_sinhc(beta * after**2)
-        _, sinhc_total = cosh_sinhc(beta * total**2)
-        s_before, s_after, s_total = before * sinhc_before, after * sinhc_after, total * sinhc_total
-        return Pinned(
-            left=jnp.where(stiff, jnp.exp(-w * before) * decay_after / decay_total, s_after / s_total),
-            right=jnp.where(stiff, jnp.exp(-w * after) * decay_before / decay_total, s_before / s_total),
-            variance=jnp.where(stiff, decay_before * decay_after / (2 * w * decay_total), s_before * s_after / s_total),
-        )
+        stiff, w, beta = (array[None] for array in self._regimes(before + after))
+        times = jnp.stack([before, after, before + after])
+        decay = -jnp.expm1(-2 * w * times)
+        _, sinhc = cosh_sinhc(beta * times**2)
+        s = times * sinhc
+        left, right = jnp.where(stiff, jnp.exp(-w * times[:2]) * decay[1::-1] / decay[2:], s[1::-1] / s[2:])
+        variance = jnp.where(stiff, decay[:1] * decay[1:2] / (2 * w * decay[2:]), s[:1] * s[1:2] / s[2:])
+        return Pinned(left, right, variance[0])
 
     def pull(self, duration) -> tuple[Array, Array]:
         """(1/S(τ), C(τ)/S(τ)): the gains of the control u = y/S − (C/S) x toward an end point y at a time τ > 0 ahead."""

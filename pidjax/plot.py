@@ -161,19 +161,24 @@ def convergence(panels: Sequence[Panel]) -> "Figure":
 
 
 def quality_cost(
-    points: Mapping[str, Mapping[str, tuple[float, float]]], *, xlabel: str, ylabel: str, floor: float | None = None
+    points: Mapping[str, Mapping[str, tuple[float, float]]],
+    methods: Sequence[str],
+    *,
+    xlabel: str,
+    ylabel: str,
+    floor: float | None = None,
 ) -> "Figure":
     """One pane for each target, one marker for each method at (cost, distance), both logarithmic; lower left is better.
 
     Args:
-        points: target → method → (cost, distance); a method keeps its colour and marker in every pane.
+        points: target → method → (cost, distance).
+        methods: every method's name; its place in this order gives it colour and marker, in every pane and figure.
         floor: the distance of exact samples, drawn as a line.
 
     Example:
-        >>> len(quality_cost({"nine": {"H-PID": (1.0, 2.0)}}, xlabel="seconds", ylabel="distance").axes)
+        >>> len(quality_cost({"nine": {"H-PID": (1.0, 2.0)}}, ["H-PID"], xlabel="seconds", ylabel="distance").axes)
         1
     """
-    methods = list(dict.fromkeys(method for marks in points.values() for method in marks))
     width = max(2.45 * len(points) + 0.5, 7.5)
     figure = _figure(width, 3.9)
     panes = figure.subplots(1, len(points), sharey=True, squeeze=False)[0]
@@ -195,9 +200,9 @@ def quality_cost(
         _round_ticks(pane)
     panes[0].set_ylabel(ylabel)
     figure.supxlabel(xlabel, fontsize=10)
-    columns = max(1, int(width / 2.9))
-    where = {"loc": "outside lower center", "ncols": min(len(methods), columns)}
-    figure.legend([handles[method] for method in methods], methods, frameon=False, fontsize=9, **where)
+    shown = [method for method in methods if method in handles]
+    where = {"loc": "outside upper center", "ncols": min(len(shown), int(width / 2.9))}
+    figure.legend([handles[method] for method in shown], shown, frameon=False, fontsize=9, **where)
     return figure
 
 
@@ -221,7 +226,7 @@ def _round_ticks(pane: "Axes") -> None:
         decades = np.log10(high / low)
         multiples = (1.0, 2.0, 5.0) if decades < 1.6 else (1.0, 3.0) if decades < 2.6 else (1.0,)
         axis.set_major_locator(LogLocator(subs=multiples, numticks=8))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 1e-3 < value < 1e4 else _power(value)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 1e-3 < value < 1e3 else _power(value)))
         axis.set_minor_formatter(NullFormatter())
 
 

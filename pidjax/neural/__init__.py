@@ -6,7 +6,7 @@ relative_entropy     the loss E[−log W], log_variance another
 fit                  training; `save` and `restore` what it gives
 """
 
-from .fit import Trained, TrainingError, decayed_adam, fit
+from .fit import Trained, TrainingError, decayed_adam, fit, trainable
 from .loss import log_variance, relative_entropy
 from .network import Constant, Guided, Network
 from .reference import brownian
@@ -14,5 +14,5 @@ from .storage import restore, save
 
 __all__ = [
     "Constant", "Guided", "Network", "Trained", "TrainingError", "brownian", "decayed_adam", "fit", "log_variance",
-    "relative_entropy", "restore", "save",
+    "relative_entropy", "restore", "save", "trainable",
 ]  # fmt: skip
