@@ -35,9 +35,10 @@ def observe(pinned: Pinned, x: Float[Array, " d"], start: Float[Array, " d"]) ->
     noisy = pinned.variance > 0
     inverse_noise = jnp.where(noisy, 1 / jnp.sqrt(jnp.where(noisy, pinned.variance, 1)), 0)
     residual = x - pinned.left * start
+    is_start = jnp.abs(residual) <= 8 * jnp.finfo(x.dtype).eps * jnp.abs(start)
     return Observation(
         gain=pinned.right * inverse_noise,
-        value=jnp.where(noisy | (residual == 0), residual * inverse_noise, jnp.nan),
+        value=jnp.where(noisy | is_start, residual * inverse_noise, jnp.nan),
     )
 
 
