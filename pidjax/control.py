@@ -58,9 +58,9 @@ def log_psi(
 
     Example:
         >>> from pidjax import GaussianMixture, harmonic
-        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
-        >>> round(float(log_psi(target, harmonic(0.0), 0.5, jnp.zeros(1))), 6)
-        0.0
+        >>> target, protocol = GaussianMixture(jnp.ones((1, 1)), jnp.ones((1, 1, 1))), harmonic(0.0, noise_scale=1.0)
+        >>> print(f"{log_psi(target, protocol, 0.5, jnp.zeros(1)):.3f}")
+        -0.250
 
     Source: Behjoo & Chertkov, arXiv 2409.15166.
     """
@@ -87,9 +87,9 @@ def weighted_state(
 
     Example:
         >>> from pidjax import GaussianMixture, harmonic
-        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
-        >>> weighted_state(target, harmonic(0.0), 0.5, jnp.ones(1)).tolist()
-        [1.0]
+        >>> target, protocol = GaussianMixture(jnp.ones((1, 1)), jnp.ones((1, 1, 1))), harmonic(0.0, noise_scale=1.0)
+        >>> print(f"{weighted_state(target, protocol, 0.5, jnp.ones(1))[0]:.3f}")
+        1.500
     """
     point = Point(target, protocol, t, x, remaining, key)
     return jnp.where(point.remaining > 0, point.unit.from_unit(point.law.mean), x)
@@ -110,9 +110,9 @@ def control(
 
     Example:
         >>> from pidjax import GaussianMixture, harmonic
-        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
-        >>> control(target, harmonic(0.0), 0.5, jnp.ones(1)).tolist()
-        [0.0]
+        >>> target, protocol = GaussianMixture(jnp.ones((1, 1)), jnp.ones((1, 1, 1))), harmonic(0.0, noise_scale=1.0)
+        >>> print(f"{control(target, protocol, 0.5, jnp.ones(1))[0]:.3f}")
+        1.000
 
     Source: Behjoo & Chertkov, arXiv 2409.15166, with both signs as derived from u* = ∇log ψ.
     """

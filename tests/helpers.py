@@ -1,9 +1,47 @@
-"""Shared by the tests: the one way a sampled number is held against a truth."""
+"""What several tests share: comparison within a standard error, an independent reference in many digits, quadrature."""
 
+import mpmath
 import numpy as np
 
 
 def assert_within(estimate, truth, standard_error, sigmas=4):
-    """|estimate − truth| ≤ sigmas · standard error, element by element."""
-    deviation = np.abs(np.asarray(estimate) - np.asarray(truth)) / np.asarray(standard_error)
-    assert np.all(deviation <= sigmas), f"off by {np.max(deviation):.2f} standard errors; allowed {sigmas}"
+    """Every |estimate − truth| is at most `sigmas` standard errors."""
+    estimate, truth, standard_error = (np.asarray(value, dtype=float) for value in (estimate, truth, standard_error))
+    distance = np.abs(estimate - truth)
+    assert np.all(distance <= sigmas * standard_error), (
+        f"estimate {estimate}, truth {truth}: {distance / standard_error} standard errors away, allowed {sigmas}"
+    )
+
+
+def mean_and_error(values):
+    """The mean over the leading axis and its standard error."""
+    values = np.asarray(values, dtype=float)
+    return values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values))
+
+
+def exact_cosine(beta, duration):
+    """C(β, τ) = cosh(√β τ) in 40 digits."""
+    with mpmath.workdps(40):
+        return mpmath.re(mpmath.cosh(mpmath.sqrt(mpmath.mpf(beta)) * duration))
+
+
+def exact_sine(beta, duration):
+    """S(β, τ) = sinh(√β τ)/√β in 40 digits."""
+    with mpmath.workdps(40):
+        beta = mpmath.mpf(beta)
+        return mpmath.mpf(duration) if beta == 0 else mpmath.re(mpmath.sinh(mpmath.sqrt(beta) * duration) / mpmath.sqrt(beta))
+
+
+def exact_log_green(beta, x, y, duration):
+    """log G(x → y; τ) in one dimension, in 40 digits."""
+    with mpmath.workdps(40):
+        sine, cosine = exact_sine(beta, duration), exact_cosine(beta, duration)
+        x, y = mpmath.mpf(x), mpmath.mpf(y)
+        return -mpmath.log(2 * mpmath.pi * sine) / 2 - (cosine * (x**2 + y**2) - 2 * x * y) / (2 * sine)
+
+
+def grid_quadrature(low, high, count, dim):
+    """Points (count^dim, dim) of a uniform lattice and the volume of its cell: spectrally exact for what vanishes at its edge."""
+    axis = np.linspace(low, high, count)
+    points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
+    return points, (axis[1] - axis[0]) ** dim

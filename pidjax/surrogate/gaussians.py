@@ -1,11 +1,13 @@
 """Gaussian mixtures fitted to weighted points: density, draws, seeding and expectation maximisation."""
 
+from math import lgamma, log, pi
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -38,7 +40,7 @@ class Gaussians(eqx.Module):
     def log_joint(self, squared_distances: Float[Array, "k n"]) -> Float[Array, "k n"]:
         """log w_k N(y; m_k, L_k L_kᵀ)."""
         dim = self.means.shape[1]
-        constant = self.log_weights - self._log_volume() - 0.5 * dim * jnp.log(2 * jnp.pi)
+        constant = self.log_weights - self._log_volume() - 0.5 * dim * log(2 * pi)
         return constant[:, None] - 0.5 * squared_distances
 
     def log_density(self, squared_distances: Float[Array, "k n"]) -> Float[Array, " n"]:
@@ -48,32 +50,20 @@ class Gaussians(eqx.Module):
     def log_tail_density(self, squared_distances: Float[Array, "k n"]) -> Float[Array, " n"]:
         """log τ(y)."""
         dim, freedom = self.means.shape[1], TAIL_FREEDOM
-        normaliser = (
-            jax.lax.lgamma(0.5 * (freedom + dim)) - jax.lax.lgamma(0.5 * freedom) - 0.5 * dim * jnp.log(jnp.pi * freedom)
-        )
-        constant = self.log_weights - self._log_volume() - dim * jnp.log(TAIL_WIDTH) + normaliser
+        normaliser = lgamma(0.5 * (freedom + dim)) - lgamma(0.5 * freedom) - 0.5 * dim * log(pi * freedom)
+        constant = self.log_weights - self._log_volume() - dim * log(TAIL_WIDTH) + normaliser
         spread = jnp.log1p(squared_distances / (freedom * TAIL_WIDTH**2))
         joint = constant[:, None] - 0.5 * (freedom + dim) * spread
-        return jax.nn.logsumexp(joint, axis=0).astype(squared_distances.dtype)
+        return jax.nn.logsumexp(joint, axis=0)
 
-    def draw(self, key: PRNGKeyArray, count: int) -> Float[Array, "d n"]:
-        """y ~ p̂."""
-        return self._displaced(key, count, lambda key: 1.0)
-
-    def draw_tail(self, key: PRNGKeyArray, count: int) -> Float[Array, "d n"]:
-        """y ~ τ: a Gaussian over the root of an independent mean square of three normals."""
-        dtype = self.means.dtype
-
-        def stretch(key):
-            mean_square = jnp.mean(jr.normal(key, (int(TAIL_FREEDOM), count), dtype) ** 2, axis=0)
-            return TAIL_WIDTH / jnp.sqrt(mean_square)
-
-        return self._displaced(key, count, stretch)
-
-    def _displaced(self, key, count, stretch):
-        key_component, key_noise, key_stretch = jr.split(key, 3)
+    def draw(self, key: PRNGKeyArray, tail: Bool[Array, " n"]) -> Float[Array, "d n"]:
+        """y ~ p̂, or y ~ τ where `tail`: the noise is then divided by the root of a mean square of three normals."""
+        key_component, key_noise = jr.split(key)
+        (dim, count), freedom = (self.means.shape[1], tail.shape[0]), int(TAIL_FREEDOM)
         component = jr.categorical(key_component, self.log_weights, shape=(count,))
-        noise = stretch(key_stretch) * jr.normal(key_noise, (self.means.shape[1], count), self.means.dtype)
+        normals = jr.normal(key_noise, (dim + freedom, count), self.means.dtype)
+        stretch = TAIL_WIDTH / jnp.sqrt(jnp.mean(normals[dim:] ** 2, axis=0))
+        noise = jnp.where(tail, stretch, 1.0) * normals[:dim]
         return self.means[component].T + jnp.einsum("nij,jn->in", self.factors[component], noise, precision=HIGHEST)
 
     def _log_volume(self):
@@ -113,7 +103,7 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
     def update(component):
         responsibility, number, mean, factor = component
         residual = points - mean[:, None]
-        step = residual @ responsibility / jnp.maximum(number, 1e-6)
+        step = jnp.matmul(residual, responsibility, precision=HIGHEST) / jnp.maximum(number, 1e-6)
         scatter = jnp.matmul(residual * responsibility, residual.T, precision=HIGHEST) - number * jnp.outer(step, step)
         covariance = (scatter + dim * jnp.matmul(factor, factor.T, precision=HIGHEST)) / (number + dim)
         diagonal = covariance * identity

@@ -55,7 +55,6 @@ def tempered_particles(key: PRNGKeyArray, energy: Energy) -> Cloud:
     """
     dim, dtype = energy.shift.shape[0], energy.shift.dtype
     key_start, key_stages = jr.split(key)
-    optimal_step = 2.38 / jnp.sqrt(2.0 * dim)
 
     def reference(points):
         return -0.5 * jnp.sum(points**2, axis=0) / START_WIDTH**2
@@ -72,16 +71,16 @@ def tempered_particles(key: PRNGKeyArray, energy: Energy) -> Cloud:
 
         def move(state, key):
             points, values, invalid = state
-            key_first, key_second, key_step, key_accept = jr.split(key, 4)
-            first = resampled[:, jr.randint(key_first, (PARTICLES,), 0, PARTICLES)]
-            second = resampled[:, jr.randint(key_second, (PARTICLES,), 0, PARTICLES)]
-            log_step = jr.uniform(key_step, (PARTICLES,), dtype, jnp.log(SMALLEST_STEP), 0.0)
-            proposed = points + jnp.minimum(1.0, 2 * optimal_step) * jnp.exp(log_step) * (first - second)
+            key_pair, key_uniform = jr.split(key)
+            first, second = jr.randint(key_pair, (2, PARTICLES), 0, PARTICLES)
+            uniform_step, uniform_accept = jr.uniform(key_uniform, (2, PARTICLES), dtype)
+            steps = SMALLEST_STEP**uniform_step
+            proposed = points + steps * (resampled[:, first] - resampled[:, second])
             proposed_values, proposed_invalid = energy(proposed)
             log_gain = inverse_temperature * (proposed_values - values) + (1 - inverse_temperature) * (
                 reference(proposed) - reference(points)
             )
-            accepted = jnp.log(jr.uniform(key_accept, (PARTICLES,), dtype)) < log_gain
+            accepted = jnp.log(uniform_accept) < log_gain
             points = jnp.where(accepted, proposed, points)
             return (points, jnp.where(accepted, proposed_values, values), invalid + proposed_invalid), None
 

@@ -1,0 +1,72 @@
+"""What the rollout is built of: the observation at the ends of time, the bridges, and the identity that makes weights exact."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pidjax import Green, log_snr, uniform
+from pidjax.bridge import Bridges, observe
+
+BETAS = [-9.0, -1.0, 0.0, 1.0, 100.0]
+RANGE, ONE = (jnp.array(0.3), jnp.array(30.0)), jnp.array(1.0)
+
+
+def along(beta, grid):
+    green = Green(jnp.array(beta))
+    return green, Bridges.of(green, grid.times(green, RANGE, ONE))
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("grid", [uniform(1), uniform(6), log_snr(6)], ids=repr)
+def test_noising_kernels_are_green_functions_over_a_green_function(beta, grid):
+    """Σ log b_k(x_k | x_{k+1}) = Σ log G(x_k → x_{k+1}) − log G(x₀ → x_K), whatever the path."""
+    green, bridges = along(beta, grid)
+    states = jax.random.normal(jax.random.key(1), (bridges.num_steps + 1, 3))
+    noising = jax.vmap(lambda law, x, after: law.log_density(x, states[0], after))(bridges.back, states[:-1], states[1:])
+    steps = jax.vmap(green.log)(states[:-1], states[1:], bridges.step)
+    np.testing.assert_allclose(jnp.sum(noising), jnp.sum(steps) - green.log(states[0], states[-1], 1.0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_first_and_the_last_step_are_points(beta):
+    _, bridges = along(beta, log_snr(5))
+    np.testing.assert_array_equal(jnp.stack([leaf[-1] for leaf in bridges.toward]), [0, 1, 0])
+    np.testing.assert_array_equal(jnp.stack([leaf[0] for leaf in bridges.back]), [1, 0, 0])
+    np.testing.assert_array_equal(jnp.stack([leaf[0] for leaf in bridges.observation]), [1, 0, 0])
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_a_step_toward_the_end_continues_the_observation(beta):
+    """x_{k+1} | x₀, y through x_k is x_{k+1} | x₀, y: the chain of bridges is one bridge."""
+    _, bridges = along(beta, log_snr(5))
+    seen, step = bridges.observation, bridges.toward
+    for k in range(bridges.num_steps - 1):
+        np.testing.assert_allclose(step.left[k] * seen.left[k], seen.left[k + 1], rtol=1e-11)
+        np.testing.assert_allclose(step.left[k] * seen.right[k] + step.right[k], seen.right[k + 1], rtol=1e-11)
+        variance = step.left[k] ** 2 * seen.variance[k] + step.variance[k]
+        np.testing.assert_allclose(variance, seen.variance[k + 1], rtol=1e-11)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_control_is_the_slope_of_the_green_function(beta):
+    """∇ₓ log G(x → y) = y/S − (C/S) x."""
+    green, bridges = along(beta, uniform(4))
+    x, y = jnp.array([0.3, -1.0]), jnp.array([1.0, 0.2])
+    for k, remaining in enumerate([1.0, 0.75, 0.5, 0.25]):
+        slope = jax.grad(green.log)(x, y, remaining)
+        np.testing.assert_allclose(bridges.to_end[k] * y - bridges.to_centre[k] * x, slope, rtol=1e-12)
+
+
+def test_the_observation_in_units_of_its_noise():
+    green, start, x, y = Green(jnp.array(2.0)), jnp.array([0.5]), jnp.array([0.1]), jnp.array([1.3])
+    law = green.pin(0.3, 0.7)
+    observation = observe(law, x, start)
+    squared = jnp.sum((observation.value - observation.gain * y) ** 2)
+    np.testing.assert_allclose(squared, jnp.sum((x - law.mean(start, y)) ** 2) / law.variance, rtol=1e-13)
+
+
+def test_at_the_start_only_the_start_has_a_law():
+    at_start = Green(ONE).pin(0.0, 1.0)
+    start = jnp.array([0.5])
+    assert observe(at_start, start, start) == (0, 0)
+    assert jnp.isnan(observe(at_start, start + 1e-3, start).value).all()

@@ -1,0 +1,95 @@
+"""The house itself: imports point one way, nothing happens on import, and what the documentation shows is what happens."""
+
+import ast
+import contextlib
+import doctest
+import importlib
+import io
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pidjax
+
+ROOT = Path(__file__).parents[1]
+ORDER = ["_checks", "_linear", "kernel", "grid", "protocol", "bridge", "targets", "step", "rollout", "control", "solution",
+         "surrogate", "sample", "neural", "metrics", "zoo", "plot"]  # fmt: skip
+MODULES = [name for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms of pidjax (files or folders just below it) that a file imports."""
+    package = ["pidjax", *path.relative_to(ROOT / "pidjax").parts[:-1]]
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            names += [f"{prefix}.{alias.name}" for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("pidjax.") and name.split(".")[1] in ORDER}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pidjax").rglob("*.py")), ids=lambda path: path.stem)
+def test_imports_point_one_way(path):
+    room = path.relative_to(ROOT / "pidjax").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    assert room in ORDER, f"{room} has no place in the order of imports"
+    assert all(ORDER.index(other) <= ORDER.index(room) for other in imported_rooms(path))
+
+
+def test_only_public_jax():
+    for path in (ROOT / "pidjax").rglob("*.py"):
+        assert "jax._src" not in path.read_text(), path
+
+
+def test_import_changes_no_configuration_and_loads_no_extra():
+    script = """
+import sys, jax
+before = dict(jax.config.values)
+import pidjax, pidjax.metrics, pidjax.zoo, pidjax.neural, pidjax.plot
+assert dict(jax.config.values) == before
+for extra in ("matplotlib", "scipy.optimize", "ott", "blackjax", "tqdm", "sklearn"):
+    assert extra not in sys.modules, extra
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    module = importlib.import_module(name)
+    names = {"jax": jax, "jnp": jnp, "np": np, "pid": pidjax, **vars(module)}
+    finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    output = io.StringIO()
+    for example in finder.find(module, name, globs=names):
+        with jax.enable_x64(False):
+            runner.run(example, out=output.write)
+    assert not runner.failures, output.getvalue()
+
+
+def test_readme_example_prints_what_it_says():
+    text = (ROOT / "README.md").read_text()
+    codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    shown = re.search(r"printed by the example above -->\n```\n(.*?)```", text, re.DOTALL)
+    printed, names = io.StringIO(), {}
+    with jax.enable_x64(False), contextlib.redirect_stdout(printed):
+        for code in codes:
+            exec(compile(code, "README.md", "exec"), names)
+    assert shown is not None
+    assert printed.getvalue() == shown.group(1)
+    assert jnp.isfinite(names["gradient"][0])
+
+
+def test_every_public_name_has_a_docstring():
+    for name in pidjax.__all__:
+        assert getattr(pidjax, name).__doc__, name
