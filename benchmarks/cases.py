@@ -3,7 +3,8 @@
 The handwritten digits are scikit-learn's (1,797 images of 8×8 pixels, divided by 16), cut at random into two halves. As
 a data set the target is the first half. As a density it is the mean of N(x_i, h² I) over that half, with h = 0.14 the
 maximum of the leave-one-out likelihood: smoother than the images. Either way distances are to the *second* half, which
-no method sees. So there are two floors: a random half of all images, and exact draws of the density, each to a half.
+no method sees. So there are two floors: draws with replacement from a random half of all images to the other half, and
+exact draws of the density to the second half.
 """
 
 from collections.abc import Callable, Mapping
@@ -67,7 +68,7 @@ class Case:
         reference = self.reference(key, self.size)
         return {name: float(distance(samples, reference)) for name, distance in self.distances.items()}
 
-    def floors(self, key: Key[Array, ""], repeats: int = 8) -> dict[str, dict[str, tuple[float, float]]]:
+    def floors(self, key: Key[Array, ""], repeats: int = 10) -> dict[str, dict[str, tuple[float, float]]]:
         """For each kind of pair, the mean and standard deviation of every distance between its exact sample sets."""
         keys = jax.random.split(key, repeats)
         return {kind: self._floors([pair(one) for one in keys]) for kind, pair in self.pairs.items()}
@@ -155,8 +156,9 @@ def digits(size: int) -> Case:
         return centres + BANDWIDTH * jax.random.normal(noise, centres.shape)
 
     def pair(key):
-        shuffled = jax.random.permutation(key, images)
-        return shuffled[:size], shuffled[half:]
+        shuffle, draw = jax.random.split(key)
+        shuffled = jax.random.permutation(shuffle, images)
+        return shuffled[jax.random.randint(draw, (size,), 0, half)], shuffled[half:]
 
     def digit_shares(samples):
         nearest = jnp.argmax(samples @ train.T - half_norms, axis=1)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from pidjax import metrics
 
-from . import methods
 from .cases import CASES, Case
 from .methods import METHODS, Budget, Outcome
 
@@ -31,7 +30,7 @@ def run_core(names: Sequence[str], budget: Budget) -> dict[str, Any]:
             "floors": floors,
         }
         for method in METHODS:
-            for seed in range(budget.pis_seeds if method == methods.PIS else budget.seeds):
+            for seed in range(budget.seeds_of(method, name)):
                 added = run_method(case, floors, method, seed, budget)
                 rows += added
                 for row in added:
@@ -69,6 +68,7 @@ def measured(case: Case, floors, outcome: Outcome, key, first: bool) -> dict[str
     row = {
         "budget": outcome.budget,
         "target": kind,
+        "warning": outcome.warning,
         **{f"distance/{name}": value for name, value in distances.items()},
         "worst": worst,
         "log_z": outcome.log_z,
@@ -105,4 +105,4 @@ def progress_line(row: dict[str, Any]) -> str:
     quality = f"  worst/floor {row['worst']:6.2f}"
     quality += "" if row["log_z"] is None else f"  Δ log Z {row['log_z']:+.4f}"
     seconds = "" if row.get("run_seconds") is None else f"  {row['compile_seconds']:.1f} + {row['run_seconds']:.2f} s"
-    return head + quality + seconds
+    return head + quality + seconds + ("" if row["warning"] is None else "  (flagged by its own check)")

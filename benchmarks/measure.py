@@ -42,9 +42,14 @@ class Program:
 
     def __init__(self, function: Callable, *example: Any):
         begin = time.perf_counter()
+        self._example = example
         self._program = jax.jit(function).lower(*example).compile()
         self._uncharged_seconds = time.perf_counter() - begin
         self.peak_bytes = temporaries(self._program)
+
+    def run(self) -> Any:
+        """The value at the example."""
+        return self._program(*self._example)
 
     def measured(self, *arguments: Any) -> tuple[Any, Cost]:
         """The value at the arguments, and what it cost."""

@@ -28,26 +28,30 @@ PIS_STEPS = 100
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is spent: paths of each run, seeds; for PIS training iterations, paths in each, and seeds of its own;
-    draws a particle and step of Schrödinger–Föllmer."""
+    """How much is spent: paths of each run; seeds of each method, of PIS, and of every method on the digits; training
+    iterations of PIS and paths in each; draws a particle and step of Schrödinger–Föllmer."""
 
     num_samples: int
     seeds: int
     pis_iterations: int
     pis_batch: int
     pis_seeds: int
+    digits_seeds: int
     follmer_draws: int
 
     @classmethod
     def quick(cls) -> "Budget":
-        return cls(num_samples=2048, seeds=2, pis_iterations=300, pis_batch=300, pis_seeds=1, follmer_draws=32)
+        return cls(num_samples=2048, seeds=2, pis_iterations=300, pis_batch=300, pis_seeds=1, digits_seeds=1, follmer_draws=32)
 
     @classmethod
     def full(cls) -> "Budget":
-        return cls(num_samples=4096, seeds=5, pis_iterations=4000, pis_batch=512, pis_seeds=2, follmer_draws=128)
+        return cls(num_samples=4096, seeds=5, pis_iterations=4000, pis_batch=512, pis_seeds=2, digits_seeds=5, follmer_draws=128)
+
+    def seeds_of(self, method: str, case: str) -> int:
+        return min(self.pis_seeds if method == PIS else self.seeds, self.digits_seeds if case == "digits" else self.seeds)
 
     def with_seeds(self, seeds: int) -> "Budget":
-        return replace(self, seeds=seeds, pis_seeds=seeds)
+        return replace(self, seeds=seeds, pis_seeds=seeds, digits_seeds=seeds)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Outcome:
         has_density: False if the target was a data set, which has neither log Z nor energies.
         log_z, log_z_error, ess, forward_ess: where the method has them; ESS over N.
         temporaries: asks the compiler for the bytes of temporaries, if `cost` does not say.
+        warning: what `Solution.check` says against the run.
     """
 
     budget: str
@@ -76,6 +81,7 @@ class Outcome:
     energy_evaluations: int = 0
     gradient_evaluations: int = 0
     temporaries: Callable[[], int | None] | None = None
+    warning: str | None = None
 
 
 Method = Callable[[Case, Key[Array, ""], Budget], Mapping[str, Outcome]]
@@ -197,7 +203,16 @@ def _answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
         ess=float(solution.ess) / solution.num_samples,
         energy_evaluations=int(solution.num_energy_evaluations),
         temporaries=temporaries,
+        warning=_warning(solution),
     )
+
+
+def _warning(solution: pid.Solution) -> str | None:
+    try:
+        solution.check()
+    except pid.SamplingError as error:
+        return str(error)
+    return None
 
 
 def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:

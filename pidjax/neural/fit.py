@@ -119,25 +119,15 @@ def fit(
     with _progress(num_iterations, progress) as report:
         for first in range(0, num_iterations, _ITERATIONS_PER_CALL):
             count = min(_ITERATIONS_PER_CALL, num_iterations - first)
+            iterations = jnp.array([first, count])
             learned, state, losses = _iterate(
-                prepared,
-                learned,
-                fixed,
-                state,
-                key,
-                jnp.asarray(first),
-                jnp.asarray(count),
-                batch_size,
-                optimiser,
-                loss,
+                prepared, learned, fixed, state, key, iterations, batch_size, optimiser, loss
             )
             history.append(np.asarray(losses)[:count])
             _check_finite(history[-1], first)
             report(history[-1])
-    gradients_per_path = prepared.bridges.num_steps + 1 if _is_guided(rule) else 1
-    return Trained(
-        eqx.combine(learned, fixed), np.concatenate(history), num_iterations * batch_size * gradients_per_path
-    )
+    num_gradients = num_iterations * batch_size * (prepared.bridges.num_steps + 1 if _is_guided(rule) else 1)
+    return Trained(eqx.combine(learned, fixed), np.concatenate(history), num_gradients)
 
 
 def trainable(rule: Gaussian) -> Gaussian:
@@ -146,8 +136,9 @@ def trainable(rule: Gaussian) -> Gaussian:
 
 
 @eqx.filter_jit
-def _iterate(prepared, learned, fixed, state, key, first, count, batch_size: int, optimiser, loss: Loss):
-    """`count` iterations from number `first`; the losses of the others are NaN."""
+def _iterate(prepared, learned, fixed, state, key, iterations, batch_size: int, optimiser, loss: Loss):
+    """`count` iterations from number `first`, these two in `iterations`; the losses of the others are NaN."""
+    first, count = iterations
     indices = jnp.arange(batch_size)
 
     @jax.value_and_grad
