@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import figures, measure, report, speed
+from . import figures, report, speed
 from .cases import CASES
 from .core import Budget, run_core
 
@@ -62,8 +62,7 @@ def _core(options: argparse.Namespace, cases: list[str]) -> report.Results:
     budget = Budget.quick() if options.quick else Budget.full()
     if options.seeds is not None:
         budget = budget.with_seeds(options.seeds)
-    results = {"environment": measure.environment(), **run_core(cases, budget)}
-    path.write_text(json.dumps(results, indent=1))
+    results = run_core(cases, budget, lambda results: path.write_text(json.dumps(results, indent=1)))
     figures.draw(results, cases, budget, options.out)
     return results
 

@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,14 +10,16 @@ import jax.numpy as jnp
 
 from pidjax import metrics
 
+from . import measure
 from .cases import CASES, Case
 from .methods import METHODS, Budget, Outcome
 
 
-def run_core(names: Sequence[str], budget: Budget) -> dict[str, Any]:
-    """The results file without its environment: options, cases with their floors, rows."""
+def run_core(names: Sequence[str], budget: Budget, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The results: environment, options, cases with their floors, rows. They are saved after every case."""
     cases: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
+    results = {"environment": measure.environment(), "options": vars(budget), "cases": cases, "rows": rows}
     begin = time.perf_counter()
     for name in names:
         case = CASES[name](budget.num_samples)
@@ -35,8 +37,9 @@ def run_core(names: Sequence[str], budget: Budget) -> dict[str, Any]:
                 rows += added
                 for row in added:
                     print(f"{time.perf_counter() - begin:6.0f} s  {progress_line(row)}", flush=True)
+        save(results)
         jax.clear_caches()
-    return {"options": vars(budget), "cases": cases, "rows": rows}
+    return results
 
 
 def run_method(case: Case, floors, method: str, seed: int, budget: Budget) -> list[dict[str, Any]]:

@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def concrete(value) -> np.ndarray | None:
     """The value as a NumPy array, or None while it is being traced."""
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    return None if isinstance(value, Tracer) else np.asarray(value)
 
 
 def check_finite(name: str, value: jax.Array) -> None:
@@ -39,5 +40,7 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
         raise ValueError(f"{name} has shape {weights.shape}; pass shape ({count},)")
     values = concrete(weights)
     if values is not None and not ((values >= 0).all() and values.sum() > 0):
-        raise ValueError(f"{name} has the minimum {values.min():g} and the sum {values.sum():g}; pass weights >= 0, not all 0")
+        raise ValueError(
+            f"{name} has the minimum {values.min():g} and the sum {values.sum():g}; pass weights >= 0, not all 0"
+        )
     return weights / jnp.sum(weights)

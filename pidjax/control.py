@@ -1,8 +1,8 @@
 """The value function, the weighted state and the optimal control at one point (t, x).
 
-    log ψ(t, x) = log ∫ p̃(y) N(x; m y + n, s I) dy − log G(0, x₀ → t, x)          (at t = 0: log Z)
-    x̂(t, x)    = E[ y | t, x ]
-    u*(t, x)    = ( x̂ − C(τ) x ) / S(τ)                                            (at t = 1: ∇log p̃ − ∇log G(0, x₀ → 1, x))
+log ψ(t, x) = log ∫ p̃(y) N(x; m y + n, s I) dy − log G(0, x₀ → t, x)          (at t = 0: log Z)
+x̂(t, x)    = E[ y | t, x ]
+u*(t, x)    = ( x̂ − C(τ) x ) / S(τ)                                            (at t = 1: ∇log p̃ − ∇log G(0, x₀ → 1, x))
 """
 
 import equinox as eqx

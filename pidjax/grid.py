@@ -155,10 +155,16 @@ def log_snr(num_steps: int, low: float | None = None, high: float | None = None)
         number = None if end is None else concrete(as_floating(name, end))
         if number is not None and not number > 0:
             raise ValueError(f"{name} is {number:g}; pass a signal-to-noise ratio > 0")
-    if low is not None and high is not None and concrete(low) is not None and concrete(high) is not None and not low < high:
+    if (
+        low is not None
+        and high is not None
+        and concrete(low) is not None
+        and concrete(high) is not None
+        and not low < high
+    ):
         raise ValueError(f"low is {low:g} and high is {high:g}; pass low < high")
-    low, high = (None if end is None else jnp.asarray(end, float) for end in (low, high))
-    return LogSNR(_num_steps(num_steps), low, high)
+    ends = (None if end is None else jnp.asarray(end, float) for end in (low, high))
+    return LogSNR(_num_steps(num_steps), *ends)
 
 
 def given(times: Float[Array, " K+1"]) -> Given:

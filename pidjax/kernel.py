@@ -139,9 +139,7 @@ class Green(eqx.Module):
         _, sinhc = cosh_sinhc(beta * duration**2)
         log_s = jnp.where(stiff, w * duration + jnp.log(decay / (2 * w)), jnp.log(duration * sinhc))
         to_end = jnp.where(stiff, 2 * w * jnp.exp(-w * duration) / decay, 1 / (duration * sinhc))
-        confinement = jnp.where(
-            stiff, w * jnp.tanh(w * duration / 2), beta * duration * sinhc_half / (2 * cosine_half)
-        )
+        confinement = jnp.where(stiff, w * jnp.tanh(w * duration / 2), beta * duration * sinhc_half / (2 * cosine_half))
         return -0.5 * (
             x.size * (jnp.log(2 * jnp.pi) + log_s)
             + to_end * jnp.sum((x - y) ** 2)

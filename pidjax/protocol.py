@@ -69,7 +69,7 @@ class Harmonic(eqx.Module):
 def check_beta(beta: Array) -> None:
     """Raise if a concrete β is at or past the conjugate point of the unit horizon."""
     value = concrete(beta)
-    if value is not None and not value > -jnp.pi**2:
+    if value is not None and not value > -(jnp.pi**2):
         raise ValueError(
             f"beta is {float(value):g} in the unit problem, at or past the conjugate point: pass beta > -pi^2 = -9.8696 "
             "(in units of 1/(noise_scale * horizon)^2), where the Green function is finite on the whole horizon"

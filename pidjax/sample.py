@@ -18,7 +18,7 @@ from .grid import Grid, log_snr
 from .protocol import Harmonic, harmonic
 from .rollout import Prepared, prepare, rollout, weighted_states
 from .solution import Solution
-from .step import Ancestral, Controlled, EndingOnDraw, Gaussian, Moment, Rule
+from .step import Ancestral, EndingOnDraw, Gaussian, Moment, Rule
 from .surrogate import fit_surrogate
 from .targets.base import Target
 from .targets.density import Density, Surrogate
@@ -74,12 +74,12 @@ def sample(
     _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_size)
     key_fit, key_paths = jax.random.split(key)
     choices: dict[str, Any] = {}
-    evaluations: int | Array = 0
+    evaluations = jnp.zeros((), int)
     protocol = harmonic() if protocol is None else protocol
     grid = log_snr(20 if num_steps is None else num_steps) if grid is None else grid
     grid.check(protocol.horizon)
 
-    if type(target) is Density and not isinstance(rule, Controlled):
+    if type(target) is Density and (rule is None or rule.needs_tilt):
         target, evaluations, fitted = _with_surrogate(key_fit, target)
         choices |= fitted
     rule = _rule_for(target, rule)
@@ -132,7 +132,7 @@ def _run_chunk(prepared: Prepared, rule: Rule, key, indices, save_paths: bool):
     finite = jnp.isfinite(paths.samples).all(axis=-1) & (paths.log_weights < jnp.inf)
     log_weights = jnp.where(finite, paths.log_weights, -jnp.inf)
     states = expected = None
-    if save_paths:
+    if paths.states is not None:
         states = prepared.unit.from_unit(paths.states)
         expected = prepared.unit.from_unit(weighted_states(prepared, key, paths.states))
     return prepared.unit.from_unit(paths.samples), log_weights, ~finite, states, expected
@@ -217,7 +217,9 @@ def _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise ValueError(f"key is {key!r}; pass one typed key, jax.random.key(seed)")
     if not isinstance(target, Target):
-        raise ValueError(f"target is a {type(target).__name__}; pass a GaussianMixture, Samples, Density, or another Target")
+        raise ValueError(
+            f"target is a {type(target).__name__}; pass a GaussianMixture, Samples, Density, or another Target"
+        )
     if protocol is not None and not isinstance(protocol, Harmonic):
         raise ValueError(f"protocol is a {type(protocol).__name__}; pass pidjax.harmonic(beta=...)")
     if grid is not None and not isinstance(grid, Grid):

@@ -92,7 +92,7 @@ class Solution(eqx.Module):
     def log_z_error(self) -> Float[Array, ""]:
         """Standard error of log Ẑ, √(1/ESS − 1/N): honest while the ESS is."""
         variance = jnp.sum(self.weights**2) - 1 / self.num_samples
-        if self.pool_ess is not None:
+        if self.pool_ess is not None and self.pool_size is not None:
             variance = variance + 1 / self.pool_ess - 1 / self.pool_size
         return jnp.sqrt(jnp.maximum(variance, 0))
 
@@ -134,7 +134,9 @@ class Solution(eqx.Module):
         chosen = jax.random.permutation(key_order, chosen)
         return jax.tree.map(lambda leaf: leaf[chosen], self.samples)
 
-    def forward_ess(self, key: Key[Array, ""], exact: Float[Array, "n d"], log_z: float | None = None) -> Float[Array, ""]:
+    def forward_ess(
+        self, key: Key[Array, ""], exact: Float[Array, "n d"], log_z: float | None = None
+    ) -> Float[Array, ""]:
         """ESS/N as the optimal process sees it: 1/mean(W/Z) over paths drawn backward from exact samples of the target.
 
         Unlike `ess` it falls when the sampler misses a mode.
@@ -165,7 +167,9 @@ class Solution(eqx.Module):
             )
         fraction = float(self.ess) / self.num_samples
         if not jnp.isfinite(self.log_z):
-            problems.append("every weight is zero: no path ended where the log-density is finite. Check its support and units")
+            problems.append(
+                "every weight is zero: no path ended where the log-density is finite. Check its support and units"
+            )
         elif fraction < min_ess_fraction:
             problems.append(
                 f"the effective sample size is {float(self.ess):.1f} of {self.num_samples} ({fraction:.2%}): a few paths "

@@ -15,6 +15,7 @@ step has b/q = ψ(t', x')/ψ(t, x)·(…) which telescopes too: `Ancestral` adds
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -54,6 +55,9 @@ class Proposal(eqx.Module):
 
 class Rule(eqx.Module):
     """How a step is taken. `now` holds the bridges of this one step (every leaf a scalar)."""
+
+    needs_tilt: ClassVar[bool] = True
+    """Whether it asks the target for tilted laws; a bare `Density` has none."""
 
     @abstractmethod
     def step(
@@ -111,9 +115,11 @@ class Euler(Gaussian):
 
 
 class Controlled(Gaussian):
-    """The Euler–Maruyama step along a given control(t, x), with nothing explicit beside it."""
+    """The Euler–Maruyama step along a given control(t, x), with nothing explicit beside it; both in the unit problem."""
 
     control: Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]]
+
+    needs_tilt: ClassVar[bool] = False
 
     def proposal(self, target, now, start, x, key):
         return Proposal(x + self.control(now.t, x) * now.step, jnp.sqrt(now.step))

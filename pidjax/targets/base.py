@@ -10,6 +10,7 @@ exponential −½a²|y|² + aζᵀy, which float32 cannot carry.
 """
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -36,10 +37,10 @@ class Law(eqx.Module):
 class Tiltable(eqx.Module):
     """What the rollout asks of a target. Unbatched: `vmap` outside."""
 
-    has_density: eqx.AbstractClassVar[bool]
+    has_density: ClassVar[bool]
     """Whether `log_density` is known. Without it the last step can only be a draw."""
 
-    closed_form: eqx.AbstractClassVar[bool]
+    closed_form: ClassVar[bool]
     """Whether the tilts are those of one fixed law p̂ that ends where the target does: what `Ancestral` needs."""
 
     @property
@@ -69,7 +70,7 @@ class Target(Tiltable):
 
     @abstractmethod
     def snr_range(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Signal-to-noise ratios between which the end point is decided: 0.3/(largest variance), 3/(smallest variance)."""
+        """Ratios between which the end point is decided: 0.3/(largest variance), 3/(smallest variance)."""
 
     @abstractmethod
     def rescaled(self, shift: Float[Array, " d"], scale: Float[Array, ""]) -> Tiltable:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from ..bridge import Observation
 from .base import Target
 from .mixture import GaussianMixture
 
@@ -82,7 +81,7 @@ class Density(Target):
             lambda density: (density.shift, density.scale), self, (self.shift + self.scale * shift, self.scale * scale)
         )
 
-    def tilt(self, observation, key):
+    def tilt(self, observation, key=None):
         raise TypeError(
             "a bare Density has no tilted law: call pidjax.sample, which fits a surrogate to it, or wrap it in "
             "Surrogate, Pool or LocalDraws; only the rule Controlled works without"

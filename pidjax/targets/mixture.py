@@ -85,7 +85,9 @@ class GaussianMixture(Target):
             raise ValueError(f"means has shape {means.shape}; pass shape (k, d) with k components in d dimensions")
         k, d = means.shape
         if covariances.shape != (k, d, d):
-            raise ValueError(f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}")
+            raise ValueError(
+                f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}"
+            )
         check_positive_definite("covariances", covariances)
         self.means, self.covariances = means, covariances.astype(means.dtype)
         self.weights = normalised_weights("weights", weights, k, means.dtype)
@@ -174,8 +176,10 @@ def check_positive_definite(name: str, matrices: Float[Array, "k d d"]) -> None:
         return
     for index, matrix in enumerate(values):
         if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * np.abs(matrix).max()):
-            raise ValueError(f"{name}[{index}] is not symmetric: it differs from its transpose by "
-                             f"{np.abs(matrix - matrix.T).max():g}; pass symmetric matrices")
+            raise ValueError(
+                f"{name}[{index}] is not symmetric: it differs from its transpose by "
+                f"{np.abs(matrix - matrix.T).max():g}; pass symmetric matrices"
+            )
         smallest = np.linalg.eigvalsh(matrix)[0]
         if not smallest > 0:
             raise ValueError(f"{name}[{index}] is not positive definite: its smallest eigenvalue is {smallest:g}")

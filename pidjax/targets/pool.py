@@ -51,7 +51,9 @@ class Pool(Target):
         if size < 1:
             raise ValueError(f"size is {size}; pass a number of points >= 1")
         points = mixture.sample(key, size)
-        return cls(density, mixture, points, jax.vmap(density.log_density)(points), jax.vmap(mixture.log_density)(points))
+        return cls(
+            density, mixture, points, jax.vmap(density.log_density)(points), jax.vmap(mixture.log_density)(points)
+        )
 
     @property
     def dim(self) -> int:
@@ -70,7 +72,9 @@ class Pool(Target):
         return self.density.log_density(y)
 
     def log_weight(self, y):
-        raise TypeError("a Pool ends on its own points, which have no density: step with Moment or Euler, or use a Surrogate")
+        raise TypeError(
+            "a Pool ends on its own points, which have no density: step with Moment or Euler, or use a Surrogate"
+        )
 
     def location(self):
         weights = jax.nn.softmax(self.log_ratios)
@@ -135,14 +139,24 @@ class LocalDraws(Target):
         if num_draws < 1:
             raise ValueError(f"num_draws is {num_draws}; pass a number of points >= 1")
         if proposal is None and pool is None:
-            raise ValueError("proposal is flat and pool is None: the flat measure has no width at t = 0; pass a pool too")
+            raise ValueError(
+                "proposal is flat and pool is None: the flat measure has no width at t = 0; pass a pool too"
+            )
         self.density, self.proposal, self.num_draws, self.pool = density, proposal, num_draws, pool
 
     @property
     def dim(self) -> int:
         return self.density.dim
 
-    def tilt(self, observation: Observation, key: Key[Array, ""]) -> WeightedPoints:
+    @property
+    def _reference(self) -> Pool | GaussianMixture:
+        reference = self.pool if self.proposal is None else self.proposal
+        assert reference is not None
+        return reference
+
+    def tilt(self, observation: Observation, key: Key[Array, ""] | None = None) -> WeightedPoints:
+        if key is None:
+            raise ValueError("key is None; LocalDraws draws fresh points and needs one")
         gain, value = observation
         keys = jax.random.split(key, self.num_draws)
         if self.proposal is None:
@@ -183,10 +197,10 @@ class LocalDraws(Target):
         raise TypeError("LocalDraws ends on drawn points, which have no density: step with Moment or Euler")
 
     def location(self):
-        return (self.proposal or self.pool).location()
+        return self._reference.location()
 
     def snr_range(self):
-        return (self.proposal or self.pool).snr_range()
+        return self._reference.snr_range()
 
     def rescaled(self, shift, scale):
         return LocalDraws(

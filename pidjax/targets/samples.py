@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from .._checks import as_floating, normalised_weights
 from .._linear import HIGHEST
@@ -172,7 +172,9 @@ class Samples(Target):
     def __init__(self, points, weights=None):
         points = as_floating("points", points)
         if points.ndim != 2 or 0 in points.shape:
-            raise ValueError(f"points has shape {points.shape}; pass shape (n, d) with n >= 1 points in d >= 1 dimensions")
+            raise ValueError(
+                f"points has shape {points.shape}; pass shape (n, d) with n >= 1 points in d >= 1 dimensions"
+            )
         self.points = points
         self.weights = normalised_weights("weights", weights, points.shape[0], points.dtype)
 
@@ -195,7 +197,7 @@ class Samples(Target):
         return mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
 
     def snr_range(self):
-        """From 0.3/(largest variance) to where the nearest pairs of points come apart: 3/(squared distance per coordinate / 2).
+        """From 0.3/(largest variance) to where nearest points come apart, at 3/(half their squared distance/d).
 
         Distances are those of at most 512 points to each other.
         """

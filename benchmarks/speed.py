@@ -1,0 +1,185 @@
+"""The suite `speed`: each inner loop as a ratio to the least it must do, both measured interleaved in one process.
+
+    posterior over a data set     tilted laws of 256 states over 4,660 points in 3,072 dimensions / two bare products
+    posterior over a mixture      tilted laws of 4,096 states over 40 components / as many bare exponentials
+    gradient of a rollout         1,000 steps of 1,000 paths in 8 dimensions / the rollout itself, and a plain scan's memory
+    import                        of pidjax on top of jax, equinox and optax
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import pidjax as pid
+from pidjax import zoo
+from pidjax.bridge import Observation
+
+from . import measure
+
+
+class Ratio(NamedTuple):
+    """A measured ratio, what it must not exceed (or None), and the two quantities it is made of."""
+
+    name: str
+    value: float
+    limit: float | None
+    detail: str
+
+    def __str__(self) -> str:
+        verdict = "" if self.limit is None else f" (limit {self.limit:g}{'' if self.value <= self.limit else ', EXCEEDED'})"
+        return f"{self.name:62s} {self.value:8.3f}{verdict}   {self.detail}"
+
+
+def run_speed(quick: bool = False) -> list[dict[str, Any]]:
+    """All ratios, printed as they come."""
+    ratios = []
+    for part in (data_set, mixture, gradient, imports):
+        for ratio in part(3 if quick else 7):
+            print(ratio, flush=True)
+            ratios.append({**ratio._asdict(), "environment": measure.environment()})
+        jax.clear_caches()
+    return ratios
+
+
+def _ratios(programs: dict[str, measure.Program], rounds: int, limits: dict[str, float | None]) -> list[Ratio]:
+    """Seconds of each program named in `limits` over those of the first program."""
+    seconds = measure.interleaved({name: program.run for name, program in programs.items()}, rounds)
+    base = next(iter(programs))
+    return [
+        Ratio(f"{name} / {base}", seconds[name] / seconds[base], limit, f"{seconds[name]:.4f} s / {seconds[base]:.4f} s")
+        for name, limit in limits.items()
+    ]
+
+
+def data_set(rounds: int, states: int = 256, points: int = 4660, dim: int = 3072) -> list[Ratio]:
+    """Log-mass and mean, without and with a draw, over random data; the bare products are X Yᵀ and P Y."""
+    key_data, key_states, key_draw = jax.random.split(jax.random.key(0), 3)
+    data = jax.random.normal(key_data, (points, dim))
+    observed = 0.5 * data[:states] + jax.random.normal(key_states, (states, dim))
+    chances = jnp.full((states, points), 1 / points)
+    target, keys = pid.Samples(data), jax.random.split(key_draw, states)
+
+    def tilt(target, value):
+        return target.tilt(Observation(jnp.asarray(0.5), value), None)
+
+    def posterior(target, observed):
+        law = jax.vmap(lambda value: tilt(target, value))(observed)
+        return law.log_mass, law.mean
+
+    def with_draw(target, observed, keys):
+        def both(value, key):
+            law = tilt(target, value)
+            return law.log_mass, law.mean, law.draw(key)
+
+        return jax.vmap(both)(observed, keys)
+
+    programs = {
+        "two bare products": measure.Program(lambda x, y, p: (x @ y.T, p @ y), observed, data, chances),
+        "posterior over a data set": measure.Program(posterior, target, observed),
+        "posterior over a data set with a draw": measure.Program(with_draw, target, observed, keys),
+    }
+    limits = {"posterior over a data set": 1.5, "posterior over a data set with a draw": 2.0}
+    return _ratios(programs, rounds, limits)
+
+
+def mixture(rounds: int, states: int = 4096, repeats: int = 20) -> list[Ratio]:
+    """Log-mass and mean of `gmm40` tilted, and the rollout's steps, against exponentials of as many numbers."""
+    target = zoo.gmm40().target
+    values = jax.random.normal(jax.random.key(0), (repeats, states, target.dim))
+    exponents = -jnp.abs(jax.random.normal(jax.random.key(1), (repeats, states, len(target.means))))
+
+    def bare(exponents):
+        return jax.lax.map(lambda batch: jnp.sum(jnp.exp(batch), axis=-1), exponents)
+
+    def posterior(target, values):
+        def one(value):
+            law = target.tilt(Observation(jnp.asarray(0.5), value), None)
+            return law.log_mass, law.mean
+
+        return jax.lax.map(jax.vmap(one), values)
+
+    programs = {
+        "bare exponentials": measure.Program(bare, exponents),
+        "posterior over a mixture of 40": measure.Program(posterior, target, values),
+    }
+    return _ratios(programs, rounds, {"posterior over a mixture of 40": None})
+
+
+def gradient(rounds: int, num_steps: int = 1000, num_paths: int = 1000, dim: int = 8, components: int = 16) -> list[Ratio]:
+    """Gradient of the mean log-weight of Euler paths in the means of a mixture, with full covariances."""
+    means = jax.random.normal(jax.random.key(0), (components, dim))
+    covariances = jnp.broadcast_to(0.1 * jnp.eye(dim), (components, dim, dim))
+    indices, key = jnp.arange(num_paths), jax.random.key(1)
+
+    def loss(means, run: Callable, num_steps: int = num_steps):
+        target = pid.GaussianMixture(means, covariances)
+        prepared = pid.prepare(target, pid.harmonic(noise_scale=1.0), pid.uniform(num_steps))
+        return jnp.mean(run(prepared))
+
+    def checkpointed(prepared):
+        return pid.rollout(prepared, pid.Euler(), key, indices).log_weights
+
+    def two_level(prepared):
+        return pid.rollout(prepared, pid.Euler(), key, indices, segments=32).log_weights
+
+    def plain(prepared):
+        return jax.vmap(lambda index: plain_log_weight(prepared, jax.random.fold_in(key, index)))(indices)
+
+    forward = measure.Program(lambda means: loss(means, checkpointed), means)
+    reverse = measure.Program(jax.grad(lambda means: loss(means, checkpointed)), means)
+    segmented = measure.Program(jax.grad(lambda means: loss(means, two_level)), means)
+    short = measure.Program(jax.grad(lambda means: loss(means, two_level, 100)), means)
+    unsaved = measure.Program(jax.grad(lambda means: loss(means, plain)), means)
+    programs = {
+        f"rollout of {num_steps} steps": forward,
+        "its gradient": reverse,
+        "its gradient, two-level checkpoints": segmented,
+    }
+    limits = {"its gradient": 4.5, "its gradient, two-level checkpoints": 6.0}
+    timed = _ratios(programs, max(rounds // 2, 1), limits)
+    return timed + [
+        _bytes("temporaries: gradient / plain scan's gradient", reverse, unsaved, 1 / 20),
+        _bytes(f"temporaries: two-level gradient, {num_steps} steps / 100 steps", segmented, short, 2.0),
+    ]
+
+
+def plain_log_weight(prepared, key):
+    """log W of one Euler path by a scan that keeps everything: what `rollout` is measured against."""
+    target, bridges, start = prepared.target, prepared.bridges, prepared.unit.start
+    rule = pid.Euler()
+
+    def advance(carry, indexed):
+        x, log_weight = carry
+        k, now = indexed
+        x, log_ratio = rule.step(target, now, start, x, jax.random.fold_in(key, k))
+        return (x, log_weight + log_ratio), None
+
+    steps = jnp.arange(bridges.num_steps), bridges
+    (x, log_weight), _ = jax.lax.scan(advance, (start, jnp.zeros((), start.dtype)), steps)
+    return log_weight + rule.log_terminal(target, x)
+
+
+def _bytes(name: str, one: measure.Program, other: measure.Program, limit: float) -> Ratio:
+    if not (one.peak_bytes and other.peak_bytes):
+        return Ratio(name, float("nan"), limit, "not reported by this backend")
+    detail = f"{one.peak_bytes / 2**20:.2f} MiB / {other.peak_bytes / 2**20:.2f} MiB"
+    return Ratio(name, one.peak_bytes / other.peak_bytes, limit, detail)
+
+
+def imports(rounds: int) -> list[Ratio]:
+    """Seconds that `import pidjax` adds to `import jax, equinox, optax`, in fresh processes taking turns."""
+    before, added = "import jax, equinox, optax", "import jax, equinox, optax, pidjax"
+    seconds: dict[str, list[float]] = {before: [], added: []}
+    for _ in range(max(rounds, 3)):
+        for statement, values in seconds.items():
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-c", statement], check=True)
+            values.append(time.perf_counter() - begin)
+    least = {statement: min(values) for statement, values in seconds.items()}
+    detail = f"{least[added]:.3f} s − {least[before]:.3f} s"
+    return [Ratio("seconds that importing pidjax adds to jax, equinox, optax", least[added] - least[before], 0.2, detail)]
