@@ -8,7 +8,8 @@ from pathlib import Path
 
 from . import figures, report, speed
 from .cases import CASES
-from .core import Budget, run_core
+from .core import run_core
+from .outcome import Budget
 
 SUITES = ("core", "speed")
 
@@ -16,7 +17,7 @@ SUITES = ("core", "speed")
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares pidjax with the Path Integral Sampler, BlackJAX and exact samples, and measures its speed.",
+        description="pidjax beside the Path Integral Sampler, BlackJAX and exact samples; and its speed.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"suites {SUITES} and cases {tuple(CASES)}")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="where results and figures go")

@@ -106,7 +106,7 @@ def funnel(size: int) -> Case:
     known = zoo.funnel(3.0)
     data = known.sample(jax.random.key(1), 2048)
     scale = float(jnp.sqrt((9 + 9 * jnp.exp(4.5)) / 10))
-    note = "Neal's funnel, s = 3. In place of a closed form, 2,048 exact draws as a data set: what comes out are those draws."
+    note = "Neal's funnel, s = 3. For a closed form, 2,048 exact draws as a data set: what comes out are those draws."
     project = jax.jit(lambda samples, reference: metrics.sliced_ks(samples, reference, jax.random.key(2)))
     return _case(known, note, pid.Samples(data), size, jnp.zeros(known.dim), scale, {"sliced KS": project})
 
@@ -169,9 +169,9 @@ def digits(size: int) -> Case:
         return -jnp.mean(jax.lax.map(log_density, exact(key, 2**17), batch_size=1024))
 
     note = (
-        f"scikit-learn's 8×8 digits / 16, {half} images to sample and {len(order) - half} held out. H-PID's closed form is the "
-        f"data set: what comes out are its images. For energies, the mean of N(x_i, {BANDWIDTH}² I) over the {half}; its "
-        "entropy is by Monte Carlo, ± 0.02. All distances are to the held-out images."
+        f"scikit-learn's 8×8 digits / 16, {half} images to sample and {len(order) - half} held out. H-PID's closed form "
+        f"is the data set: what comes out are its images. For energies, the mean of N(x_i, {BANDWIDTH}² I) over the "
+        f"{half}; its entropy is by Monte Carlo, ± 0.02. All distances are to the held-out images."
     )
     return Case(
         name="digits",

@@ -12,7 +12,8 @@ from pidjax import metrics
 
 from . import measure
 from .cases import CASES, Case
-from .methods import METHODS, Budget, Outcome
+from .methods import METHODS
+from .outcome import Budget, Outcome
 
 
 def run_core(names: Sequence[str], budget: Budget, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -63,7 +64,8 @@ def measured(case: Case, floors, outcome: Outcome, key, first: bool) -> dict[str
     kind = "density" if outcome.has_density or "data" not in floors else "data"
     samples = outcome.samples
     if not jnp.isfinite(samples).all():
-        raise FloatingPointError(f"{int((~jnp.isfinite(samples)).any(axis=1).sum())} of {len(samples)} samples are not finite")
+        lost = int((~jnp.isfinite(samples)).any(axis=1).sum())
+        raise FloatingPointError(f"{lost} of {len(samples)} samples are not finite")
     if outcome.weighted and outcome.log_weights is not None:
         samples = resampled(key_resample, samples, outcome.log_weights, case.size)
     distances = case.measured(key_reference, samples[: case.size])
@@ -85,7 +87,8 @@ def measured(case: Case, floors, outcome: Outcome, key, first: bool) -> dict[str
     if outcome.has_density:
         log_weights = outcome.log_weights if outcome.weighted else None
         excess = metrics.cross_entropy(outcome.samples, case.log_density, log_weights)
-        row |= {"excess_energy": float(excess.value) - case.entropy, "excess_energy_error": float(excess.standard_error)}
+        row["excess_energy"] = float(excess.value) - case.entropy
+        row["excess_energy_error"] = float(excess.standard_error)
     if outcome.cost is not None:
         row |= {"compile_seconds": outcome.cost.compile_seconds, "run_seconds": outcome.cost.run_seconds}
         row["peak_bytes"] = row["peak_bytes"] if outcome.cost.peak_bytes is None else outcome.cost.peak_bytes

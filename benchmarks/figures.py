@@ -11,7 +11,7 @@ import pidjax as pid
 from pidjax import metrics, plot, zoo
 
 from . import report
-from .methods import CLOSED, EXACT, Budget
+from .outcome import CLOSED, EXACT, Budget
 
 BETAS = (0.0, 0.1, 1.0, 10.0, 100.0)
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -123,7 +123,12 @@ def convergence(known: zoo.KnownMixture, budget: Budget):
             "ESS / N",
             {name: _spread(steps, values) for name, values in efficiencies.items()},
         ),
-        plot.Panel(f"{known.name}: euler K = 100, moment K = 20", "paths $n$", r"root mean square of $\Delta\,\log Z$", errors),
+        plot.Panel(
+            f"{known.name}: euler K = 100, moment K = 20",
+            "paths $n$",
+            r"root mean square of $\Delta\,\log Z$",
+            errors,
+        ),
     ])  # fmt: skip
 
 
@@ -146,8 +151,8 @@ def _log_z_errors(log_weights) -> plot.Curve:
 
 
 def seconds(rows: Sequence[report.Row]) -> float | None:
-    run, compiling = report.middle(rows, "run_seconds"), max((row.get("compile_seconds") or 0 for row in rows), default=0)
-    return None if run is None else run + compiling
+    run = report.middle(rows, "run_seconds")
+    return None if run is None else run + report.largest(rows, "compile_seconds")
 
 
 def evaluations(rows: Sequence[report.Row]) -> float | None:
@@ -156,11 +161,13 @@ def evaluations(rows: Sequence[report.Row]) -> float | None:
 
 
 def quality_cost(results: report.Results, methods: Sequence[str], cost: Callable, label: str):
-    """The largest distance over its floor against what it cost, a pane for each case; exact samples are below the line."""
+    """The largest distance over its floor against its cost, a pane for each case; exact samples are below the line."""
     points: dict[str, dict[str, tuple[float, float]]] = {}
     order = list(dict.fromkeys(row["method"] for row in results["rows"] if row["method"] != EXACT))
     for (case, method), rows in report.groups(results["rows"]).items():
         spent, worst = cost(rows), report.middle(rows, "worst")
         if method in methods and spent is not None and worst is not None:
             points.setdefault(case, {})[method] = (spent, worst)
-    return plot.quality_cost(points, order, xlabel=label, ylabel="largest distance / floor", floor=1.0) if points else None
+    if not points:
+        return None
+    return plot.quality_cost(points, order, xlabel=label, ylabel="largest distance / floor", floor=1.0)

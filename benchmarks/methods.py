@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 import pidjax as pid
 from pidjax import metrics, neural
@@ -15,74 +15,9 @@ from pidjax.step import EndingOnDraw, Gaussian, Rule
 
 from . import baselines, measure
 from .cases import Case
+from .outcome import CLOSED, ENERGY, EXACT, FOLLMER, PIS, SURROGATE, TEMPERED, Budget, Outcome
 
-CLOSED = "H-PID, closed form"
-ENERGY = "H-PID, energy alone"
-SURROGATE = "importance sampling from its surrogate"
-PIS = "PIS"
-FOLLMER = "BlackJAX Schrödinger–Föllmer"
-TEMPERED = "BlackJAX tempered SMC"
-EXACT = "exact samples"
 PIS_STEPS = 100
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much is spent: paths of each run; seeds of each method, of PIS, and of every method on the digits; training
-    iterations of PIS and paths in each; draws a particle and step of Schrödinger–Föllmer."""
-
-    num_samples: int
-    seeds: int
-    pis_iterations: int
-    pis_batch: int
-    pis_seeds: int
-    digits_seeds: int
-    follmer_draws: int
-
-    @classmethod
-    def quick(cls) -> "Budget":
-        return cls(num_samples=2048, seeds=2, pis_iterations=300, pis_batch=300, pis_seeds=1, digits_seeds=1, follmer_draws=32)
-
-    @classmethod
-    def full(cls) -> "Budget":
-        return cls(num_samples=4096, seeds=5, pis_iterations=4000, pis_batch=512, pis_seeds=2, digits_seeds=5, follmer_draws=128)
-
-    def seeds_of(self, method: str, case: str) -> int:
-        return min(self.pis_seeds if method == PIS else self.seeds, self.digits_seeds if case == "digits" else self.seeds)
-
-    def with_seeds(self, seeds: int) -> "Budget":
-        return replace(self, seeds=seeds, pis_seeds=seeds, digits_seeds=seeds)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to.
-
-    Attributes:
-        budget: what was spent, in words.
-        samples: (N, d); log_weights: (N,) or None.
-        weighted: whether the distances are of the weighted samples, else of the samples as they came.
-        has_density: False if the target was a data set, which has neither log Z nor energies.
-        log_z, log_z_error, ess, forward_ess: where the method has them; ESS over N.
-        temporaries: asks the compiler for the bytes of temporaries, if `cost` does not say.
-        warning: what `Solution.check` says against the run.
-    """
-
-    budget: str
-    samples: Float[Array, "n d"]
-    cost: measure.Cost | None
-    log_weights: Float[Array, " n"] | None = None
-    weighted: bool = True
-    has_density: bool = True
-    log_z: float | None = None
-    log_z_error: float | None = None
-    ess: float | None = None
-    forward_ess: float | None = None
-    energy_evaluations: int = 0
-    gradient_evaluations: int = 0
-    temporaries: Callable[[], int | None] | None = None
-    warning: str | None = None
-
 
 Method = Callable[[Case, Key[Array, ""], Budget], Mapping[str, Outcome]]
 
@@ -94,8 +29,9 @@ def exact(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]
 
 def closed_form(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
     """H-PID from the target's closed form or data, defaults untouched."""
-    solution, cost = measure.driven(lambda: pid.sample(key, case.closed, num_samples=budget.num_samples, progress=False))
-    return {CLOSED: _answer(solution, cost)}
+    number = budget.num_samples
+    solution, cost = measure.driven(lambda: pid.sample(key, case.closed, num_samples=number, progress=False))
+    return {CLOSED: replace(_answer(solution, cost), temporaries=None)}
 
 
 def rule(name: str, step_rule: Rule, num_steps: int) -> Method:
@@ -146,12 +82,11 @@ def _backward(target, protocol, grid, step_rule, key, ends):
 
 
 def energy_alone(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
-    """H-PID from the log-density, defaults untouched; and plain importance sampling from the surrogate that it fitted."""
+    """H-PID from the log-density, defaults untouched; and importance sampling from the surrogate that it fitted."""
     key_solve, key_draw, key_exact = jax.random.split(key, 3)
-    target = pid.Density(case.log_density, case.dim)
-    solution, cost = measure.driven(lambda: pid.sample(key_solve, target, num_samples=budget.num_samples, progress=False))
-    surrogate = solution.target
-    draws, log_weights, forward = _importance(surrogate, key_draw, case.exact(key_exact, budget.num_samples))
+    target, number = pid.Density(case.log_density, case.dim), budget.num_samples
+    solution, cost = measure.driven(lambda: pid.sample(key_solve, target, num_samples=number, progress=False))
+    draws, log_weights, forward = _importance(solution.target, key_draw, case.exact(key_exact, number))
     fitted = int(solution.num_energy_evaluations)
     log_z = metrics.log_z_error(log_weights)
     settings = solution.settings
@@ -228,8 +163,12 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
             key_fit, target, control, protocol=protocol, grid=grid, num_iterations=iterations, batch_size=batch
         )
         number = budget.num_samples
-        return protocol, trained, pid.sample(
-            key_solve, target, protocol=protocol, grid=grid, rule=trained.rule, num_samples=number, progress=False
+        return (
+            protocol,
+            trained,
+            pid.sample(
+                key_solve, target, protocol=protocol, grid=grid, rule=trained.rule, num_samples=number, progress=False
+            ),
         )
 
     (protocol, trained, solution), cost = measure.driven(train_and_sample)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from .methods import ENERGY, FOLLMER, PIS, SURROGATE, TEMPERED
+from .outcome import ENERGY, FOLLMER, PIS, SURROGATE, TEMPERED
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
@@ -44,6 +44,11 @@ def middle(rows: Sequence[Row], column: str) -> float | None:
     return median(values) if values else None
 
 
+def largest(rows: Sequence[Row], column: str) -> float:
+    """Largest over seeds, of those rows that have the column; else 0."""
+    return max((row[column] for row in rows if row.get(column) is not None), default=0.0)
+
+
 def markdown(results: Results) -> str:
     """The whole report as Markdown: one table for each case, floors in its first line, failures in their places."""
     parts = ["# Benchmark\n", _environment(results)]
@@ -58,13 +63,14 @@ def markdown(results: Results) -> str:
 
 _NOTES = """
 Medians over seeds; Δ log Z: median (largest absolute value). `worst/floor` is the largest of the distances, each over
-the mean + 3 standard deviations of that distance between exact sample sets of the same size: up to 1, no distance tells
-the samples from exact ones. Distances are of the weighted samples, but for the step rules and PIS, whose samples are
-taken as they come. ESS/N is that of the run's own weights and blind to modes that it missed; `forward` is the same number
-from exact end points, which is not. Energies and gradients count evaluations of the log-density and of its gradient,
-training and fitting included. BlackJAX's samplers and PIS are told the exact mean and scale of the target; H-PID from the
-energy alone is told nothing. Compile seconds are those of the first seed, peak MiB the compiler's count of temporaries,
-for H-PID of the rollout. † `Solution.check()` raised: the run says itself that it is not to be trusted.
+the mean + 3 standard deviations of that distance between exact sample sets of the same size: up to 1, no distance
+tells the samples from exact ones. Distances are of the weighted samples, but for the step rules and PIS, whose samples
+are taken as they come. ESS/N is that of the run's own weights and blind to modes that it missed; `forward` is the same
+number from exact end points, which is not. Energies and gradients count evaluations of the log-density and of its
+gradient, training and fitting included. BlackJAX's samplers and PIS are told the exact mean and scale of the target;
+H-PID from the energy alone is told nothing. Compile seconds are those of the first seed, peak MiB the compiler's count
+of temporaries, for H-PID those of the rollout (its closed form runs the program of the line `ancestral`). †
+`Solution.check()` raised: the run says itself that it is not to be trusted.
 """
 
 
@@ -85,7 +91,8 @@ def _case_table(name: str, case: Mapping[str, Any], rows: Sequence[Row]) -> str:
     ]
     for kind, floor in case["floors"].items():
         cells = [f"{mean:.2g} ± {deviation:.1g}" for mean, deviation in floor.values()]
-        lines.append(_line([f"*floor: exact draws of the {kind}*", f"n = {case['size']}", "", *cells, *[""] * len(COLUMNS)]))
+        blank = [""] * len(COLUMNS)
+        lines.append(_line([f"*floor: exact draws of the {kind}*", f"n = {case['size']}", "", *cells, *blank]))
     for (_, method), seeds in groups(rows).items():
         worked = [row for row in seeds if row["error"] is None]
         count = f"{len(worked)} of {len(seeds)}" if len(worked) < len(seeds) else f"{len(seeds)}"
@@ -105,10 +112,10 @@ def _cell(rows: Sequence[Row], column: str) -> str:
     if value is None:
         return ""
     if column == "compile_seconds":
-        value = max(row[column] for row in rows if row[column] is not None)
+        value = largest(rows, column)
     if column == "log_z":
-        largest = max(abs(row["log_z"]) for row in rows if row["log_z"] is not None)
-        return f"{value:+.4f} ({largest:.4f})"
+        farthest = max(abs(row["log_z"]) for row in rows if row["log_z"] is not None)
+        return f"{value:+.4f} ({farthest:.4f})"
     if column == "peak_bytes":
         return _number(value / 2**20)
     if column.endswith("evaluations"):
@@ -142,15 +149,14 @@ def summary(results: Results) -> str:
     for case in cases:
         worst = {method: middle(rows, "worst") for (name, method), rows in grouped.items() if name == case}
         own = worst.get(ENERGY)
-        rivals = {m: w for m, w in worst.items() if w is not None and m in ENERGY_ONLY and m != SURROGATE}
-        if rivals:
-            best = min(rivals, key=rivals.__getitem__)
-            if best != ENERGY and (own is None or rivals[best] < 0.8 * own):
-                beaten.append(f"{case} ({best}: {rivals[best]:.2g}, H-PID: {'none' if own is None else f'{own:.2g}'})")
+        rivals = {method: worst[method] for method in (PIS, FOLLMER, TEMPERED) if worst.get(method) is not None}
+        best = min(rivals, key=rivals.__getitem__, default=None)
+        if best is not None and ENERGY in worst and (own is None or rivals[best] < 0.8 * own):
+            beaten.append(f"{case} ({best} {rivals[best]:.3g}, H-PID {'failed' if own is None else f'{own:.3g}'})")
     where = "; ".join(beaten) if beaten else "none"
     second = (
-        f"Cases where another sampler that sees only the energy came clearly nearer to exact samples (distance over floor): "
-        f"{where}; {failures} of {len(results['rows'])} runs failed."
+        "Cases where another sampler that sees only the energy came clearly nearer to exact samples (distance over "
+        f"floor): {where}; {failures} of {len(results['rows'])} runs failed."
     )
     return f"{first} {second}"
 
@@ -165,16 +171,16 @@ def _standing(grouped: Mapping[tuple[str, str], list[Row]], cases: Sequence[str]
     farthest = max(worst, key=worst.__getitem__)
     log_z = {case: abs(middle(rows, "log_z") or 0.0) for case, rows in reached.items()}
     hardest = max(log_z, key=log_z.__getitem__)
-    seconds = median(middle(rows, "run_seconds") + max(row["compile_seconds"] for row in rows) for rows in reached.values())
+    seconds = median(middle(rows, "run_seconds") + largest(rows, "compile_seconds") for rows in reached.values())
     return (
-        f"cannot be told from exact samples on {near} of {len(cases)} cases (farthest: {farthest}, {worst[farthest]:.3g} times "
-        f"the floor; |Δ log Z| up to {log_z[hardest]:.2g}, on {hardest}) "
+        f"cannot be told from exact samples on {near} of {len(cases)} cases (farthest: {farthest}, {worst[farthest]:.3g} "
+        f"times the floor; |Δ log Z| up to {log_z[hardest]:.2g}, on {hardest}) "
         f"at a median of {seconds:.1f} s with compilation"
     )
 
 
 def comparison(new: Results, old: Results) -> str:
-    """For each (case, method) of both runs: time and evaluations as ratios new/old, quality as differences new − old."""
+    """For each (case, method) of both runs: time and evaluations as new/old, quality as new − old."""
     before, after = groups(old["rows"]), groups(new["rows"])
     ratio: Callable[[float, float], str] = lambda a, b: f"×{a / b:.2f}" if b else "–"  # noqa: E731
     change: Callable[[float, float], str] = lambda a, b: f"{a - b:+.3g}"  # noqa: E731

@@ -8,6 +8,7 @@ u*(t, x)    = ( x̂ − C(τ) x ) / S(τ)                                       
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from .bridge import observe
@@ -41,10 +42,10 @@ class Point(eqx.Module):
 def log_psi(
     target: Target,
     protocol: Harmonic,
-    t: float | Float[Array, ""],
+    t: ArrayLike,
     x: Float[Array, " d"],
     *,
-    remaining: float | Float[Array, ""] | None = None,
+    remaining: ArrayLike | None = None,
     key: Key[Array, ""] | None = None,
 ) -> Float[Array, ""]:
     """log ψ(t, x) = log ∫ p̃(y) G(t, x → 1, y)/G(0, x₀ → 1, y) dy, minus the cost to go; log Z at the start.
@@ -75,10 +76,10 @@ def log_psi(
 def weighted_state(
     target: Target,
     protocol: Harmonic,
-    t: float | Float[Array, ""],
+    t: ArrayLike,
     x: Float[Array, " d"],
     *,
-    remaining: float | Float[Array, ""] | None = None,
+    remaining: ArrayLike | None = None,
     key: Key[Array, ""] | None = None,
 ) -> Float[Array, " d"]:
     """x̂(t, x) = E[y | t, x], the mean end point given the state: the target's mean at t = 0, x itself at t = 1.
@@ -98,10 +99,10 @@ def weighted_state(
 def control(
     target: Target,
     protocol: Harmonic,
-    t: float | Float[Array, ""],
+    t: ArrayLike,
     x: Float[Array, " d"],
     *,
-    remaining: float | Float[Array, ""] | None = None,
+    remaining: ArrayLike | None = None,
     key: Key[Array, ""] | None = None,
 ) -> Float[Array, " d"]:
     """u*(t, x) = ( x̂ − C(τ) x ) / S(τ), the optimal drift; at t = 1 its limit ∇log p̃(x) − ∇log G(0, x₀ → 1, x).

@@ -10,6 +10,7 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ._checks import as_floating, concrete
@@ -19,12 +20,12 @@ from .kernel import Green, cosh_sinhc
 class Times(eqx.Module):
     """A grid on the unit horizon: t_k and τ_k = 1 − t_k for k = 0 … K, and the K steps t_{k+1} − t_k."""
 
-    t: Float[Array, " K+1"]
-    remaining: Float[Array, " K+1"]
-    step: Float[Array, " K"]
+    t: Float[Array, " times"]
+    remaining: Float[Array, " times"]
+    step: Float[Array, " steps"]
 
     @classmethod
-    def of(cls, t: Float[Array, " K+1"], remaining: Float[Array, " K+1"]) -> "Times":
+    def of(cls, t: Float[Array, " times"], remaining: Float[Array, " times"]) -> "Times":
         """The grid with each step taken from whichever of t and 1 − t is the smaller, hence the more exact."""
         early = t[1:] < 0.5
         return cls(t, remaining, jnp.where(early, jnp.diff(t), -jnp.diff(remaining)))
@@ -70,7 +71,7 @@ class LogSNR(Grid):
 class Given(Grid):
     """The given times, in the user's units."""
 
-    values: Float[Array, " K+1"]
+    values: Float[Array, " times"]
 
     def times(self, green, snr_range, horizon):
         self.check(horizon)
@@ -110,8 +111,8 @@ def time_at_snr(green: Green, ratio: Float[Array, "*times"]) -> tuple[Float[Arra
 
 
 def _soft_arc(beta: Array, q: Array) -> Array:
-    """artanh(√β/q)/√β for β ≤ 1: a series in β/q² where that is small, else artanh, or atan2 below β = 0."""
-    near = jnp.abs(beta) < 0.01 * q**2
+    """artanh(√β/q)/√β for β ≤ 1: a series in β/q² where that is small and q > 0, else artanh, or atan2 below β = 0."""
+    near = (q > 0) & (jnp.abs(beta) < 0.01 * q**2)
     safe_q = jnp.where(near, q, 1)
     z = jnp.where(near, beta, 0) / safe_q**2
     series = sum(z**k / (2 * k + 1) for k in range(10)) / safe_q
@@ -134,13 +135,13 @@ def uniform(num_steps: int) -> Uniform:
     return Uniform(_num_steps(num_steps))
 
 
-def log_snr(num_steps: int, low: float | None = None, high: float | None = None) -> LogSNR:
+def log_snr(num_steps: int, low: ArrayLike | None = None, high: ArrayLike | None = None) -> LogSNR:
     """The grid of K steps whose K − 1 inner times lie at geometrically spaced signal-to-noise ratios.
 
     Args:
         num_steps: K ≥ 1.
-        low, high: ratios K(t) of the first and the last inner time, in the unit problem. By default 0.3/(largest
-            variance of the target) and 3/(smallest variance of a component).
+        low, high: ratios K(t) of the first and the last inner time, in the unit problem. By default 0.3/(variance of
+            the target per coordinate) and 3/(smallest variance of a component).
 
     Raises:
         ValueError: fewer than one step; ratios not finite, not positive or out of order.
@@ -167,7 +168,7 @@ def log_snr(num_steps: int, low: float | None = None, high: float | None = None)
     return LogSNR(_num_steps(num_steps), *ends)
 
 
-def given(times: Float[Array, " K+1"]) -> Given:
+def given(times: ArrayLike) -> Given:
     """The grid through the given times, in the user's units, from 0 to the horizon; they may be differentiated.
 
     Raises:

@@ -89,7 +89,7 @@ class Green(eqx.Module):
     Source: Behjoo & Chertkov, *Harmonic Path Integral Diffusion*, arXiv 2409.15166, section III.
     """
 
-    beta: Float[Array, ""]
+    beta: Float[Array, ""] = eqx.field(converter=jnp.asarray)
 
     def _regimes(self, duration):
         """(is βτ² > 1?, w = √β where it is, β where it is not): each branch gets values that keep it finite."""

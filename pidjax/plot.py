@@ -89,9 +89,9 @@ def evolution(rows: Sequence[Evolution], times: Sequence[float], exact: Float[Ar
 
 
 def space_time(
-    times: Float[Array, " K+1"],
-    paths: Float[Array, "K+1 n"],
-    weighted_states: Float[Array, "K+1 n"],
+    times: Float[Array, " times"],
+    paths: Float[Array, "times n"],
+    weighted_states: Float[Array, "times n"],
     exact: Float[Array, " m"],
     *,
     title: str = "",

@@ -12,9 +12,10 @@ from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import check_finite, concrete
+from ._checks import as_floating, concrete
 from .kernel import Green
 
 
@@ -48,9 +49,16 @@ class Harmonic(eqx.Module):
     horizon: Float[Array, ""]
     noise_scale: Float[Array, ""] | None
 
+    def unit_beta(self, dtype) -> Float[Array, ""]:
+        """β' = βσ²T²; β itself where the problem is rescaled."""
+        beta = self.beta.astype(dtype)
+        if self.noise_scale is None:
+            return beta
+        return beta * (self.noise_scale.astype(dtype) * self.horizon.astype(dtype)) ** 2
+
     def unit(self, mean: Float[Array, " d"], spread: Float[Array, ""]) -> Unit:
         """The unit problem for a target of this mean and spread (standard deviation per coordinate)."""
-        beta, horizon = self.beta.astype(mean.dtype), self.horizon.astype(mean.dtype)
+        beta, horizon = self.unit_beta(mean.dtype), self.horizon.astype(mean.dtype)
         if self.start is not None and self.start.shape != mean.shape:
             raise ValueError(
                 f"start has shape {self.start.shape} but the target has dimension {mean.size}; pass shape ({mean.size},)"
@@ -58,9 +66,7 @@ class Harmonic(eqx.Module):
         if self.noise_scale is None:
             shift, scale = mean, spread
         else:
-            noise_scale = self.noise_scale.astype(mean.dtype)
-            shift, scale = jnp.zeros_like(mean), noise_scale * jnp.sqrt(horizon)
-            beta = beta * (noise_scale * horizon) ** 2
+            shift, scale = jnp.zeros_like(mean), self.noise_scale.astype(mean.dtype) * jnp.sqrt(horizon)
         check_beta(beta)
         start = shift if self.start is None else self.start.astype(mean.dtype)
         return Unit(Green(beta), (start - shift) / scale, shift, scale, horizon)
@@ -77,11 +83,11 @@ def check_beta(beta: Array) -> None:
 
 
 def harmonic(
-    beta: float | Float[Array, ""] = 1.0,
+    beta: ArrayLike = 1.0,
     *,
-    start: Float[Array, " d"] | None = None,
-    horizon: float | Float[Array, ""] = 1.0,
-    noise_scale: float | Float[Array, ""] | None = None,
+    start: ArrayLike | None = None,
+    horizon: ArrayLike = 1.0,
+    noise_scale: ArrayLike | None = None,
 ) -> Harmonic:
     """The process dx = u dt + σ dW on [0, T] of least cost E ∫ (|u|²/2σ² + β|x|²/2) dt from a start to the target.
 
@@ -107,21 +113,18 @@ def harmonic(
     if noise_scale is not None:
         noise_scale = _scalar("noise_scale", noise_scale, positive=True)
     if start is not None:
-        start = jnp.asarray(start)
+        start = as_floating("start", start)
         if start.ndim != 1:
             raise ValueError(f"start has shape {start.shape}; pass one point of shape (d,)")
-        if not jnp.issubdtype(start.dtype, jnp.floating):
-            start = start.astype(float)
-        check_finite("start", start)
-    check_beta(beta if noise_scale is None else beta * (noise_scale * horizon) ** 2)
-    return Harmonic(beta, start, horizon, noise_scale)
+    protocol = Harmonic(beta, start, horizon, noise_scale)
+    check_beta(protocol.unit_beta(beta.dtype))
+    return protocol
 
 
 def _scalar(name: Literal["beta", "horizon", "noise_scale"], value, positive: bool = False) -> Float[Array, ""]:
-    value = jnp.asarray(value, dtype=jnp.result_type(value, float))
+    value = as_floating(name, value)
     if value.shape != ():
         raise ValueError(f"{name} has shape {value.shape}; pass a scalar")
-    check_finite(name, value)
     number = concrete(value)
     if positive and number is not None and not number > 0:
         raise ValueError(f"{name} is {float(number):g}; pass a number > 0")

@@ -47,7 +47,7 @@ class Paths(NamedTuple):
 
     samples: Float[Array, "n d"]
     log_weights: Float[Array, " n"]
-    states: Float[Array, "n K+1 d"] | None
+    states: Float[Array, "n times d"] | None
 
 
 def rollout(
@@ -115,7 +115,7 @@ def _scan(body, carry, steps, segments: int | None):
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), early, late)
 
 
-def weighted_states(prepared: Prepared, key: Key[Array, ""], states: Float[Array, "n K+1 d"]) -> Float[Array, "n K d"]:
+def weighted_states(prepared: Prepared, key: Key[Array, ""], states: Float[Array, "n times d"]) -> Float[Array, "n K d"]:
     """x̂(t_k; x_k) along saved paths, for every step's start."""
     bridges, start = prepared.bridges, prepared.unit.start
 

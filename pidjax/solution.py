@@ -46,7 +46,7 @@ class Solution(eqx.Module):
 
     samples: Any
     log_weights: Float[Array, " N"]
-    states: Float[Array, "N K+1 d"] | None
+    states: Float[Array, "N times d"] | None
     weighted_states: Float[Array, "N K d"] | None
     target: Target
     prepared: Prepared
@@ -62,7 +62,7 @@ class Solution(eqx.Module):
         return dict(self.choices)
 
     @property
-    def times(self) -> Float[Array, " K+1"]:
+    def times(self) -> Float[Array, " times"]:
         """The grid, in the user's units."""
         return jnp.append(self.prepared.bridges.t, 1) * self.prepared.unit.horizon
 
@@ -129,7 +129,7 @@ class Solution(eqx.Module):
         key_offset, key_order = jax.random.split(key)
         cumulative = jnp.cumsum(self.weights)
         offset = jax.random.uniform(key_offset, (), cumulative.dtype)
-        positions = (jnp.arange(count) + offset) / count * cumulative[-1]
+        positions = (jnp.arange(count, dtype=cumulative.dtype) + offset) / count * cumulative[-1]
         chosen = jnp.minimum(jnp.searchsorted(cumulative, positions, side="right"), self.num_samples - 1)
         chosen = jax.random.permutation(key_order, chosen)
         return jax.tree.map(lambda leaf: leaf[chosen], self.samples)

@@ -1,3 +1,32 @@
+"""Strictness for every test: 64 bits, no silent promotion of ranks or dtypes, annotations checked at run time."""
+
+import importlib.util
+import pkgutil
+
 import jax
+import jax.numpy as jnp
+import pytest
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# `sample` is the door: it must itself say what is wrong with an argument, so its own annotations are not checked.
+_ROOMS = pkgutil.iter_modules(importlib.util.find_spec("pidjax").submodule_search_locations, "pidjax.")
+with install_import_hook([room.name for room in _ROOMS if room.name != "pidjax.sample"], "beartype.beartype"):
+    import pidjax  # noqa: F401
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    """Both lanes: what is computed must be of the dtype that went in."""
+    return jnp.dtype(request.param)
+
+
+@pytest.fixture
+def quick_compilation():
+    """For tests that run many small programs once: compile them in half the time, unoptimised."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

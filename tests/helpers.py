@@ -29,7 +29,11 @@ def exact_sine(beta, duration):
     """S(β, τ) = sinh(√β τ)/√β in 40 digits."""
     with mpmath.workdps(40):
         beta = mpmath.mpf(beta)
-        return mpmath.mpf(duration) if beta == 0 else mpmath.re(mpmath.sinh(mpmath.sqrt(beta) * duration) / mpmath.sqrt(beta))
+        return (
+            mpmath.mpf(duration)
+            if beta == 0
+            else mpmath.re(mpmath.sinh(mpmath.sqrt(beta) * duration) / mpmath.sqrt(beta))
+        )
 
 
 def exact_log_green(beta, x, y, duration):
@@ -41,7 +45,7 @@ def exact_log_green(beta, x, y, duration):
 
 
 def grid_quadrature(low, high, count, dim):
-    """Points (count^dim, dim) of a uniform lattice and the volume of its cell: spectrally exact for what vanishes at its edge."""
+    """Points (count^dim, dim) of a uniform lattice and the volume of its cell: exact for what vanishes at its edge."""
     axis = np.linspace(low, high, count)
     points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
     return points, (axis[1] - axis[0]) ** dim

@@ -1,19 +1,37 @@
-"""What the rollout is built of: the observation at the ends of time, the bridges, and the identity that makes weights exact."""
+"""What the rollout is built of: the observation, the bridges, and the identity that makes path weights exact."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from pidjax import Green, log_snr, uniform
 from pidjax.bridge import Bridges, observe
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 BETAS = [-9.0, -1.0, 0.0, 1.0, 100.0]
 RANGE, ONE = (jnp.array(0.3), jnp.array(30.0)), jnp.array(1.0)
 
 
+@eqx.filter_jit
+def bridges_of(green, grid):
+    return Bridges.of(green, grid.times(green, RANGE, ONE))
+
+
 def along(beta, grid):
     green = Green(jnp.array(beta))
-    return green, Bridges.of(green, grid.times(green, RANGE, ONE))
+    return green, bridges_of(green, grid)
+
+
+@eqx.filter_jit
+def both_sides(green, bridges, states):
+    """Σ log b_k(x_k | x_{k+1}), and Σ log G(x_k → x_{k+1}) − log G(x₀ → x_K)."""
+    noising = jax.vmap(lambda law, x, after: law.log_density(x, states[0], after))(
+        bridges.back, states[:-1], states[1:]
+    )
+    steps = jax.vmap(green.log)(states[:-1], states[1:], bridges.step)
+    return jnp.sum(noising), jnp.sum(steps) - green.log(states[0], states[-1], 1.0)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -22,17 +40,17 @@ def test_noising_kernels_are_green_functions_over_a_green_function(beta, grid):
     """Σ log b_k(x_k | x_{k+1}) = Σ log G(x_k → x_{k+1}) − log G(x₀ → x_K), whatever the path."""
     green, bridges = along(beta, grid)
     states = jax.random.normal(jax.random.key(1), (bridges.num_steps + 1, 3))
-    noising = jax.vmap(lambda law, x, after: law.log_density(x, states[0], after))(bridges.back, states[:-1], states[1:])
-    steps = jax.vmap(green.log)(states[:-1], states[1:], bridges.step)
-    np.testing.assert_allclose(jnp.sum(noising), jnp.sum(steps) - green.log(states[0], states[-1], 1.0), rtol=1e-10)
+    np.testing.assert_allclose(*both_sides(green, bridges, states), rtol=1e-10)
 
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_the_first_and_the_last_step_are_points(beta):
+    """Gains are 1 to a rounding; the zeros are exact."""
     _, bridges = along(beta, log_snr(5))
-    np.testing.assert_array_equal(jnp.stack([leaf[-1] for leaf in bridges.toward]), [0, 1, 0])
-    np.testing.assert_array_equal(jnp.stack([leaf[0] for leaf in bridges.back]), [1, 0, 0])
-    np.testing.assert_array_equal(jnp.stack([leaf[0] for leaf in bridges.observation]), [1, 0, 0])
+    on_the_left, on_the_right = (1, 0, 0), (0, 1, 0)
+    ends = [(bridges.toward, -1, on_the_right), (bridges.back, 0, on_the_left), (bridges.observation, 0, on_the_left)]
+    for law, k, point in ends:
+        np.testing.assert_allclose([leaf[k] for leaf in law], point, rtol=np.finfo(float).eps)
 
 
 @pytest.mark.parametrize("beta", BETAS)
@@ -47,13 +65,18 @@ def test_a_step_toward_the_end_continues_the_observation(beta):
         np.testing.assert_allclose(variance, seen.variance[k + 1], rtol=1e-11)
 
 
+@jax.jit
+def slope_of_log_green(green, x, y, duration):
+    return jax.grad(green.log)(x, y, duration)
+
+
 @pytest.mark.parametrize("beta", BETAS)
 def test_the_control_is_the_slope_of_the_green_function(beta):
     """∇ₓ log G(x → y) = y/S − (C/S) x."""
     green, bridges = along(beta, uniform(4))
     x, y = jnp.array([0.3, -1.0]), jnp.array([1.0, 0.2])
     for k, remaining in enumerate([1.0, 0.75, 0.5, 0.25]):
-        slope = jax.grad(green.log)(x, y, remaining)
+        slope = slope_of_log_green(green, x, y, remaining)
         np.testing.assert_allclose(bridges.to_end[k] * y - bridges.to_centre[k] * x, slope, rtol=1e-12)
 
 

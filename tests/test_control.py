@@ -1,4 +1,4 @@
-"""log ψ, the weighted state and the control: golden values, the two differential equations, the ends of time, the units."""
+"""log ψ, the weighted state and the control: golden values, differential equations, the ends of time, the units."""
 
 import equinox as eqx
 import jax
@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import exact_log_green
+
 from pidjax import GaussianMixture, control, harmonic, log_psi, weighted_state
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDEN = [  # beta, t, x, log psi, weighted state, control: 40-digit quadrature
     (0.0, 0.5, -0.3, -0.902251675920377, -0.454982093082877, -0.309964186165755),
     (0.1, 0.05, 0.1, 0.000928107597271362, 0.734714346812646, 0.65346094236032),
@@ -62,13 +64,15 @@ def test_golden_values_in_float32(beta, t, x, value, state, drift):
 @pytest.mark.parametrize("beta", [-5.0, -1.0, 0.0, 1.0, 30.0])
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.95])
 def test_value_function_equations(beta, t):
-    """−∂_t ψ + Vψ = ½Δψ, divided by ψ; the same as the HJB residual −∂_t J = V + ½ΔJ − ½|∇J|² of J = −log ψ; u* = ∇log ψ."""
+    """−∂_t ψ + Vψ = ½Δψ, divided by ψ; HJB, −∂_t J = V + ½ΔJ − ½|∇J|² for J = −log ψ; and u* = ∇log ψ."""
     x = jnp.array(0.4)
     by_time, by_state, curvature = slopes(mixture(), unit(beta, start=-0.5), jnp.array(t), x)
     potential = beta * x**2 / 2
     np.testing.assert_allclose(-by_time + potential, 0.5 * (curvature + by_state**2), rtol=1e-10)
     np.testing.assert_allclose(by_time, potential - 0.5 * curvature - 0.5 * by_state**2, rtol=1e-10)
-    np.testing.assert_allclose(answers(mixture(), unit(beta, start=-0.5), jnp.array(t), x[None])[2], by_state, rtol=1e-10)
+    np.testing.assert_allclose(
+        answers(mixture(), unit(beta, start=-0.5), jnp.array(t), x[None])[2], by_state, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("beta", [-9.0, 0.0, 20.0])

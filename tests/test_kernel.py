@@ -8,6 +8,7 @@ import pytest
 from helpers import exact_cosine, exact_log_green, exact_sine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pidjax import Green, harmonic
 
 BETAS = [-9.8, -5.0, -1.0, -1e-12, 0.0, 1e-12, 0.01, 1.0, 10.0, 100.0, 1e4]
@@ -35,7 +36,10 @@ slopes_of_pin = jax.jit(jax.jacrev(lambda beta, before, after: Green(beta).pin(b
 @jax.jit
 def expansion_of_pin(z, duration):
     """Value, slope and curvature in z = βτ² of the three gains, halved unevenly."""
-    value = lambda z: jnp.stack(Green(z / duration**2).pin(duration / 4, 3 * duration / 4))  # noqa: E731
+
+    def value(z):
+        return jnp.stack(Green(z / duration**2).pin(duration / 4, 3 * duration / 4))
+
     return value(z), jax.jacfwd(value)(z), jax.jacfwd(jax.jacfwd(value))(z)
 
 
@@ -91,7 +95,9 @@ def test_a_pinned_density_is_a_product_of_green_functions(beta, x, y, t):
     start, end = jnp.array([x]), jnp.array([y])
     for sigmas in [-2.0, 0.5]:
         between = law.mean(start, end) + sigmas * jnp.sqrt(law.variance)
-        product = log_green(beta, start, between, t) + log_green(beta, between, end, 1 - t) - log_green(beta, start, end, 1.0)
+        product = (
+            log_green(beta, start, between, t) + log_green(beta, between, end, 1 - t) - log_green(beta, start, end, 1.0)
+        )
         scale = 1 + float(jnp.abs(log_green(beta, start, end, 1.0)))
         assert abs(float(law.log_density(between, start, end) - product)) <= 1e-11 * scale / min(t, 1 - t)
 
@@ -109,7 +115,11 @@ def test_chapman_kolmogorov_by_quadrature(beta):
 @given(betas, fractions, fractions)
 def test_pinning_twice_is_pinning_once(beta, t, fraction):
     """The state at f·t, through the state at t, is the state at f·t: left, right and variance compose."""
-    outer, inner, once = pin(beta, t, 1 - t), pin(beta, fraction * t, (1 - fraction) * t), pin(beta, fraction * t, 1 - fraction * t)
+    outer, inner, once = (
+        pin(beta, t, 1 - t),
+        pin(beta, fraction * t, (1 - fraction) * t),
+        pin(beta, fraction * t, 1 - fraction * t),
+    )
     np.testing.assert_allclose(inner.left + inner.right * outer.left, once.left, rtol=1e-9)
     np.testing.assert_allclose(inner.right * outer.right, once.right, rtol=1e-9)
     np.testing.assert_allclose(inner.variance + inner.right**2 * outer.variance, once.variance, rtol=1e-9)
@@ -156,7 +166,7 @@ def test_float32_gradients_are_finite():
             assert all(jnp.isfinite(slope) for slope in jax.tree.leaves(slopes)), (beta, before, after)
 
 
-@pytest.mark.parametrize("beta", [-10.0, -np.pi**2])
+@pytest.mark.parametrize("beta", [-10.0, -(np.pi**2)])
 def test_the_conjugate_point_raises(beta):
     with pytest.raises(ValueError, match="conjugate point"):
         harmonic(beta)

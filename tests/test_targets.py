@@ -6,17 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_within, grid_quadrature, mean_and_error
+
 from pidjax import Density, GaussianMixture, LocalDraws, Pool, Samples
 from pidjax.bridge import Observation
 from pidjax.targets import samples as samples_module
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(7)
 GAINS = [0.0, 0.7, 5.0]
 
 
 def mixture(dtype=jnp.float64):
     covariances = jnp.array([[[0.5, 0.2], [0.2, 0.3]], [[0.2, -0.1], [-0.1, 0.6]], [[1.0, 0.0], [0.0, 0.1]]], dtype)
-    return GaussianMixture(jnp.array([[-1.0, 0.5], [1.2, -0.3], [0.0, 1.0]], dtype), covariances, jnp.array([0.2, 0.5, 0.3], dtype))
+    return GaussianMixture(
+        jnp.array([[-1.0, 0.5], [1.2, -0.3], [0.0, 1.0]], dtype), covariances, jnp.array([0.2, 0.5, 0.3], dtype)
+    )
 
 
 def seen(gain, dtype=jnp.float64):
@@ -87,7 +91,7 @@ def test_a_component_of_weight_zero_is_not_there():
 
 
 @pytest.mark.parametrize("dim", [2, 20], ids=["squared distances", "matrix products"])
-@pytest.mark.parametrize("count", [5, 1024, 2500], ids="n={}".format)
+@pytest.mark.parametrize("count", [5, 2500], ids="n={}".format)
 def test_samples(count, dim, dtype):
     """Softmax of the squared distances over all points at once, with weights, some of them zero."""
     rng = np.random.default_rng(0)
@@ -95,7 +99,9 @@ def test_samples(count, dim, dtype):
     weights[::3] = 0
     gain, value = 1.3, 1.3 * points[1] + rng.normal(size=dim)
     computed = moments(
-        Samples(jnp.array(points, dtype), jnp.array(weights, dtype)), Observation(jnp.array(gain, dtype), jnp.array(value, dtype)), KEY
+        Samples(jnp.array(points, dtype), jnp.array(weights, dtype)),
+        Observation(jnp.array(gain, dtype), jnp.array(value, dtype)),
+        KEY,
     )
     terms = weights / weights.sum() * np.exp(-0.5 * np.sum((value - gain * points) ** 2, axis=1))
     mean = terms @ points / terms.sum()
@@ -108,13 +114,12 @@ def test_samples(count, dim, dtype):
 
 def test_samples_do_not_depend_on_the_chunks(monkeypatch):
     points = jax.random.normal(KEY, (100, 2))
-    whole = [moments(Samples(points), seen(gain), KEY) for gain in GAINS]
-    for size in [1, 7, 50, 100]:
+    whole = moments(Samples(points), seen(0.7), KEY)
+    for size in [1, 7, 50]:
         monkeypatch.setattr(samples_module, "_CHUNK", size)
-        jax.clear_caches()
-        for gain, expected in zip(GAINS, whole, strict=True):
-            for got, truth in zip(moments(Samples(points), seen(gain), KEY), expected, strict=True):
-                np.testing.assert_allclose(got, truth, rtol=1e-12, atol=1e-13)
+        chunked = eqx.filter_jit(lambda *arguments: moments.__wrapped__(*arguments))(Samples(points), seen(0.7), KEY)
+        for got, truth in zip(chunked, whole, strict=True):
+            np.testing.assert_allclose(got, truth, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("dim", [2, 20])
@@ -127,13 +132,13 @@ def test_samples_are_drawn_with_their_weights(dim, monkeypatch):
     drawn = draws(Samples(jnp.array(points), jnp.array(weights)), Observation(jnp.array(0.3), jnp.array(value)), count)
     probabilities = weights * np.exp(-0.5 * np.sum((value - 0.3 * points) ** 2, axis=1))
     probabilities /= probabilities.sum()
-    frequencies = np.mean(np.all(np.array(drawn)[:, None] == points[None], axis=2), axis=0)
+    frequencies = np.mean(np.all(np.isclose(np.array(drawn)[:, None], points[None], rtol=1e-12), axis=2), axis=0)
     assert frequencies.sum() == pytest.approx(1)
     assert_within(frequencies, probabilities, np.sqrt(probabilities * (1 - probabilities) / count))
 
 
 def test_float32_log_mass_far_from_the_origin():
-    """Near a data point of norm 1e4 the squared distance of order one survives: an expanded exponential would lose it."""
+    """Near a data point of norm 1e4 the squared distance of order one survives; an expanded one would be lost."""
     points = 1e4 + np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     value = points[0] + np.float32(0.5)
     computed = moments(Samples(jnp.array(points)), Observation(jnp.float32(1), jnp.array(value)), KEY)
@@ -183,7 +188,7 @@ def test_estimated_laws_are_unbiased(name, gain):
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_estimated_draws_and_covariance_are_those_of_the_weighted_points(name):
-    target = estimator(name, KEY)
+    target = eqx.filter_jit(estimator)(name, KEY)
     law, covariance = eqx.filter_jit(lambda: (law := target.tilt(seen(2.0), KEY), law.covariance()))()
     weights = np.exp(np.array(law.log_weights) - float(law.log_mass))
     points = np.array(law.points)
@@ -209,10 +214,12 @@ def test_density_of_a_pytree():
 @pytest.mark.parametrize("name", ["mixture", *NAMES])
 def test_rescaling_keeps_the_mass(name):
     """log p̃'(y') = log p̃(y) + d log(scale), and the tilted law of y' is that of y moved."""
-    target = mixture() if name == "mixture" else estimator(name, KEY)
+    target = mixture() if name == "mixture" else eqx.filter_jit(estimator)(name, KEY)
     shift, scale = jnp.array([3.0, -1.0]), jnp.array(2.5)
     moved, y = target.rescaled(shift, scale), jnp.array([0.4, 0.9])
-    np.testing.assert_allclose(moved.log_density((y - shift) / scale), target.log_density(y) + 2 * jnp.log(2.5), rtol=1e-13)
+    np.testing.assert_allclose(
+        moved.log_density((y - shift) / scale), target.log_density(y) + 2 * jnp.log(2.5), rtol=1e-13
+    )
     gain, value = seen(0.7)
     back = Observation(gain * scale, value - gain * shift)
     before, after = moments(target, seen(0.7), KEY), moments(moved, back, KEY)

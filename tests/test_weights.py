@@ -1,10 +1,9 @@
 """E[W] = Z: whatever the rule, the number of steps, the control, the noise of the estimate, the stiffness, the units.
 
-W has finite variance only where the last step's proposal has tails as heavy as the tilted law's: its precision below twice
-the tilted law's. `Euler`'s last step N(x + u dt, dt I) ends on the tilted law ∝ p̃(y) exp(−|y − x|²/2 dt), of precision
-1/dt + 1/variance: always more than half of 1/dt, the tails of p̃ being Gaussian. `Moment`'s last step has the tilted law's own
-covariance; for a mixture of one covariance that is never less than each component's, and so covers it. The mixture here has
-components of one width, hence finite variance under every rule; a mixture of unequal widths would not have under `Moment`.
+W has finite variance only if the last step's proposal has less than twice the precision of the tilted law's tails.
+`Euler`'s last step has the precision 1/dt, and the tails p̃(y) exp(−|y − x|²/2 dt), p̃ Gaussian, have a larger one.
+`Moment`'s last step has the tilted law's covariance, at least each component's if all components have one width.
+So the mixture here has one width: with unequal ones W could have infinite variance.
 """
 
 import equinox as eqx
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_within, mean_and_error
+
 from pidjax import (
     Ancestral,
     Controlled,
@@ -33,6 +33,7 @@ from pidjax import (
 )
 from pidjax.step import EndingOnDraw
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(11)
 LOG_Z = 1.3
 ORIGIN = jnp.zeros(2)
@@ -67,7 +68,11 @@ RULES = [Euler(), Moment(), Ancestral()]
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 50])
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_every_number_of_steps(rule, num_steps):
-    target = Surrogate(density(), GaussianMixture.isotropic(jnp.zeros((1, 2)), 2.0)) if isinstance(rule, Ancestral) else mixture()
+    target = (
+        Surrogate(density(), GaussianMixture.isotropic(jnp.zeros((1, 2)), 2.0))
+        if isinstance(rule, Ancestral)
+        else mixture()
+    )
     assert_unbiased(target, rule=rule, log_z=LOG_Z if isinstance(rule, Ancestral) else 0.0, grid=uniform(num_steps))
 
 
@@ -85,15 +90,21 @@ def test_away_from_the_origin_in_other_units(rule):
     assert_unbiased(Surrogate(density(), mixture()), rule=rule, log_z=LOG_Z, grid=log_snr(8, 0.1, 30.0), **units)
 
 
-@pytest.mark.parametrize("rule", [Controlled(lambda t, x: 0.5 * jnp.sin(3 * x) - t), Euler(lambda t, x: 0.4 * jnp.cos(x))], ids=["given", "corrected"])
+@pytest.mark.parametrize(
+    "rule",
+    [Controlled(lambda t, x: 0.5 * jnp.sin(3 * x) - t), Euler(lambda t, x: 0.4 * jnp.cos(x))],
+    ids=["given", "corrected"],
+)
 def test_a_wrong_control(rule):
-    assert_unbiased(density() if isinstance(rule, Controlled) else mixture(), rule=rule, log_z=LOG_Z * isinstance(rule, Controlled))
+    assert_unbiased(
+        density() if isinstance(rule, Controlled) else mixture(), rule=rule, log_z=LOG_Z * isinstance(rule, Controlled)
+    )
 
 
 @pytest.mark.parametrize("rule", RULES[:2], ids=repr)
 @pytest.mark.parametrize("name", ["pool", "local", "local and pool", "flat and pool"])
 def test_a_noisy_estimator(name, rule):
-    """A pool of 40 and 20 fresh draws a step; `Euler` alone can end on a pool, whose tilted covariance vanishes as t → 1."""
+    """A pool of 40, and 20 fresh draws a step. `Moment` cannot end on a pool alone: its law narrows to a point."""
     if rule == Moment() and name == "pool":
         pytest.skip("W has infinite variance: the last step's covariance is that of a few points")
     wide = GaussianMixture.isotropic(jnp.zeros((1, 2)), 1.5)
@@ -108,7 +119,9 @@ def test_a_noisy_estimator(name, rule):
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5])
-@pytest.mark.parametrize("rule", [EndingOnDraw(Euler()), EndingOnDraw(Moment()), Ancestral()], ids=["euler", "moment", "ancestral"])
+@pytest.mark.parametrize(
+    "rule", [EndingOnDraw(Euler()), EndingOnDraw(Moment()), Ancestral()], ids=["euler", "moment", "ancestral"]
+)
 def test_a_data_set(rule, num_steps):
     target = Samples(mixture().sample(KEY, 60))
     assert_unbiased(target, rule=rule, grid=uniform(num_steps), start=jnp.array([0.3, 0.0]))
@@ -116,7 +129,7 @@ def test_a_data_set(rule, num_steps):
 
 @pytest.mark.parametrize("rule", RULES[:2], ids=repr)
 def test_backward_weights(rule):
-    """Over paths drawn backward from exact end points E[Z/W] = 1, and 1/E[W/Z] is the forward ESS: that of the paths themselves."""
+    """Over paths drawn backward from exact end points E[Z/W] = 1, and their E[W/Z] is E[(W/Z)²] of forward paths."""
     protocol, grid = harmonic(1.0, start=ORIGIN, noise_scale=1.0), log_snr(6, 0.1, 30.0)
     prepared = prepare(mixture(), protocol, grid)
     backward = eqx.filter_jit(backward_log_weights)(prepared, rule, KEY, mixture().sample(jax.random.key(5), 6000))
@@ -131,7 +144,7 @@ def _with_truth(values, truth):
     return estimate, truth, error
 
 
-def test_float32_weights_are_those_of_float64():
-    """The same noise is not the same numbers in another dtype, so compare the mean: E[W] = 1 in float32, on 50 steps."""
+def test_float32():
+    """Noise is other numbers in another dtype, so the mean is compared: E[W] = 1 in float32, on 50 steps."""
     target = GaussianMixture.isotropic(mixture().means.astype(jnp.float32), 0.4, mixture().weights.astype(jnp.float32))
     assert_unbiased(target, rule=Euler(), start=jnp.zeros(2, jnp.float32), grid=uniform(50))

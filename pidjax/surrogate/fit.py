@@ -138,6 +138,6 @@ def in_coordinates_of(energy: Energy, mixture: Gaussians) -> Gaussians:
     """The law of x = shift + scale y for y ~ p̂."""
     return Gaussians(
         mixture.log_weights,
-        energy.shift + jnp.matmul(mixture.means, energy.scale.T, precision=HIGHEST),
+        energy.shift[None] + jnp.matmul(mixture.means, energy.scale.T, precision=HIGHEST),
         jnp.matmul(energy.scale, mixture.factors, precision=HIGHEST),
     )

@@ -63,7 +63,7 @@ class Gaussians(eqx.Module):
         component = jr.categorical(key_component, self.log_weights, shape=(count,))
         normals = jr.normal(key_noise, (dim + freedom, count), self.means.dtype)
         stretch = TAIL_WIDTH / jnp.sqrt(jnp.mean(normals[dim:] ** 2, axis=0))
-        noise = jnp.where(tail, stretch, 1.0) * normals[:dim]
+        noise = jnp.where(tail, stretch, 1.0)[None] * normals[:dim]
         return self.means[component].T + jnp.einsum("nij,jn->in", self.factors[component], noise, precision=HIGHEST)
 
     def _log_volume(self):
@@ -96,7 +96,7 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
     correlations by n/(n+d). One whose update is not positive definite stays as it was.
     """
     dim = points.shape[0]
-    responsibilities = counts * jax.nn.softmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)
+    responsibilities = counts[None] * jax.nn.softmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)
     numbers = jnp.sum(responsibilities, axis=1)
     identity = jnp.eye(dim, dtype=points.dtype)
 
@@ -104,7 +104,7 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
         responsibility, number, mean, factor = component
         residual = points - mean[:, None]
         step = jnp.matmul(residual, responsibility, precision=HIGHEST) / jnp.maximum(number, 1e-6)
-        scatter = jnp.matmul(residual * responsibility, residual.T, precision=HIGHEST) - number * jnp.outer(step, step)
+        scatter = jnp.matmul(residual * responsibility[None], residual.T, precision=HIGHEST) - number * jnp.outer(step, step)
         covariance = (scatter + dim * jnp.matmul(factor, factor.T, precision=HIGHEST)) / (number + dim)
         diagonal = covariance * identity
         shrunk = diagonal + (covariance - diagonal) * number / (number + dim)

@@ -23,6 +23,7 @@ EVEN = 0.95
 WINDOW = 8
 STILL_LOG_Z = 0.01
 STILL_ESS = 0.02
+HOPELESS = 0.01
 
 DEFENCE = 0.02
 DEFENCE_WIDTH = 2.0
@@ -36,13 +37,17 @@ class Batch(eqx.Module):
 
 
 class Draws(eqx.Module):
-    """Fresh draws y ~ 0.8 p̂ + 0.2 τ with log p' and log weights; log Z and ESS/N are those of p̂ alone."""
+    """Fresh draws y ~ q = 0.8 p̂ + 0.2 τ with log p' and log p'/q; log Z and ESS/N are those of the draws of p̂ alone.
+
+    `forward_ess` is 1/E_p[p/p̂], the same number in the limit, but by all draws: it sees what p̂ stops short of.
+    """
 
     points: Float[Array, "d n"]
     values: Float[Array, " n"]
     log_weights: Float[Array, " n"]
     log_z: Float[Array, ""]
     ess: Float[Array, ""]
+    forward_ess: Float[Array, ""]
     invalid: Int[Array, ""]
 
 
@@ -74,7 +79,8 @@ def population_monte_carlo(key: PRNGKeyArray, energy: Energy, mixture: Gaussians
         log_z = population.log_z.at[population.rounds].set(draws.log_z)
         ess = population.ess.at[population.rounds].set(draws.ess)
         rounds = population.rounds + 1
-        stop = (draws.ess >= EVEN) | stands_still(log_z, ess, rounds) | (rounds == ROUNDS)
+        even = jnp.minimum(draws.ess, draws.forward_ess) >= EVEN
+        stop = even | stands_still(log_z, ess, rounds) | (rounds == ROUNDS)
         mixture, batch, invalid = jax.lax.cond(
             stop,
             lambda: (population.mixture, population.batch, draws.invalid),
@@ -99,11 +105,15 @@ def weighted_draws(key: PRNGKeyArray, energy: Energy, mixture: Gaussians) -> Dra
     log_body, log_tail = mixture.log_density(distances), mixture.log_tail_density(distances)
     fraction = TAIL_DRAWS / DRAWS
     log_proposal = jnp.logaddexp(jnp.log1p(-fraction) + log_body, jnp.log(fraction) + log_tail)
-    fresh = jnp.where(tail, -jnp.inf, values - log_body)
-    log_sum, log_square = jax.nn.logsumexp(fresh), jax.nn.logsumexp(2 * fresh)
-    body = DRAWS - TAIL_DRAWS
-    ess = jnp.nan_to_num(jnp.exp(2 * log_sum - log_square) / body)
-    return Draws(points, values, values - log_proposal, log_sum - jnp.log(body), ess, invalid)
+    log_weights = values - log_proposal
+    own = jnp.where(tail, -jnp.inf, values - log_body)
+    log_sum, body = jax.nn.logsumexp(own), DRAWS - TAIL_DRAWS
+    log_ess = 2 * log_sum - jax.nn.logsumexp(2 * own) - jnp.log(body)
+    log_forward_ess = (
+        2 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(log_weights + values - log_body) - jnp.log(DRAWS)
+    )
+    ess, forward_ess = jnp.nan_to_num(jnp.exp(jnp.stack([log_ess, log_forward_ess])))
+    return Draws(points, values, log_weights, log_sum - jnp.log(body), ess, forward_ess, invalid)
 
 
 def refit(
@@ -154,10 +164,10 @@ def moved_draws(
         uniform_step, uniform_accept = jr.uniform(key_uniform, (2, CHAINS), dtype)
         steps = 2.38 / dim**0.5 * SMALLEST_STEP**uniform_step
         noise = jr.normal(key_noise, points.shape, dtype)
-        proposed = points + steps * jnp.einsum("nij,jn->in", factors, noise, precision=HIGHEST)
+        proposed = points + steps[None] * jnp.einsum("nij,jn->in", factors, noise, precision=HIGHEST)
         proposed_values, proposed_invalid = energy(proposed)
         accepted = jnp.log(uniform_accept) < proposed_values - values
-        points = jnp.where(accepted, proposed, points)
+        points = jnp.where(accepted[None], proposed, points)
         return (points, jnp.where(accepted, proposed_values, values), invalid + proposed_invalid), None
 
     start = (points, values, jnp.zeros_like(draws.invalid))
@@ -190,7 +200,7 @@ def defended(mixture: Gaussians) -> Gaussians:
     """0.98 p̂ + 0.02 N(m, 2² Σ), m and Σ the mean and covariance of p̂: one more component, the last."""
     weights = jnp.exp(mixture.log_weights)
     mean = jnp.matmul(weights, mixture.means, precision=HIGHEST)
-    residual = mixture.means - mean
+    residual = mixture.means - mean[None]
     within = jnp.einsum("k,kil,kjl->ij", weights, mixture.factors, mixture.factors, precision=HIGHEST)
     between = jnp.einsum("k,ki,kj->ij", weights, residual, residual, precision=HIGHEST)
     factor = DEFENCE_WIDTH * jnp.linalg.cholesky(within + between)
@@ -204,7 +214,8 @@ def defended(mixture: Gaussians) -> Gaussians:
 def stands_still(
     log_z: Float[Array, " rounds"], ess: Float[Array, " rounds"], rounds: Int[Array, ""]
 ) -> Bool[Array, ""]:
-    """Whether the medians over the last eight rounds differ little from those over the eight before."""
+    """Whether the medians over the last eight rounds differ little from those over the eight before, or say that
+    hardly any draw counts."""
 
     def medians(end):
         first = jnp.maximum(end - WINDOW, 0)
@@ -212,4 +223,4 @@ def stands_still(
 
     (log_z_now, ess_now), (log_z_before, ess_before) = medians(rounds), medians(rounds - WINDOW)
     still = (jnp.abs(log_z_now - log_z_before) < STILL_LOG_Z) & (jnp.abs(ess_now - ess_before) < STILL_ESS)
-    return still & (rounds >= 2 * WINDOW)
+    return (still | (ess_now < HOPELESS)) & (rounds >= 2 * WINDOW)

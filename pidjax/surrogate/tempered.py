@@ -28,7 +28,7 @@ def probe(key: PRNGKeyArray, energy: Energy) -> tuple[Float[Array, ""], Int[Arra
     dtype, dim = energy.shift.dtype, energy.shift.shape[0]
     ends = jnp.log(SMALLEST_SCALE), jnp.log(LARGEST_SCALE)
     log_scales = jr.uniform(key_scale, (PARTICLES,), dtype, ends[0], ends[1])
-    points = jnp.exp(log_scales) * jr.normal(key_direction, (dim, PARTICLES), dtype)
+    points = jnp.exp(log_scales)[None] * jr.normal(key_direction, (dim, PARTICLES), dtype)
     values, invalid = energy(points)
     log_radius = jnp.log(jnp.linalg.norm(points, axis=0))
     weights = jnp.nan_to_num(jax.nn.softmax(values + dim * log_radius))
@@ -75,13 +75,13 @@ def tempered_particles(key: PRNGKeyArray, energy: Energy) -> Cloud:
             first, second = jr.randint(key_pair, (2, PARTICLES), 0, PARTICLES)
             uniform_step, uniform_accept = jr.uniform(key_uniform, (2, PARTICLES), dtype)
             steps = SMALLEST_STEP**uniform_step
-            proposed = points + steps * (resampled[:, first] - resampled[:, second])
+            proposed = points + steps[None] * (resampled[:, first] - resampled[:, second])
             proposed_values, proposed_invalid = energy(proposed)
             log_gain = inverse_temperature * (proposed_values - values) + (1 - inverse_temperature) * (
                 reference(proposed) - reference(points)
             )
             accepted = jnp.log(uniform_accept) < log_gain
-            points = jnp.where(accepted, proposed, points)
+            points = jnp.where(accepted[None], proposed, points)
             return (points, jnp.where(accepted, proposed_values, values), invalid + proposed_invalid), None
 
         (points, values, invalid), _ = jax.lax.scan(move, (points, values, cloud.invalid), jnp.stack(key_moves))
@@ -105,7 +105,7 @@ def next_inverse_temperature(log_ratio: Float[Array, " n"], current: Float[Array
         low, high = bracket
         middle = 0.5 * (low + high)
         weights = jnp.where(alive, jnp.exp(middle * log_ratio), 0.0)
-        enough = jnp.sum(weights) ** 2 >= 0.5 * jnp.sum(alive) * jnp.sum(weights**2)
+        enough = jnp.sum(weights) ** 2 >= 0.5 * jnp.sum(alive.astype(weights.dtype)) * jnp.sum(weights**2)
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
     rest = 1 - current
@@ -116,5 +116,5 @@ def next_inverse_temperature(log_ratio: Float[Array, " n"], current: Float[Array
 def systematic(key: PRNGKeyArray, log_weights: Float[Array, " m"], number: int) -> Int[Array, " n"]:
     """Systematic resampling: index i is chosen ⌊n w_i⌋ or ⌈n w_i⌉ times."""
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
-    marks = (jnp.arange(number) + jr.uniform(key, (), log_weights.dtype)) / number * cumulative[-1]
+    marks = (jnp.arange(number, dtype=cumulative.dtype) + jr.uniform(key, (), log_weights.dtype)) / number * cumulative[-1]
     return jnp.minimum(jnp.searchsorted(cumulative, marks), log_weights.shape[0] - 1)

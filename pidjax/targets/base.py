@@ -70,7 +70,7 @@ class Target(Tiltable):
 
     @abstractmethod
     def snr_range(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Ratios between which the end point is decided: 0.3/(largest variance), 3/(smallest variance)."""
+        """Ratios between which the end point is decided: 0.3/(variance per coordinate), 3/(smallest variance)."""
 
     @abstractmethod
     def rescaled(self, shift: Float[Array, " d"], scale: Float[Array, ""]) -> Tiltable:

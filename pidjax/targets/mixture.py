@@ -152,7 +152,7 @@ class GaussianMixture(Target):
     def snr_range(self):
         total, components = jax.lax.stop_gradient((self.covariance(), self.covariances))
         smallest = jnp.where(self.weights > 0, jnp.linalg.eigvalsh(components)[:, 0], jnp.inf)
-        return 0.3 / jnp.linalg.eigvalsh(total)[-1], 3 / jnp.min(smallest)
+        return 0.3 * self.dim / jnp.trace(total), 3 / jnp.min(smallest)
 
     def rescaled(self, shift, scale):
         return GaussianMixture((self.means - shift[None]) / scale, self.covariances / scale**2, self.weights)

@@ -24,7 +24,7 @@ from ..bridge import Observation
 from .base import Law, Target
 from .density import Density
 from .mixture import GaussianMixture, discrete_component
-from .samples import Chunks, TiltedSamples
+from .samples import StreamedSamples
 
 
 class Pool(Target):
@@ -66,7 +66,8 @@ class Pool(Target):
         return jnp.where(jnp.isnan(ratios), -jnp.inf, ratios)
 
     def tilt(self, observation, key=None):
-        return TiltedSamples(Chunks.of(self.points, self.log_ratios - jnp.log(self.log_ratios.size)), observation)
+        log_weights = self.log_ratios - jnp.log(self.log_ratios.size)
+        return StreamedSamples.of(self.points, log_weights).tilt(observation)
 
     def log_density(self, y):
         return self.density.log_density(y)

@@ -56,15 +56,17 @@ def _finite(maximum):
 
 
 class TiltedSamples(Law):
-    """A data set as a law: the chunks, the observation that tilts them, and their log-mass and mean."""
+    """A data set as a law: the chunks of its points less their centre, the observation that tilts them, log-mass, mean."""
 
     log_mass: Float[Array, ""]
     mean: Float[Array, " d"]
     chunks: Chunks
+    centre: Float[Array, " d"]
     observation: Observation
 
-    def __init__(self, chunks: Chunks, observation: Observation):
-        gain, value = observation
+    def __init__(self, chunks: Chunks, centre: Float[Array, " d"], observation: Observation):
+        gain, value = observation.gain, observation.value - observation.gain * centre
+        observation = Observation(gain, value)
 
         @jax.checkpoint
         def absorb(carry, chunk: Chunks):
@@ -83,8 +85,8 @@ class TiltedSamples(Law):
         (_, total, moment, nearest), _ = jax.lax.scan(absorb, start, chunks)
         at_nearest = nearest[-1] - 0.5 * jnp.sum((value - gain * nearest[:-1]) ** 2)
         self.log_mass = at_nearest + jnp.log(total)
-        self.mean = moment / total
-        self.chunks, self.observation = chunks, observation
+        self.mean = centre + moment / total
+        self.chunks, self.centre, self.observation = chunks, centre, observation
 
     def covariance(self):
         @jax.checkpoint
@@ -94,7 +96,7 @@ class TiltedSamples(Law):
             new_maximum = jnp.maximum(maximum, jnp.max(log_joint))
             old = jnp.exp(maximum - _finite(new_maximum))
             terms = jnp.exp(log_joint - _finite(new_maximum))
-            offsets = chunk.points - self.mean[None]
+            offsets = chunk.points - (self.mean - self.centre)[None]
             product = jnp.matmul((terms[:, None] * offsets).T, offsets, precision=HIGHEST)
             return (new_maximum, total * old + jnp.sum(terms), moment * old + product), None
 
@@ -121,13 +123,20 @@ class TiltedSamples(Law):
 
         start = jnp.full((), -jnp.inf, self.mean.dtype), jnp.zeros((), self.mean.dtype), 0
         (_, _, chosen), _ = jax.lax.scan(absorb, start, (jnp.arange(count), self.chunks))
-        return self.chunks.points.reshape(count * size, -1)[chosen]
+        return self.centre + self.chunks.points.reshape(count * size, -1)[chosen]
 
 
 class StreamedSamples(Tiltable):
-    """A data set cut into chunks, their norms computed once: what the rollout works with."""
+    """A data set less its centre, cut into chunks, the norms computed once: what the rollout works with."""
 
     chunks: Chunks
+    centre: Float[Array, " d"]
+
+    @classmethod
+    def of(cls, points: Float[Array, "n d"], log_weights: Float[Array, " n"]) -> "StreamedSamples":
+        """Points and log-weights, which need not be normalised; far from the origin the products would lose digits."""
+        centre = jax.nn.softmax(log_weights) @ points
+        return cls(Chunks.of(points - centre[None], log_weights), centre)
 
     has_density: ClassVar[bool] = False
     closed_form: ClassVar[bool] = True
@@ -137,7 +146,7 @@ class StreamedSamples(Tiltable):
         return self.chunks.points.shape[-1]
 
     def tilt(self, observation, key=None):
-        return TiltedSamples(self.chunks, observation)
+        return TiltedSamples(self.chunks, self.centre, observation)
 
     def log_density(self, y):
         raise TypeError("a data set has no density")
@@ -197,22 +206,22 @@ class Samples(Target):
         return mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
 
     def snr_range(self):
-        """From 0.3/(largest variance) to where nearest points come apart, at 3/(half their squared distance/d).
+        """From 0.3/variance to where nearest points come apart, at 3/(half their squared distance/d).
 
         Distances are those of at most 512 points to each other.
         """
         points = jax.lax.stop_gradient(self.points)
         some = points[:: max(1, points.shape[0] // 512)][:512]
-        largest = jnp.max(self.weights @ (points - (self.weights @ points)[None]) ** 2)
+        variance = jnp.mean(self.weights @ (points - (self.weights @ points)[None]) ** 2)
         norms = jnp.sum(some**2, axis=-1)
         squared = norms[:, None] + norms[None] - 2 * jnp.matmul(some, some.T, precision=HIGHEST)
         resolution = jnp.finfo(points.dtype).eps * jnp.max(norms)
         nearest = jnp.min(jnp.where(squared > 100 * resolution, squared, jnp.inf), axis=-1)
         typical = jnp.median(jnp.where(jnp.isfinite(nearest), nearest, 1)) / (2 * self.dim)
-        low = 0.3 / jnp.where(largest > 0, largest, 1)
+        low = 0.3 / jnp.where(variance > 0, variance, 1)
         return low, jnp.maximum(3 / typical, 2 * low)
 
     def rescaled(self, shift, scale):
         alive = self.weights > 0
         log_weights = jnp.where(alive, jnp.log(jnp.where(alive, self.weights, 1)), -jnp.inf)
-        return StreamedSamples(Chunks.of((self.points - shift[None]) / scale, log_weights))
+        return StreamedSamples.of((self.points - shift[None]) / scale, log_weights)
