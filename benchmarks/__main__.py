@@ -20,9 +20,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         description="pidjax beside the Path Integral Sampler, BlackJAX and exact samples; and its speed.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"suites {SUITES} and cases {tuple(CASES)}")
-    parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="where results and figures go")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="where results and figures go")
     parser.add_argument("--quick", action="store_true", help="smaller budgets: under ten minutes on two cores")
-    parser.add_argument("--seeds", type=int, help="seeds of every method (2 in the quick form, else 5)")
+    parser.add_argument("--seeds", type=int, help="seeds of every method; by default 2 in the quick form, else 5, and fewer of PIS")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios and differences to an older run")
     parser.add_argument("--report-only", action="store_true", help="table and summary again, from OUT/results.json")
     options = parser.parse_args(arguments)

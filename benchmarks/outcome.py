@@ -19,7 +19,7 @@ EXACT = "exact samples"
 @dataclass(frozen=True)
 class Budget:
     """How much is spent: paths of each run; seeds of each method, of PIS, and of every method on the digits; training
-    iterations of PIS and paths in each; draws a particle and step of Schrödinger–Föllmer."""
+    iterations of PIS and paths in each; draws a particle and step of Schrödinger–Föllmer (a quarter of them on the digits)."""
 
     num_samples: int
     seeds: int
@@ -31,11 +31,11 @@ class Budget:
 
     @classmethod
     def quick(cls) -> "Budget":
-        return cls(2048, seeds=2, pis_iterations=300, pis_batch=300, pis_seeds=1, digits_seeds=1, follmer_draws=32)
+        return cls(2048, seeds=2, pis_iterations=250, pis_batch=300, pis_seeds=1, digits_seeds=1, follmer_draws=128)
 
     @classmethod
     def full(cls) -> "Budget":
-        return cls(4096, seeds=5, pis_iterations=4000, pis_batch=512, pis_seeds=2, digits_seeds=5, follmer_draws=128)
+        return cls(4096, seeds=5, pis_iterations=4000, pis_batch=512, pis_seeds=2, digits_seeds=5, follmer_draws=256)
 
     def seeds_of(self, method: str, case: str) -> int:
         most = self.digits_seeds if case == "digits" else self.seeds

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from .outcome import ENERGY, FOLLMER, PIS, SURROGATE, TEMPERED
+from .outcome import ENERGY, FOLLMER, PIS, TEMPERED
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
 
-ENERGY_ONLY = (ENERGY, SURROGATE, PIS, FOLLMER, TEMPERED)
+ENERGY_ONLY = (ENERGY, PIS, FOLLMER, TEMPERED)
 """Methods that see the target through its log-density and gradient only."""
 COLUMNS: Mapping[str, str] = {
     "log_z": "Δ log Z",
@@ -144,12 +144,13 @@ def summary(results: Results) -> str:
     cases = [name for name in results["cases"] if any(key[0] == name for key in grouped)]
     failures = sum(row["error"] is not None for row in results["rows"])
     mine, other = (_standing(grouped, cases, method) for method in (ENERGY, PIS))
-    first = f"From the energy alone, H-PID {mine}; PIS {other}."
+    iterations = results["options"]["pis_iterations"]
+    first = f"From the energy alone, H-PID {mine}; PIS after {iterations} training iterations {other}."
     beaten = []
     for case in cases:
         worst = {method: middle(rows, "worst") for (name, method), rows in grouped.items() if name == case}
         own = worst.get(ENERGY)
-        rivals = {method: worst[method] for method in (PIS, FOLLMER, TEMPERED) if worst.get(method) is not None}
+        rivals = {method: worst[method] for method in ENERGY_ONLY[1:] if worst.get(method) is not None}
         best = min(rivals, key=rivals.__getitem__, default=None)
         if best is not None and ENERGY in worst and (own is None or rivals[best] < 0.8 * own):
             beaten.append(f"{case} ({best} {rivals[best]:.3g}, H-PID {'failed' if own is None else f'{own:.3g}'})")
@@ -162,7 +163,7 @@ def summary(results: Results) -> str:
 
 
 def _standing(grouped: Mapping[tuple[str, str], list[Row]], cases: Sequence[str], method: str) -> str:
-    """What a method reached: how many cases within the floor, the farthest of them, its log Z errors and its time."""
+    """On how many cases a method is at the floor, the farthest of them, its errors of log Z, forward ESS and time."""
     reached = {case: grouped[case, method] for case in cases if grouped.get((case, method))}
     if not reached:
         return "has no finished run"
@@ -170,12 +171,13 @@ def _standing(grouped: Mapping[tuple[str, str], list[Row]], cases: Sequence[str]
     near = sum(value <= 1 for value in worst.values())
     farthest = max(worst, key=worst.__getitem__)
     log_z = {case: abs(middle(rows, "log_z") or 0.0) for case, rows in reached.items()}
-    hardest = max(log_z, key=log_z.__getitem__)
+    forward = {case: middle(rows, "forward_ess") or 0.0 for case, rows in reached.items()}
+    hardest, thinnest = max(log_z, key=log_z.__getitem__), min(forward, key=forward.__getitem__)
     seconds = median(middle(rows, "run_seconds") + largest(rows, "compile_seconds") for rows in reached.values())
     return (
-        f"cannot be told from exact samples on {near} of {len(cases)} cases (farthest: {farthest}, {worst[farthest]:.3g} "
-        f"times the floor; |Δ log Z| up to {log_z[hardest]:.2g}, on {hardest}) "
-        f"at a median of {seconds:.1f} s with compilation"
+        f"is at the sampling floor in every distance on {near} of {len(cases)} cases (farthest {worst[farthest]:.3g} floors, "
+        f"{farthest}; |Δ log Z| up to {log_z[hardest]:.2g}, {hardest}; forward ESS/N down to {forward[thinnest]:.2g}, "
+        f"{thinnest}), a median of {seconds:.0f} s each with compilation"
     )
 
 

@@ -65,7 +65,7 @@ def evolution(rows: Sequence[Evolution], times: Sequence[float], exact: Float[Ar
         exact: samples of the target, (m, 2).
 
     Example:
-        >>> states = np.zeros((2, 5, 2))
+        >>> states = np.random.default_rng(0).normal(size=(2, 5, 2))
         >>> len(evolution([Evolution("β = 1", states, states)], [0.5, 1.0], states[0]).axes)
         2
     """

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from .grid import Grid, log_snr
@@ -195,7 +195,7 @@ def _spread(indices: np.ndarray) -> Array:
     devices = jax.devices()
     if len(devices) == 1 or len(indices) % len(devices):
         return jnp.asarray(indices)
-    return jax.device_put(indices, NamedSharding(jax.make_mesh((len(devices),), ("paths",)), PartitionSpec("paths")))
+    return jax.device_put(indices, NamedSharding(Mesh(np.array(devices), ("paths",)), PartitionSpec("paths")))
 
 
 def _progress(chunks: range, wanted: bool):

@@ -8,7 +8,7 @@ from helpers import assert_within
 
 import pidjax as pid
 
-TARGET = pid.GaussianMixture(jnp.array([[-1.0, 0.0], [1.0, 1.0]]), jnp.array([0.3, 0.5])[:, None, None] * jnp.eye(2))
+TARGET = pid.GaussianMixture(jnp.array([[-1.0, 0.0], [1.0, 1.0]]), jnp.array([0.3, 0.5])[:, None, None] * jnp.eye(2)[None])
 SCALED = pid.Surrogate(
     pid.Density(lambda y: TARGET.log_density(y) + 2.0, 2),
     pid.GaussianMixture(jnp.array([[0.0, 0.4]]), jnp.array([[[1.8, 0.5], [0.5, 0.9]]])),
@@ -112,6 +112,6 @@ def test_settings_say_what_was_chosen():
 def test_data_come_back_as_data():
     points = jax.random.normal(jax.random.key(0), (30, 20))
     solution = pid.sample(jax.random.key(1), pid.Samples(points), num_samples=40)
-    distances = jnp.min(jnp.sum((solution.samples[:, None] - points) ** 2, axis=-1), axis=1)
+    distances = jnp.min(jnp.sum((solution.samples[:, None] - points[None]) ** 2, axis=-1), axis=1)
     assert jnp.max(distances) < 1e-20
     np.testing.assert_allclose(solution.ess, 40, rtol=1e-12)

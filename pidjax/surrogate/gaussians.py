@@ -104,7 +104,9 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
         responsibility, number, mean, factor = component
         residual = points - mean[:, None]
         step = jnp.matmul(residual, responsibility, precision=HIGHEST) / jnp.maximum(number, 1e-6)
-        scatter = jnp.matmul(residual * responsibility[None], residual.T, precision=HIGHEST) - number * jnp.outer(step, step)
+        scatter = jnp.matmul(residual * responsibility[None], residual.T, precision=HIGHEST) - number * jnp.outer(
+            step, step
+        )
         covariance = (scatter + dim * jnp.matmul(factor, factor.T, precision=HIGHEST)) / (number + dim)
         diagonal = covariance * identity
         shrunk = diagonal + (covariance - diagonal) * number / (number + dim)

@@ -145,7 +145,7 @@ def refit(
 
 def moved_draws(
     key: PRNGKeyArray, energy: Energy, mixture: Gaussians, draws: Draws, log_weights: Float[Array, " n"]
-) -> tuple[Float[Array, "d n"], Int[Array, ""]]:
+) -> tuple[Float[Array, "d chains"], Int[Array, ""]]:
     """Draws resampled by weight, then moved by Metropolis steps y' = y + γ L_k z: where p' goes on, p̂ follows.
 
     L_k belongs to the component that is likeliest at the start of the chain and stays with it, so that the step is

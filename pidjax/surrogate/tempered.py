@@ -116,5 +116,7 @@ def next_inverse_temperature(log_ratio: Float[Array, " n"], current: Float[Array
 def systematic(key: PRNGKeyArray, log_weights: Float[Array, " m"], number: int) -> Int[Array, " n"]:
     """Systematic resampling: index i is chosen ⌊n w_i⌋ or ⌈n w_i⌉ times."""
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
-    marks = (jnp.arange(number, dtype=cumulative.dtype) + jr.uniform(key, (), log_weights.dtype)) / number * cumulative[-1]
+    marks = (
+        (jnp.arange(number, dtype=cumulative.dtype) + jr.uniform(key, (), log_weights.dtype)) / number * cumulative[-1]
+    )
     return jnp.minimum(jnp.searchsorted(cumulative, marks), log_weights.shape[0] - 1)
