@@ -22,7 +22,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"suites {SUITES} and cases {tuple(CASES)}")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where results and figures go")
     parser.add_argument("--quick", action="store_true", help="smaller budgets: under ten minutes on two cores")
-    parser.add_argument("--seeds", type=int, help="seeds of every method; by default 2 in the quick form, else 5, and fewer of PIS")
+    parser.add_argument(
+        "--seeds", type=int, help="of every method; by default 2 in the quick form, else 5, fewer of PIS"
+    )
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios and differences to an older run")
     parser.add_argument("--report-only", action="store_true", help="table and summary again, from OUT/results.json")
     options = parser.parse_args(arguments)
@@ -39,7 +41,8 @@ def main(arguments: list[str]) -> int:
     old = json.loads(options.compare.read_text()) if options.compare else None
     suites = [name for name in options.names if name in SUITES]
     cases = [name for name in options.names if name in CASES]
-    suites = suites or ["core"]
+    if cases or not suites:
+        suites.append("core")
     options.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     if "speed" in suites:

@@ -181,7 +181,7 @@ def quality_cost(
     """
     width = max(2.45 * len(points) + 0.5, 7.5)
     figure = _figure(width, 3.9)
-    panes = figure.subplots(1, len(points), sharey=True, squeeze=False)[0]
+    panes = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)[0]
     handles = {}
     for (target, marks), pane in zip(points.items(), panes, strict=True):
         for method, (cost, distance) in marks.items():

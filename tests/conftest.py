@@ -24,9 +24,10 @@ def dtype(request):
     return jnp.dtype(request.param)
 
 
-@pytest.fixture
-def quick_compilation():
-    """For tests that run many small programs once: compile them in half the time, unoptimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Most tests run many small programs once: compile them in half the time, unoptimised, unless marked `optimised`."""
+    quick = request.node.get_closest_marker("optimised") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

@@ -9,7 +9,6 @@ import pytest
 from pidjax import Green, log_snr, uniform
 from pidjax.bridge import Bridges, observe
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 BETAS = [-9.0, -1.0, 0.0, 1.0, 100.0]
 RANGE, ONE = (jnp.array(0.3), jnp.array(30.0)), jnp.array(1.0)
 

@@ -9,7 +9,6 @@ from helpers import exact_log_green
 
 from pidjax import GaussianMixture, control, harmonic, log_psi, weighted_state
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDEN = [  # beta, t, x, log psi, weighted state, control: 40-digit quadrature
     (0.0, 0.5, -0.3, -0.902251675920377, -0.454982093082877, -0.309964186165755),
     (0.1, 0.05, 0.1, 0.000928107597271362, 0.734714346812646, 0.65346094236032),

@@ -8,7 +8,6 @@ import pytest
 from pidjax import Ancestral, GaussianMixture, Green, Moment, given, harmonic, log_snr, prepare, rollout, uniform
 from pidjax.grid import time_at_snr
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 BETAS = [-9.8, -9.0, -2.0, -1e-9, 0.0, 1e-9, 0.5, 1.0, 1.01, 30.0, 1e4, 1e6]
 RATIOS = np.geomspace(1e-4, 1e6, 31)
 ONE, RANGE = jnp.array(1.0), (jnp.array(0.3), jnp.array(30.0))

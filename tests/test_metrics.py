@@ -11,6 +11,8 @@ import scipy.stats
 
 from pidjax import metrics, zoo
 
+pytestmark = pytest.mark.optimised
+
 KEY = jax.random.key(0)
 
 

@@ -13,6 +13,8 @@ import pytest
 import pidjax as pid
 from pidjax import neural
 
+pytestmark = pytest.mark.optimised
+
 LOG_Z = 1.3
 MEAN = jnp.array([1.5, -0.5])
 PROTOCOL = pid.harmonic(beta=0.0, noise_scale=1.0)
@@ -31,6 +33,13 @@ class Shifted(eqx.Module):
 
 def shifted(mean=MEAN, width=1.0):
     return pid.Density(Shifted(mean, jnp.asarray(width, mean.dtype)), mean.size, dtype=mean.dtype)
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+    """optax itself raises Python floats to integer counts, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture

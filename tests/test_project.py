@@ -65,6 +65,13 @@ for extra in ("matplotlib", "scipy.optimize", "ott", "blackjax", "tqdm", "sklear
     assert result.returncode == 0, result.stderr
 
 
+@contextlib.contextmanager
+def as_a_user():
+    """JAX's own defaults in place of the tests' strictness."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name):
     module = importlib.import_module(name)
@@ -72,7 +79,7 @@ def test_docstring_examples(name):
     finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     output = io.StringIO()
     for example in finder.find(module, name, globs=names):
-        with jax.enable_x64(False):
+        with as_a_user():
             runner.run(example, out=output.write)
     assert not runner.failures, output.getvalue()
 
@@ -82,7 +89,7 @@ def test_readme_example_prints_what_it_says():
     codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shown = re.search(r"printed by the example above -->\n```\n(.*?)```", text, re.DOTALL)
     printed, names = io.StringIO(), {}
-    with jax.enable_x64(False), contextlib.redirect_stdout(printed):
+    with as_a_user(), contextlib.redirect_stdout(printed):
         for code in codes:
             exec(compile(code, "README.md", "exec"), names)
     assert shown is not None

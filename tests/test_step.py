@@ -9,7 +9,6 @@ from helpers import assert_within, mean_and_error
 
 from pidjax import Ancestral, Euler, GaussianMixture, Moment, control, harmonic, log_snr, prepare, rollout, uniform, zoo
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(17)
 UNIT = harmonic(1.0, start=jnp.zeros(2), noise_scale=1.0)
 

@@ -12,6 +12,8 @@ from jax.scipy.stats import norm as univariate
 from pidjax.surrogate import fit_surrogate
 from pidjax.targets.mixture import GaussianMixture
 
+pytestmark = pytest.mark.optimised
+
 DRAWS = 8192
 
 

@@ -11,7 +11,6 @@ from pidjax import Density, GaussianMixture, LocalDraws, Pool, Samples
 from pidjax.bridge import Observation
 from pidjax.targets import samples as samples_module
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(7)
 GAINS = [0.0, 0.7, 5.0]
 

@@ -39,7 +39,7 @@ START = jnp.array([0.3, -0.2])
 
 
 @pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment()], ids=["euler", "moment"])
-def test_gradients_agree_with_finite_differences_in_both_modes(rule, quick_compilation):
+def test_gradients_agree_with_finite_differences_in_both_modes(rule):
     """In every parameter at once, along one direction, at β below, at and above zero, and stiff."""
 
     def of(parameters):
@@ -67,7 +67,7 @@ def test_gradients_agree_with_finite_differences_in_both_modes(rule, quick_compi
         np.testing.assert_allclose(forward, central, rtol=1e-6)
 
 
-def test_gradient_returns_a_target_and_is_the_same_in_segments(quick_compilation):
+def test_gradient_returns_a_target_and_is_the_same_in_segments():
     @eqx.filter_jit
     @eqx.filter_grad
     def gradient(target, segments):
@@ -92,6 +92,7 @@ def gradient_temporaries(num_steps, segments=None, num_paths=200, means=MEANS):
     return jax.jit(jax.grad(of)).lower(means).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.optimised
 def test_gradient_memory_grows_by_the_state_only():
     """A plain scan would keep every intermediate of a step, here some 40 numbers a path; the state and weight are 3."""
     growth = (gradient_temporaries(1000) - gradient_temporaries(100)) / 900
@@ -99,6 +100,7 @@ def test_gradient_memory_grows_by_the_state_only():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_gradient_memory_in_segments():
     """Ten times the steps take less than twice the memory: 1,000 paths in 8 dimensions, 8 components, float32."""
     means = jax.random.normal(jax.random.key(0), (8, 8), jnp.float32)
@@ -114,7 +116,7 @@ def test_discrete_draws_raise_when_differentiated():
 
 
 @pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment(), pid.Ancestral()], ids=["euler", "moment", "ancestral"])
-def test_jit_equals_eager_and_vmap_equals_a_loop(rule, quick_compilation):
+def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
     prepared = pid.prepare(mixture(), pid.harmonic(1.0), pid.log_snr(4))
     key = jax.random.key(1)
     together = pid.rollout(prepared, rule, key, jnp.arange(3))
@@ -134,6 +136,7 @@ def test_vmap_over_problems():
     np.testing.assert_allclose(jax.vmap(mean_end)(betas), jnp.stack([mean_end(b) for b in betas]), rtol=1e-9)
 
 
+@pytest.mark.optimised
 def test_many_rows_compile_to_the_right_numbers():
     """A version of XLA miscompiled small quadratic forms over more than 16,000 rows in three dimensions."""
     target = pid.GaussianMixture(jnp.ones((1, 3)), jnp.array([[[1.0, 0.2, 0], [0.2, 2, 0], [0, 0, 0.5]]]))
@@ -186,7 +189,7 @@ def test_devices_do_not_change_the_paths():
     assert result.returncode == 0, result.stderr
 
 
-def test_dtype_follows_the_input(dtype, quick_compilation):
+def test_dtype_follows_the_input(dtype):
     same = pid.GaussianMixture(MEANS.astype(dtype), COVARIANCES.astype(dtype))
     for target in (
         same,

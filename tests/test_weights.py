@@ -33,7 +33,6 @@ from pidjax import (
 )
 from pidjax.step import EndingOnDraw
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(11)
 LOG_Z = 1.3
 ORIGIN = jnp.zeros(2)
