@@ -58,12 +58,16 @@ def _ratios(programs: dict[str, measure.Program], rounds: int, limits: dict[str,
 
 
 def data_set(rounds: int, states: int = 256, points: int = 4660, dim: int = 3072) -> list[Ratio]:
-    """Log-mass and mean, without and with a draw, over random data; the bare products are X Yᵀ and P Y."""
+    """Log-mass and mean, without and with a draw, over random data; the bare products are X Yᵀ and P Y.
+
+    The data are as the rollout has them: cut into chunks, centred and their norms computed, once for all steps.
+    """
     key_data, key_states, key_draw = jax.random.split(jax.random.key(0), 3)
     data = jax.random.normal(key_data, (points, dim))
     observed = 0.5 * data[:states] + jax.random.normal(key_states, (states, dim))
     chances = jnp.full((states, points), 1 / points)
-    target, keys = pid.Samples(data), jax.random.split(key_draw, states)
+    target = pid.Samples(data).rescaled(jnp.zeros(dim), jnp.ones(()))
+    keys = jax.random.split(key_draw, states)
 
     def tilt(target, value):
         return target.tilt(Observation(jnp.asarray(0.5), value), None)

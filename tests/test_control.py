@@ -60,6 +60,7 @@ def test_golden_values_in_float32(beta, t, x, value, state, drift):
         assert abs(float(got) - exact) <= 1e-5 * max(1, abs(exact))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [-5.0, -1.0, 0.0, 1.0, 30.0])
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.95])
 def test_value_function_equations(beta, t):
@@ -87,6 +88,7 @@ def test_quadrature_away_from_the_origin(beta):
     np.testing.assert_allclose(state, (terms * y).sum() / terms.sum(), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [-5.0, 0.0, 1.0, 1e4])
 def test_ends_of_time(beta, dtype):
     target, protocol, x = mixture(dtype), unit(beta, dtype), jnp.array([0.3], dtype)

@@ -80,6 +80,7 @@ def test_mode_total_variation_simple_cases():
     np.testing.assert_allclose(metrics.mode_shares(both, assignment, log_weights), [0.25, 0.75], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_importance_weights_repair_mode_shares():
     """Draws of the equal mixture, weighted to .2/.8, against both definitions of a mode."""
     known, samples = zoo.nine(), zoo.nine().sample(KEY, 4000)
@@ -120,6 +121,7 @@ def test_kolmogorov_smirnov_is_that_of_scipy(n, m):
         assert float(metrics.kolmogorov_smirnov(first, second)) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_are_repeated_samples():
     """Integer weights give what repeating each sample that often gives, in every rank and transport metric."""
     samples, reference, counts = normal(4, 12), normal(5, 40, shift=0.4), np.arange(12) % 4
@@ -141,6 +143,7 @@ def test_weights_are_repeated_samples():
         assert weighted == pytest.approx(plain, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_dead_sample_does_not_count():
     samples, reference = normal(6, 30), normal(7, 30)
     broken = jnp.concatenate([samples, jnp.full((1, 2), jnp.nan)])
@@ -240,6 +243,7 @@ def test_sinkhorn_says_when_it_has_not_converged():
 # Floors
 
 
+@pytest.mark.slow
 def test_floor_is_reproducible_and_falls_with_the_size():
     known = zoo.nine()
     small, again, large = (
@@ -249,6 +253,7 @@ def test_floor_is_reproducible_and_falls_with_the_size():
     assert float(large.mean) < float(small.mean)
 
 
+@pytest.mark.slow
 def test_floor_of_gmm40_is_the_tabulated_one():
     floor = metrics.floor(metrics.wasserstein2, zoo.gmm40().sample, KEY, 1000)
     assert abs(float(floor.mean) - 4.4) < 4 * 1.1 / math.sqrt(10)
@@ -257,6 +262,7 @@ def test_floor_of_gmm40_is_the_tabulated_one():
 # Compilation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_compiled_metrics_equal_the_plain_ones_and_keep_the_dtype(dtype):
     samples, reference = (normal(key, 50).astype(dtype) for key in (19, 20))

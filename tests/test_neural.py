@@ -76,6 +76,7 @@ def loss_of(loss, rule, target):
     return loss(prepared, rule, jax.random.key(0), jnp.arange(4000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [neural.relative_entropy, neural.log_variance])
 def test_training_finds_the_known_optimal_control(target, loss):
     options = {"protocol": PROTOCOL, "grid": pid.uniform(8)}
@@ -86,12 +87,13 @@ def test_training_finds_the_known_optimal_control(target, loss):
     assert -4 * standard_error(solution.log_weights) <= gap < 0.02
     assert abs(solution.log_z - LOG_Z) < 4 * solution.log_z_error + 1e-6
     assert solution.ess > 0.95 * solution.num_samples
-    points = jax.random.normal(jax.random.key(3), (200, target.dim)) + MEAN / 2
+    points = jax.random.normal(jax.random.key(3), (200, target.dim)) + MEAN[None] / 2
     learned = jax.vmap(trained.rule.control, in_axes=(None, 0))(jnp.array(0.5), points)
     optimal = jnp.broadcast_to(MEAN, learned.shape)
     assert jnp.sqrt(jnp.mean((learned - optimal) ** 2)) < 0.2
 
 
+@pytest.mark.slow
 def test_relative_entropy_is_the_known_divergence_without_control(target):
     """With u = 0 the loss is KL(N(0, I) ‖ N(μ, I)) − log Z = |μ|²/2 − log Z."""
     log_weights = log_weights_of(guided(target), target)
@@ -101,12 +103,14 @@ def test_relative_entropy_is_the_known_divergence_without_control(target):
     assert abs(loss - truth) < 4 * standard_error(log_weights)
 
 
+@pytest.mark.slow
 def test_log_variance_is_that_of_the_rollout(target):
     rule = disturbed(guided(target))
     expected = jnp.var(log_weights_of(rule, target), ddof=1)
     assert jnp.allclose(loss_of(neural.log_variance, rule, target), expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "num_steps"), [(1, 50), (2, 5), (2, 50)])
 def test_weights_are_unbiased_under_an_untrained_network(dim, num_steps):
     """E[W] = Z. W has finite variance: the target is narrower than √2 of the reference, and g is small at t = 1."""
@@ -117,6 +121,7 @@ def test_weights_are_unbiased_under_an_untrained_network(dim, num_steps):
     assert abs(jnp.mean(weights) - 1) < 4 * jnp.std(weights, ddof=1) / weights.size**0.5
 
 
+@pytest.mark.slow
 def test_gradient_against_finite_differences(target):
     prepared = pid.prepare(target, PROTOCOL, pid.uniform(4))
     rule = disturbed(guided(target))
@@ -134,6 +139,7 @@ def test_gradient_against_finite_differences(target):
     assert abs(derivative - difference) < 1e-7 * max(1, abs(derivative))
 
 
+@pytest.mark.slow
 def test_correction_starts_at_the_explicit_sampler_and_mends_a_displaced_surrogate():
     centres = jnp.array([[-2.0], [2.0]])
     mixture = pid.GaussianMixture.isotropic(centres, 0.3)
@@ -154,6 +160,7 @@ def test_correction_starts_at_the_explicit_sampler_and_mends_a_displaced_surroga
     assert trained.num_gradient_evaluations == 100 * 128
 
 
+@pytest.mark.slow
 def test_save_and_restore(target, tmp_path):
     rule = disturbed(guided(target))
     neural.save(tmp_path / "rule.eqx", rule)
@@ -165,6 +172,7 @@ def test_save_and_restore(target, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_training_leaves_constants_alone_and_repeats(target):
     rule = guided(target)
     options = {"protocol": PROTOCOL, "grid": pid.uniform(3), "batch_size": 16, "progress": False}
@@ -178,6 +186,7 @@ def test_training_leaves_constants_alone_and_repeats(target):
     assert trained.num_gradient_evaluations == 23 * 16 * (3 + 1)
 
 
+@pytest.mark.slow
 def test_single_precision():
     target = shifted(MEAN.astype(jnp.float32))
     options = {"protocol": PROTOCOL, "grid": pid.uniform(3), "batch_size": 16, "progress": False}
@@ -248,6 +257,7 @@ def test_other_refusals(target):
         neural.brownian(key, target, start=jnp.zeros(3))
 
 
+@pytest.mark.slow
 def test_fit_says_when_the_loss_is_not_finite(target):
     broken = shifted(MEAN * jnp.nan)
     options = {"protocol": PROTOCOL, "grid": pid.uniform(3), "batch_size": 16, "progress": False}

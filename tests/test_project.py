@@ -21,7 +21,10 @@ import pidjax
 ROOT = Path(__file__).parents[1]
 ORDER = ["_checks", "_linear", "kernel", "grid", "protocol", "bridge", "targets", "step", "rollout", "control", "solution",
          "surrogate", "sample", "neural", "metrics", "zoo", "plot"]  # fmt: skip
-MODULES = [name for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")]
+MODULES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name.startswith("pidjax.neural") else [])
+    for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")
+]
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -76,7 +79,10 @@ def as_a_user():
 def test_docstring_examples(name):
     module = importlib.import_module(name)
     names = {"jax": jax, "jnp": jnp, "np": np, "pid": pidjax, **vars(module)}
-    finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    finder, runner = (
+        doctest.DocTestFinder(exclude_empty=True),
+        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE),
+    )
     output = io.StringIO()
     for example in finder.find(module, name, globs=names):
         with as_a_user():
@@ -84,6 +90,7 @@ def test_docstring_examples(name):
     assert not runner.failures, output.getvalue()
 
 
+@pytest.mark.slow
 def test_readme_example_prints_what_it_says():
     text = (ROOT / "README.md").read_text()
     codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -8,7 +8,9 @@ from helpers import assert_within
 
 import pidjax as pid
 
-TARGET = pid.GaussianMixture(jnp.array([[-1.0, 0.0], [1.0, 1.0]]), jnp.array([0.3, 0.5])[:, None, None] * jnp.eye(2)[None])
+TARGET = pid.GaussianMixture(
+    jnp.array([[-1.0, 0.0], [1.0, 1.0]]), jnp.array([0.3, 0.5])[:, None, None] * jnp.eye(2)[None]
+)
 SCALED = pid.Surrogate(
     pid.Density(lambda y: TARGET.log_density(y) + 2.0, 2),
     pid.GaussianMixture(jnp.array([[0.0, 0.4]]), jnp.array([[[1.8, 0.5], [0.5, 0.9]]])),
@@ -28,6 +30,7 @@ def test_log_z_and_expectations_within_their_errors(solution):
     assert_within(mean["square"], second, error["square"])
 
 
+@pytest.mark.slow
 def test_reported_errors_are_the_spread_over_repetitions():
     """The ratio of the standard deviation over 64 runs to the mean reported error; its own s.e. is about 1/√126."""
     runs = [pid.sample(jax.random.key(i), SCALED, num_samples=500, num_steps=2) for i in range(64)]
@@ -52,6 +55,7 @@ def test_resampling_keeps_each_weight_to_within_one_copy(solution):
     assert np.abs(copies - 1 - 3000 * np.asarray(solution.weights)[order]).max() < 1
 
 
+@pytest.mark.slow
 def test_a_shared_pool_counts_in_the_ess():
     density = pid.Density(TARGET.log_density, 2)
     wide = pid.GaussianMixture(jnp.zeros((1, 2)), 4 * jnp.eye(2)[None])
@@ -64,6 +68,7 @@ def test_a_shared_pool_counts_in_the_ess():
     np.testing.assert_allclose(solution.log_z_error**2, 1 / alone - 1 / 500 + 1 / pool_ess - 1 / 300, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_forward_ess_sees_a_missing_mode():
     exact = TARGET.sample(jax.random.key(4), 2000)
     one = pid.GaussianMixture(TARGET.means[:1], TARGET.covariances[:1])

@@ -29,6 +29,7 @@ def step_at(bridges, k):
     return jax.tree.map(lambda leaf: leaf[k], bridges)
 
 
+@pytest.mark.slow
 def test_euler_moves_along_the_control():
     prepared = prepare(mixture(), UNIT, uniform(4))
     now, x = step_at(prepared.bridges, 1), jnp.array([0.3, -0.2])
@@ -37,6 +38,7 @@ def test_euler_moves_along_the_control():
     np.testing.assert_allclose(proposal.factor, 0.5, rtol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [Euler(), Moment()], ids=repr)
 def test_a_draw_comes_with_its_density(rule):
     prepared = prepare(mixture(), UNIT, uniform(4))

@@ -49,6 +49,7 @@ def assert_sound(fit):
     assert jnp.sum(jnp.isfinite(fit.ess)) <= fit.num_rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shift", "scale"),
     [(0.0, 1.0), pytest.param(1000.0, 1.0, marks=pytest.mark.slow), pytest.param(0.0, 1e-3, marks=pytest.mark.slow)],
@@ -66,6 +67,7 @@ def test_nine_modes_wherever_they_are(shift, scale):
     assert_sound(fit)
 
 
+@pytest.mark.slow
 def test_correlated_gaussian_place_scale_and_mass():
     mean, covariance = single([30.0, -2.0]), single([[4.0, 0.0396], [0.0396, 0.0004]])
 
@@ -81,6 +83,7 @@ def test_correlated_gaussian_place_scale_and_mass():
     assert np.allclose(fit.scale, standard_deviation, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_bounded_support_is_minus_infinity_and_nan_is_counted():
     def log_density(x):
         return jnp.sum(2 * jnp.log(x) - x)
@@ -93,12 +96,14 @@ def test_bounded_support_is_minus_infinity_and_nan_is_counted():
     assert_sound(fit)
 
 
+@pytest.mark.slow
 def test_no_mass_at_all_is_said():
     fit = fit_surrogate(jr.key(7), lambda x: jnp.full_like(x[0], -jnp.inf), 2)
     assert not fit.converged
     assert_sound(fit)
 
 
+@pytest.mark.slow
 def test_new_parameters_do_not_compile_again():
     traced = []
 
@@ -131,6 +136,7 @@ def test_funnel_log_mass_and_honest_ess():
     assert np.median(errors) <= 0.03
 
 
+@pytest.mark.slow
 def test_a_wrong_centre_is_named():
     with pytest.raises(ValueError, match=r"center has shape \(3,\) but dim is 2"):
         fit_surrogate(jr.key(0), lambda x: -jnp.sum(x**2), 2, center=jnp.zeros(3))

@@ -38,6 +38,7 @@ TIMES = jnp.array([0.0, 0.2, 0.55, 0.9, 1.0])
 START = jnp.array([0.3, -0.2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment()], ids=["euler", "moment"])
 def test_gradients_agree_with_finite_differences_in_both_modes(rule):
     """In every parameter at once, along one direction, at β below, at and above zero, and stiff."""
@@ -49,7 +50,9 @@ def test_gradients_agree_with_finite_differences_in_both_modes(rule):
         return statistic(target, beta, start, times, rule)
 
     value = jax.jit(of)
-    both = jax.jit(lambda parameters, direction: (jax.jvp(of, (parameters,), (direction,))[1], jax.grad(of)(parameters)))
+    both = jax.jit(
+        lambda parameters, direction: (jax.jvp(of, (parameters,), (direction,))[1], jax.grad(of)(parameters))
+    )
     shapes = MEANS, COVARIANCES, WEIGHTS, jnp.asarray(0.0), START, TIMES[1:-1]
     direction = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(7), leaf.shape, leaf.dtype), shapes)
     direction = (direction[0], direction[1] + jnp.swapaxes(direction[1], -1, -2), *direction[2:])
@@ -67,6 +70,7 @@ def test_gradients_agree_with_finite_differences_in_both_modes(rule):
         np.testing.assert_allclose(forward, central, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_returns_a_target_and_is_the_same_in_segments():
     @eqx.filter_jit
     @eqx.filter_grad
@@ -92,6 +96,7 @@ def gradient_temporaries(num_steps, segments=None, num_paths=200, means=MEANS):
     return jax.jit(jax.grad(of)).lower(means).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.optimised
 def test_gradient_memory_grows_by_the_state_only():
     """A plain scan would keep every intermediate of a step, here some 40 numbers a path; the state and weight are 3."""
@@ -107,14 +112,18 @@ def test_gradient_memory_in_segments():
     assert gradient_temporaries(1000, 32, 1000, means) <= 2 * gradient_temporaries(100, 10, 1000, means)
 
 
+@pytest.mark.slow
 def test_discrete_draws_raise_when_differentiated():
     with pytest.raises(TypeError, match=r"discrete draw.*Moment"):
-        jax.grad(lambda means: statistic(pid.GaussianMixture(means, COVARIANCES), 1.0, START, TIMES, pid.Ancestral()))(MEANS)
+        jax.grad(lambda means: statistic(pid.GaussianMixture(means, COVARIANCES), 1.0, START, TIMES, pid.Ancestral()))(
+            MEANS
+        )
     data = pid.Samples(jnp.arange(10.0)[:, None])
     with pytest.raises(TypeError, match="discrete draw"):
         jax.grad(lambda beta: statistic(data, beta, None, TIMES, pid.Ancestral()))(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment(), pid.Ancestral()], ids=["euler", "moment", "ancestral"])
 def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
     prepared = pid.prepare(mixture(), pid.harmonic(1.0), pid.log_snr(4))
@@ -127,6 +136,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
         np.testing.assert_allclose(compiled.log_weights[i], together.log_weights[i], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_vmap_over_problems():
     def mean_end(beta):
         prepared = pid.prepare(mixture(), pid.harmonic(beta), pid.uniform(5))
@@ -169,6 +179,7 @@ def test_chunks_do_not_change_the_paths():
     np.testing.assert_allclose(whole.log_weights, parts.log_weights, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_devices_do_not_change_the_paths():
     script = """
         import jax, jax.numpy as jnp, numpy as np
@@ -189,6 +200,7 @@ def test_devices_do_not_change_the_paths():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_dtype_follows_the_input(dtype):
     same = pid.GaussianMixture(MEANS.astype(dtype), COVARIANCES.astype(dtype))
     for target in (
@@ -197,5 +209,11 @@ def test_dtype_follows_the_input(dtype):
         pid.Surrogate(pid.Density(lambda y: -0.5 * jnp.sum(y**2), 2, dtype=dtype), same),
     ):
         solution = pid.sample(jax.random.key(0), target, num_samples=8, num_steps=2, save_paths=True)
-        for array in (solution.samples, solution.log_weights, solution.states, solution.weighted_states, solution.times):
+        for array in (
+            solution.samples,
+            solution.log_weights,
+            solution.states,
+            solution.weighted_states,
+            solution.times,
+        ):
             assert array.dtype == dtype

@@ -100,6 +100,7 @@ def test_a_wrong_control(rule):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES[:2], ids=repr)
 @pytest.mark.parametrize("name", ["pool", "local", "local and pool", "flat and pool"])
 def test_a_noisy_estimator(name, rule):
@@ -126,6 +127,7 @@ def test_a_data_set(rule, num_steps):
     assert_unbiased(target, rule=rule, grid=uniform(num_steps), start=jnp.array([0.3, 0.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES[:2], ids=repr)
 def test_backward_weights(rule):
     """Over paths drawn backward from exact end points E[Z/W] = 1, and their E[W/Z] is E[(W/Z)²] of forward paths."""

@@ -109,7 +109,7 @@ def test_responsibilities_are_the_gradient_of_the_log_density_in_the_log_weights
 
     def log_density(log_weights):
         weights = jnp.exp(log_weights)
-        squared = jnp.sum((y - known.centres) ** 2, 1) / known.standard_deviations**2
+        squared = jnp.sum((y[None] - known.centres) ** 2, 1) / known.standard_deviations**2
         return jnp.log(jnp.sum(weights * jnp.exp(-squared / 2) / known.standard_deviations**2))
 
     expected = jax.grad(log_density)(jnp.log(known.mode_weights))
@@ -166,6 +166,7 @@ def test_ada_grid_has_its_second_coordinate_outer():
     np.testing.assert_allclose(zoo.ada_regular().centres[:4], [[-1.5, -1.5], [0, -1.5], [1.5, -1.5], [-1.5, 0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [*MIXTURES, zoo.funnel])
 def test_dtype(make):
     for known, dtype in [(make(), jnp.zeros(()).dtype), (make(dtype=jnp.float32), jnp.float32)]:
