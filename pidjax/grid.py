@@ -152,19 +152,13 @@ def log_snr(num_steps: int, low: ArrayLike | None = None, high: ArrayLike | None
 
     The state as an observation of the end point depends on its ratio alone, so on this grid every β makes the same chain.
     """
-    for name, end in (("low", low), ("high", high)):
-        number = None if end is None else concrete(as_floating(name, end))
+    ends = [None if end is None else as_floating(name, end) for name, end in (("low", low), ("high", high))]
+    lowest, highest = (None if end is None else concrete(end) for end in ends)
+    for name, number in (("low", lowest), ("high", highest)):
         if number is not None and not number > 0:
             raise ValueError(f"{name} is {number:g}; pass a signal-to-noise ratio > 0")
-    if (
-        low is not None
-        and high is not None
-        and concrete(low) is not None
-        and concrete(high) is not None
-        and not low < high
-    ):
-        raise ValueError(f"low is {low:g} and high is {high:g}; pass low < high")
-    ends = (None if end is None else jnp.asarray(end, float) for end in (low, high))
+    if lowest is not None and highest is not None and not lowest < highest:
+        raise ValueError(f"low is {lowest:g} and high is {highest:g}; pass low < high")
     return LogSNR(_num_steps(num_steps), *ends)
 
 

@@ -61,7 +61,7 @@ def test_gradients_agree_with_finite_differences_in_both_modes(rule):
         parameters = MEANS, COVARIANCES, WEIGHTS, jnp.asarray(beta), START, TIMES[1:-1]
 
         def moved(step, parameters=parameters):
-            return value(jax.tree.map(lambda p, v, h=step: p + h * v, parameters, direction))
+            return value(jax.tree.map(lambda p, along: p + step * along, parameters, direction))
 
         forward, gradient = both(parameters, direction)
         reverse = sum(jnp.vdot(g, v) for g, v in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction)))
