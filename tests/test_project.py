@@ -9,6 +9,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -106,3 +107,14 @@ def test_readme_example_prints_what_it_says():
 def test_every_public_name_has_a_docstring():
     for name in pidjax.__all__:
         assert getattr(pidjax, name).__doc__, name
+
+
+@pytest.mark.slow
+def test_notebook_runs(monkeypatch):
+    """The notebook from the first to the last cell, with few paths."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PIDJAX_NOTEBOOK_PATHS", "200")
+    notebook = nbformat.read(ROOT / "notebooks" / "pictures.ipynb", as_version=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
