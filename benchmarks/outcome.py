@@ -31,7 +31,7 @@ class Budget:
 
     @classmethod
     def quick(cls) -> "Budget":
-        return cls(2048, seeds=2, pis_iterations=250, pis_batch=300, pis_seeds=1, digits_seeds=1, follmer_draws=128)
+        return cls(2048, seeds=2, pis_iterations=150, pis_batch=300, pis_seeds=1, digits_seeds=1, follmer_draws=128)
 
     @classmethod
     def full(cls) -> "Budget":

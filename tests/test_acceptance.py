@@ -1,5 +1,7 @@
 """What a user sees with untouched defaults, from the energy alone, place and scale unknown, in float32."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ def moved(known, shift, scale):
     """The log-density of shift + scale y."""
 
     def log_density(x):
-        return known.log_density((x - shift) / scale) - known.dim * np.log(scale)
+        return known.log_density((x - shift) / scale) - known.dim * math.log(scale)
 
     return pid.Density(log_density, known.dim, dtype=jnp.float32)
 
