@@ -65,6 +65,7 @@ def test_the_gradient_in_beta_through_the_clock_is_finite():
 
 
 @pytest.mark.parametrize("rule", [Moment(), Ancestral()], ids=repr)
+@pytest.mark.slow
 def test_the_clock(rule):
     """On one grid of ratios (x − n)/√s and log W are the same numbers for every stiffness."""
     target = GaussianMixture.isotropic(

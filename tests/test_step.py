@@ -133,6 +133,7 @@ KNOWN = {"nine": zoo.nine, "grid25": zoo.grid25, "gmm40": zoo.gmm40}
 
 
 @pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.slow
 def test_ancestral_is_at_the_floor_with_five_steps(name):
     """Component weights and E[−log p] of 4,000 samples are as near to the truth as those of exact ones."""
     known, count = KNOWN[name](), 4000
@@ -152,6 +153,7 @@ def test_ancestral_is_at_the_floor_with_five_steps(name):
 
 
 @pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.slow
 def test_moment_on_twenty_steps(name):
     """ESS/N ≥ 0.8 and the weighted E[−log p] within 0.05 of the entropy, on the default log-SNR grid."""
     known, count = KNOWN[name](), 4000

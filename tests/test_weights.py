@@ -122,6 +122,7 @@ def test_a_noisy_estimator(name, rule):
 @pytest.mark.parametrize(
     "rule", [EndingOnDraw(Euler()), EndingOnDraw(Moment()), Ancestral()], ids=["euler", "moment", "ancestral"]
 )
+@pytest.mark.slow
 def test_a_data_set(rule, num_steps):
     target = Samples(mixture().sample(KEY, 60))
     assert_unbiased(target, rule=rule, grid=uniform(num_steps), start=jnp.array([0.3, 0.0]))

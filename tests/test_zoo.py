@@ -74,6 +74,7 @@ def test_entropy_gives_the_optimal_cost_without_stiffness(make, cost):
     assert -known.entropy + math.log(2 * math.pi) + float(second_moment) / 2 == pytest.approx(cost, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_entropy_and_exact_draws_agree(known):
     samples = known.sample(jax.random.key(1), 20_000)
     assert samples.shape == (20_000, known.dim)
