@@ -3,9 +3,10 @@
 from .control import control, log_psi, weighted_state
 from .grid import given, log_snr, uniform
 from .kernel import Green
-from .protocol import harmonic
+from .protocol import GaussianStart
 from .rollout import backward_log_weights, prepare, rollout
 from .sample import sample
+from .schedule import from_function, harmonic, piecewise
 from .solution import SamplingError, Solution
 from .step import Ancestral, Controlled, Euler, Moment
 from .targets.density import Density, Surrogate
@@ -16,7 +17,7 @@ from .targets.samples import Samples
 __version__ = "0.1.0"
 
 __all__ = [
-    "Ancestral", "Controlled", "Density", "Euler", "GaussianMixture", "Green", "LocalDraws", "Moment", "Pool", "Samples",
-    "SamplingError", "Solution", "Surrogate", "backward_log_weights", "control", "given", "harmonic", "log_psi", "log_snr",
-    "prepare", "rollout", "sample", "uniform", "weighted_state",
+    "Ancestral", "Controlled", "Density", "Euler", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment", "Pool",
+    "Samples", "SamplingError", "Solution", "Surrogate", "backward_log_weights", "control", "from_function", "given",
+    "harmonic", "log_psi", "log_snr", "piecewise", "prepare", "rollout", "sample", "uniform", "weighted_state",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float
 
 
 def concrete(value) -> np.ndarray | None:
@@ -44,3 +45,24 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
             f"{name} has the minimum {values.min():g} and the sum {values.sum():g}; pass weights >= 0, not all 0"
         )
     return weights / jnp.sum(weights)
+
+
+def check_symmetric(name: str, matrices: Float[Array, "k d d"]) -> None:
+    """Raise if a concrete matrix of the stack differs from its transpose."""
+    values = concrete(matrices)
+    for index, matrix in enumerate(() if values is None else values):
+        if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * np.abs(matrix).max()):
+            raise ValueError(
+                f"{name}[{index}] is not symmetric: it differs from its transpose by "
+                f"{np.abs(matrix - matrix.T).max():g}; pass symmetric matrices"
+            )
+
+
+def check_positive_definite(name: str, matrices: Float[Array, "k d d"]) -> None:
+    """Raise if a concrete matrix of the stack is not symmetric positive definite."""
+    check_symmetric(name, matrices)
+    values = concrete(matrices)
+    for index, matrix in enumerate(() if values is None else values):
+        smallest = np.linalg.eigvalsh(matrix)[0]
+        if not smallest > 0:
+            raise ValueError(f"{name}[{index}] is not positive definite: its smallest eigenvalue is {smallest:g}")

@@ -1,8 +1,10 @@
 """The value function, the weighted state and the optimal control at one point (t, x).
 
-log ψ(t, x) = log ∫ p̃(y) N(x; m y + n, s I) dy − log G(0, x₀ → t, x)          (at t = 0: log Z)
+log ψ(t, x) = log ∫ p̃(y) N(x; M y + n, Σ) dy − log G(0, x₀ → t, x)            (at t = 0: log Z)
 x̂(t, x)    = E[ y | t, x ]
-u*(t, x)    = ( x̂ − C(τ) x ) / S(τ)                                            (at t = 1: ∇log p̃ − ∇log G(0, x₀ → 1, x))
+u*(t, x)    = ∇log ψ − A(t, x)                                                 (at t = 1: ∇log p̃ − ∇log G(0, x₀ → 1, x) − A)
+
+For V = β|x|²/2 and neither force nor gauge, u* = ( x̂ − C(τ) x ) / S(τ).
 """
 
 import equinox as eqx
@@ -12,7 +14,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from .bridge import observe
-from .protocol import Harmonic, Unit
+from .protocol import Protocol, Unit
+from .reference import Instant
 from .targets.base import Law, Target, Tiltable
 
 
@@ -21,7 +24,7 @@ class Point(eqx.Module):
 
     unit: Unit
     target: Tiltable
-    elapsed: Float[Array, ""]
+    instant: Instant
     remaining: Float[Array, ""]
     x: Float[Array, " d"]
     law: Law
@@ -33,15 +36,16 @@ class Point(eqx.Module):
             raise ValueError(f"x has shape {x.shape}; pass one point of shape ({target.dim},)")
         elapsed = jnp.asarray(t, x.dtype)
         remaining = self.unit.horizon - elapsed if remaining is None else jnp.asarray(remaining, x.dtype)
-        self.elapsed, self.remaining = elapsed / self.unit.horizon, remaining / self.unit.horizon
+        self.remaining = remaining / self.unit.horizon
+        self.instant = self.unit.reference.instant(elapsed / self.unit.horizon, self.remaining)
         self.x = self.unit.to_unit(x)
-        observation = observe(self.unit.green.pin(self.elapsed, self.remaining), self.x, self.unit.start)
+        observation = observe(self.instant.observation, self.x, self.unit.start)
         self.law = self.target.tilt(observation, jax.random.key(0) if key is None else key)
 
 
 def log_psi(
     target: Target,
-    protocol: Harmonic,
+    protocol: Protocol,
     t: ArrayLike,
     x: Float[Array, " d"],
     *,
@@ -66,16 +70,14 @@ def log_psi(
     Source: Behjoo & Chertkov, arXiv 2409.15166.
     """
     point = Point(target, protocol, t, x, remaining, key)
-    pinned = point.unit.green.pin(point.elapsed, point.remaining)
-    begun = pinned.variance > 0
-    log_noise = 0.5 * x.size * jnp.log(2 * jnp.pi * jnp.where(begun, pinned.variance, 1))
-    log_green = point.unit.green.log(point.unit.start, point.x, jnp.where(begun, point.elapsed, 1))
-    return point.law.log_mass - jnp.where(begun, log_noise + log_green, 0)
+    observation = point.instant.observation
+    log_green = jnp.where(observation.is_spread, point.instant.log_green(point.unit.start, point.x), 0)
+    return point.law.log_mass - observation.log_normaliser(x.size) - log_green
 
 
 def weighted_state(
     target: Target,
-    protocol: Harmonic,
+    protocol: Protocol,
     t: ArrayLike,
     x: Float[Array, " d"],
     *,
@@ -98,14 +100,14 @@ def weighted_state(
 
 def control(
     target: Target,
-    protocol: Harmonic,
+    protocol: Protocol,
     t: ArrayLike,
     x: Float[Array, " d"],
     *,
     remaining: ArrayLike | None = None,
     key: Key[Array, ""] | None = None,
 ) -> Float[Array, " d"]:
-    """u*(t, x) = ( x̂ − C(τ) x ) / S(τ), the optimal drift; at t = 1 its limit ∇log p̃(x) − ∇log G(0, x₀ → 1, x).
+    """u*(t, x) = ∇log ψ − A, the optimal control; at t = 1 its limit ∇log p̃(x) − ∇log G(0, x₀ → 1, x) − A.
 
     Arguments as in `log_psi`, with t in [0, horizon]; NaN at t = 1 for a target without a density.
 
@@ -118,12 +120,12 @@ def control(
     Source: Behjoo & Chertkov, arXiv 2409.15166, with both signs as derived from u* = ∇log ψ.
     """
     point = Point(target, protocol, t, x, remaining, key)
-    unit, before_end = point.unit, point.remaining > 0
-    to_end, to_centre = unit.green.pull(jnp.where(before_end, point.remaining, 1))
-    drift = to_end * point.law.mean - to_centre * point.x
+    unit, instant = point.unit, point.instant
+    slope = instant.pull(point.x, point.law.mean)
     if target.has_density:
         score = jax.grad(point.target.log_density)(point.x)
-        at_end = score - jax.grad(unit.green.log, argnums=1)(unit.start, point.x, jnp.ones_like(unit.scale))
+        at_end = score - jax.grad(instant.log_green, argnums=1)(unit.start, point.x)
     else:
-        at_end = jnp.full_like(drift, jnp.nan)
-    return jnp.where(before_end, drift, at_end) * unit.scale / unit.horizon
+        at_end = jnp.full_like(slope, jnp.nan)
+    gauge = 0 if instant.gauge is None else instant.gauge(point.x)
+    return (jnp.where(point.remaining > 0, slope, at_end) - gauge) * unit.scale / unit.horizon

@@ -1,9 +1,7 @@
 """Grids of times 0 = t_0 < … < t_K = 1, with the time to the end and the step stored on their own.
 
-The signal-to-noise ratio of the state as an observation of the end point is K(t) = S(t) / (S(1) S(1−t)), from 0 at the
-start to infinity at the end. A grid placed at given ratios makes the same chain for every stiffness: β moves the clock.
-
-In float32 a subtraction near t = 1 would cost digits of everything that follows, so τ = 1 − t is never recomputed.
+The signal-to-noise ratio K(t) of the state as an observation of the end point goes from 0 at the start to infinity at the
+end. A grid placed at given ratios makes the same chain for every scalar stiffness: β moves the clock.
 """
 
 from abc import abstractmethod
@@ -14,29 +12,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ._checks import as_floating, concrete
-from .kernel import Green, cosh_sinhc
-
-
-class Times(eqx.Module):
-    """A grid on the unit horizon: t_k and τ_k = 1 − t_k for k = 0 … K, and the K steps t_{k+1} − t_k."""
-
-    t: Float[Array, " times"]
-    remaining: Float[Array, " times"]
-    step: Float[Array, " steps"]
-
-    @classmethod
-    def of(cls, t: Float[Array, " times"], remaining: Float[Array, " times"]) -> "Times":
-        """The grid with each step taken from whichever of t and 1 − t is the smaller, hence the more exact."""
-        early = t[1:] < 0.5
-        return cls(t, remaining, jnp.where(early, jnp.diff(t), -jnp.diff(remaining)))
+from .reference import Reference, Times
 
 
 class Grid(eqx.Module):
-    """Chooses the times, given the Green function and the range of ratios at which the target resolves."""
+    """Chooses the times, given the reference and the range of ratios at which the target resolves."""
 
     @abstractmethod
-    def times(self, green: Green, snr_range: tuple[Array, Array], horizon: Array) -> Times:
-        """The grid in the dtype of `green.beta`."""
+    def times(self, reference: Reference, snr_range: tuple[Array, Array], horizon: Array, dim: int) -> Times:
+        """The grid on the unit horizon, in the dtype of the horizon."""
 
     def check(self, horizon: Array) -> None:
         """Raise if the grid does not fit a concrete horizon."""
@@ -47,10 +31,10 @@ class Uniform(Grid):
 
     num_steps: int = eqx.field(static=True)
 
-    def times(self, green, snr_range, horizon):
-        k = jnp.arange(self.num_steps + 1, dtype=green.beta.dtype)
+    def times(self, reference, snr_range, horizon, dim):
+        k = jnp.arange(self.num_steps + 1, dtype=horizon.dtype)
         t, remaining = k / self.num_steps, k[::-1] / self.num_steps
-        return Times(t, remaining, jnp.full(self.num_steps, 1 / self.num_steps, green.beta.dtype))
+        return Times(t, remaining, jnp.full(self.num_steps, 1 / self.num_steps, horizon.dtype))
 
 
 class LogSNR(Grid):
@@ -60,11 +44,14 @@ class LogSNR(Grid):
     low: Float[Array, ""] | None
     high: Float[Array, ""] | None
 
-    def times(self, green, snr_range, horizon):
-        low = snr_range[0] if self.low is None else self.low.astype(green.beta.dtype)
-        high = snr_range[1] if self.high is None else self.high.astype(green.beta.dtype)
-        fractions = jnp.linspace(0, 1, max(self.num_steps - 1, 1), dtype=green.beta.dtype)[: self.num_steps - 1]
-        t, remaining = time_at_snr(green, jnp.exp((1 - fractions) * jnp.log(low) + fractions * jnp.log(high)))
+    def times(self, reference, snr_range, horizon, dim):
+        low = snr_range[0] if self.low is None else self.low.astype(horizon.dtype)
+        high = snr_range[1] if self.high is None else self.high.astype(horizon.dtype)
+        lowest = reference.lowest_snr(dim)
+        low, high = jnp.maximum(low, 2 * lowest), jnp.maximum(high, 4 * lowest)
+        fractions = jnp.linspace(0, 1, max(self.num_steps - 1, 1), dtype=horizon.dtype)[: self.num_steps - 1]
+        ratios = jnp.exp((1 - fractions) * jnp.log(low) + fractions * jnp.log(high))
+        t, remaining = reference.times_at_snr(ratios, dim)
         return Times.of(jnp.pad(t, 1, constant_values=(0, 1)), jnp.pad(remaining, 1, constant_values=(1, 0)))
 
 
@@ -73,53 +60,15 @@ class Given(Grid):
 
     values: Float[Array, " times"]
 
-    def times(self, green, snr_range, horizon):
+    def times(self, reference, snr_range, horizon, dim):
         self.check(horizon)
-        t = (self.values.astype(green.beta.dtype) / horizon).at[-1].set(1)
+        t = (self.values.astype(horizon.dtype) / horizon).at[-1].set(1)
         return Times.of(t, 1 - t)
 
     def check(self, horizon):
         last, end = concrete(self.values[-1]), concrete(horizon)
         if last is not None and end is not None and abs(last - end) > 1e-5 * end:
             raise ValueError(f"times end at {last:g} but the horizon is {end:g}; end there")
-
-
-def time_at_snr(green: Green, ratio: Float[Array, "*times"]) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
-    """(t, 1 − t) at which K(t) = S(t)/(S(1)S(1−t)) is the ratio.
-
-    With c = C(1)/S(1), and arc the inverse of τ ↦ C(τ)/S(τ): 1 − t = arc(K + c) and t = arc(1/(S(1)²K) + c);
-    at β = 0 they are 1/(1+K) and K/(1+K).
-    """
-    stiff = green.beta > 1
-    w = jnp.sqrt(jnp.where(stiff, green.beta, 1))
-    beta = jnp.where(stiff, 0, green.beta)
-    cosine, sinhc = cosh_sinhc(beta)
-    decay = -jnp.expm1(-2 * w)
-    excess = 2 * w * jnp.exp(-2 * w) / decay
-
-    def arc(inner):
-        """Of inner + c; c exceeds w by `excess`, so that artanh(w/(inner + c))/w loses no digits."""
-        gap = inner + excess
-        return jnp.where(
-            stiff, jnp.log1p(2 * w / jnp.where(gap > 0, gap, 1)) / (2 * w), _soft_arc(beta, inner + cosine / sinhc)
-        )
-
-    remaining = arc(ratio)
-    elapsed = arc(jnp.where(stiff, 2 * w * excess / decay, 1 / sinhc**2) / ratio)
-    late = remaining < 0.5
-    return jnp.where(late, 1 - remaining, elapsed), jnp.where(late, remaining, 1 - elapsed)
-
-
-def _soft_arc(beta: Array, q: Array) -> Array:
-    """artanh(√β/q)/√β for β ≤ 1: a series in β/q² where that is small and q > 0, else artanh, or atan2 below β = 0."""
-    near = (q > 0) & (jnp.abs(beta) < 0.01 * q**2)
-    safe_q = jnp.where(near, q, 1)
-    z = jnp.where(near, beta, 0) / safe_q**2
-    series = sum(z**k / (2 * k + 1) for k in range(10)) / safe_q
-    oscillates, grows = ~near & (beta < 0), ~near & (beta >= 0)
-    omega, w = jnp.sqrt(jnp.where(oscillates, -beta, 1)), jnp.sqrt(jnp.where(grows, beta, 1))
-    above = jnp.arctanh(jnp.where(grows, w / jnp.where(grows, q, 1), 0)) / w
-    return jnp.where(near, series, jnp.where(grows, above, jnp.arctan2(omega, q) / omega))
 
 
 def uniform(num_steps: int) -> Uniform:
@@ -150,7 +99,8 @@ def log_snr(num_steps: int, low: ArrayLike | None = None, high: ArrayLike | None
         >>> log_snr(20, low=0.1, high=100.0).num_steps
         20
 
-    The state as an observation of the end point depends on its ratio alone, so on this grid every β makes the same chain.
+    The state as an observation of the end point depends on its ratio alone, so on this grid every scalar β makes the same
+    chain. Where K is a matrix the ratio is det(K)^(1/d).
     """
     ends = [None if end is None else as_floating(name, end) for name, end in (("low", low), ("high", high))]
     lowest, highest = (None if end is None else concrete(end) for end in ends)

@@ -53,33 +53,20 @@ def cosh_sinhc(z: Array) -> tuple[Array, Array]:
 class Pinned(NamedTuple):
     """The reference pinned at both ends: the state between is N(left · x + right · y, variance · I).
 
-    All three are scalars (or arrays over a grid of times). At either end of its interval the law is a point:
-    (1, 0, 0) or (0, 1, 0).
+    At either end of its interval the law is a point: (1, 0, 0) or (0, 1, 0).
     """
 
-    left: Float[Array, "*times"]
-    right: Float[Array, "*times"]
-    variance: Float[Array, "*times"]
-
-    def mean(self, start: Float[Array, " d"], end: Float[Array, " d"]) -> Float[Array, " d"]:
-        return self.left * start + self.right * end
-
-    def log_density(
-        self, between: Float[Array, " d"], start: Float[Array, " d"], end: Float[Array, " d"]
-    ) -> Float[Array, ""]:
-        """log N(between; left·start + right·end, variance·I); 0 where the law is a point, which the state then is on."""
-        spread = self.variance > 0
-        variance = jnp.where(spread, self.variance, 1)
-        residual = between - self.mean(start, end)
-        log_density = -0.5 * (jnp.sum(residual**2) / variance + residual.size * jnp.log(2 * jnp.pi * variance))
-        return jnp.where(spread, log_density, 0)
+    left: Float[Array, "*shape"]
+    right: Float[Array, "*shape"]
+    variance: Float[Array, "*shape"]
 
 
 class Green(eqx.Module):
-    """The Green function G of unit Brownian motion killed at the rate β|x|²/2.
+    """The Green function G of unit Brownian motion killed at the rate ½ Σ_i β_i x_i².
 
     Attributes:
-        beta: stiffness β, a scalar; any sign above the conjugate point −(π/τ)², up to 1e6 in float32.
+        beta: stiffness β, a scalar or one of each coordinate; any sign above the conjugate point −(π/τ)², up to 1e6 in
+            float32.
 
     Example:
         >>> green = Green(beta=jnp.array(0.0))
@@ -89,7 +76,7 @@ class Green(eqx.Module):
     Source: Behjoo & Chertkov, *Harmonic Path Integral Diffusion*, arXiv 2409.15166, section III.
     """
 
-    beta: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    beta: Float[Array, "*d"] = eqx.field(converter=jnp.asarray)
 
     def _regimes(self, duration):
         """(is βτ² > 1?, w = √β where it is, β where it is not): each branch gets values that keep it finite."""
@@ -103,9 +90,9 @@ class Green(eqx.Module):
         without overflow or cancellation: relative error of a few roundings for β up to 1e6 and both ends of time.
 
         Args:
-            before, after: durations ≥ 0, not both zero; scalars or arrays of one shape.
+            before, after: durations ≥ 0, not both zero; scalars or arrays of a shape that β broadcasts with.
         """
-        before, after = jnp.asarray(before), jnp.asarray(after)
+        _, before, after = jnp.broadcast_arrays(self.beta, before, after)
         stiff, w, beta = (array[None] for array in self._regimes(before + after))
         times = jnp.stack([before, after, before + after])
         decay = -jnp.expm1(-2 * w * times)
@@ -141,7 +128,7 @@ class Green(eqx.Module):
         to_end = jnp.where(stiff, 2 * w * jnp.exp(-w * duration) / decay, 1 / (duration * sinhc))
         confinement = jnp.where(stiff, w * jnp.tanh(w * duration / 2), beta * duration * sinhc_half / (2 * cosine_half))
         return -0.5 * (
-            x.size * (jnp.log(2 * jnp.pi) + log_s)
-            + to_end * jnp.sum((x - y) ** 2)
-            + confinement * (jnp.sum(x**2) + jnp.sum(y**2))
+            jnp.sum(jnp.broadcast_to(jnp.log(2 * jnp.pi) + log_s, x.shape))
+            + jnp.sum(to_end * (x - y) ** 2)
+            + jnp.sum(confinement * (x**2 + y**2))
         )

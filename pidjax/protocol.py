@@ -1,34 +1,57 @@
-"""What the user chooses about the process: stiffness, start, horizon and noise scale.
+"""What the user chooses about the process: potential, force, gauge, start, horizon and noise scale.
 
 The controlled process, in the user's units, is
 
-    dx = u dt + σ dW  on [0, T],   x(0) = x₀,   at the least cost  E ∫ ( |u|²/2σ² + β|x|²/2 ) dt.
+    dx = ( f(t, x) + u ) dt + σ dW  on [0, T],   x(0) = x₀,
+    at the least cost  E[ ∫ ( |u|²/2σ² + V(t, x) ) dt + ∫ A(t, x)ᵀ∘dx ],
+    V = ½ (x−ν)ᵀβ(x−ν) + V₁ᵀx + V₀,    f = f₁x + f₀,    A = A₁x + A₀,
 
-In the unit problem (t' = t/T, x' = (x − shift)/scale with scale = σ√T) it is dx' = u' dt' + dW' on [0, 1] with the
-stiffness β' = βσ²T² and the cost unchanged.
+with coefficients constant on each piece of [0, T]. In the unit problem (t' = t/T, x' = (x − shift)/scale, scale = σ√T) it
+is dx' = (f' + u') dt' + dW' on [0, 1] at the same cost, with
+
+    β' = βσ²T²,   V₁' = T scale V₁,   f' = (T/scale) f,   A' = scale A.
 """
 
-from typing import Literal
-
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, concrete
+from ._checks import as_floating, check_positive_definite
+from ._structure import Map, adjoint, apply, dense, diagonal, lift, product
+from .bridge import Affine
+from .conjugate import check_conjugate
 from .kernel import Green
+from .propagator import Generator
+from .reference import Harmonic, Piecewise, Reference
+
+
+class GaussianStart(eqx.Module):
+    """The start N(mean, covariance) of the reference. The end law is exact; the law of x(0) is the start's times ψ(0, ·)/Z."""
+
+    mean: Float[Array, " d"]
+    covariance: Map
+
+    def __init__(self, mean, covariance):
+        self.mean, self.covariance = as_floating("mean", mean), as_floating("covariance", covariance)
+        if self.mean.ndim != 1 or self.covariance.shape not in ((), (dim := self.mean.size,), (dim, dim)):
+            raise ValueError(
+                f"mean has shape {self.mean.shape} and covariance {self.covariance.shape}; pass shape (d,) and a scalar, a "
+                "(d,) diagonal or a (d, d) matrix"
+            )
+        check_positive_definite("covariance", dense(self.covariance, self.mean.size)[None])
 
 
 class Unit(eqx.Module):
     """The change of variables x = shift + scale · x', t = horizon · t' to the unit problem, and what it looks like there.
 
     Attributes:
-        green: Green function of the unit problem.
-        start: start x₀' of the unit problem, (d,).
+        reference: the uncontrolled process of the unit problem.
+        start: start x₀' of the unit problem, (d,); the mean of a Gaussian start.
         shift, scale, horizon: the change of variables; (d,), scalar, scalar.
     """
 
-    green: Green
+    reference: Reference
     start: Float[Array, " d"]
     shift: Float[Array, " d"]
     scale: Float[Array, ""]
@@ -41,91 +64,134 @@ class Unit(eqx.Module):
         return jnp.broadcast_to(self.shift, x.shape) + self.scale * x
 
 
-class Harmonic(eqx.Module):
-    """The harmonic protocol with a constant scalar stiffness; made by `harmonic`."""
+class Protocol(eqx.Module):
+    """Potential, force and gauge, constant on each of P pieces, with start and units.
 
-    beta: Float[Array, ""]
-    start: Float[Array, " d"] | None
-    horizon: Float[Array, ""]
+    Made by `harmonic`, `piecewise` and `from_function`. Every leaf may be differentiated and learned.
+
+    Attributes:
+        beta: β, shape (P,), (P, d) or (P, d, d).
+        centre: ν, shape (P, d).
+        force, gauge: pairs of f₁ or A₁, shaped as β may be, and f₀ or A₀, shape (P, d).
+        linear, constant: V₁, shape (P, d), and V₀, shape (P,).
+        edges: the P + 1 ends of the pieces, from 0 to the horizon.
+        start: x₀, shape (d,), or a `GaussianStart`.
+        noise_scale: σ; None where the problem is rescaled.
+    """
+
+    beta: Float[Array, " P *map"]
+    centre: Float[Array, "P d"] | None
+    force: Affine | None
+    gauge: Affine | None
+    linear: Float[Array, "P d"] | None
+    constant: Float[Array, " P"] | None
+    edges: Float[Array, " ends"]
+    start: Float[Array, " d"] | GaussianStart | None
     noise_scale: Float[Array, ""] | None
 
-    def unit_beta(self, dtype) -> Float[Array, ""]:
-        """β' = βσ²T²; β itself where the problem is rescaled."""
-        beta = self.beta.astype(dtype)
-        if self.noise_scale is None:
-            return beta
-        return beta * (self.noise_scale.astype(dtype) * self.horizon.astype(dtype)) ** 2
+    @property
+    def horizon(self) -> Float[Array, ""]:
+        return self.edges[-1]
+
+    @property
+    def num_pieces(self) -> int:
+        return self.beta.shape[0]
+
+    def refine(self, factor: int = 2) -> "Protocol":
+        """The same protocol with each piece cut into equal parts: more to learn, the same process.
+
+        Raises:
+            ValueError: a factor below one.
+        """
+        if factor < 1:
+            raise ValueError(f"factor is {factor}; pass an integer >= 1")
+        fractions = jnp.arange(factor, dtype=self.edges.dtype) / factor
+        starts = self.edges[:-1, None] + jnp.diff(self.edges)[:, None] * fractions[None]
+        fields = (self.beta, self.centre, self.force, self.gauge, self.linear, self.constant)
+        finer = jax.tree.map(lambda leaf: jnp.repeat(leaf, factor, axis=0), fields)
+        return Protocol(*finer, jnp.append(starts.ravel(), self.edges[-1]), self.start, self.noise_scale)
 
     def unit(self, mean: Float[Array, " d"], spread: Float[Array, ""]) -> Unit:
-        """The unit problem for a target of this mean and spread (standard deviation per coordinate)."""
-        beta, horizon = self.unit_beta(mean.dtype), self.horizon.astype(mean.dtype)
-        if self.start is not None and self.start.shape != mean.shape:
-            raise ValueError(
-                f"start has shape {self.start.shape} but the target has dimension {mean.size}; pass shape ({mean.size},)"
-            )
+        """The unit problem for a target of this mean and spread (standard deviation per coordinate).
+
+        Raises:
+            ValueError: another dimension than the target's; a conjugate point (concrete values only).
+        """
+        self = jax.tree.map(lambda leaf: leaf.astype(mean.dtype), self)
+        self._check_dimension(mean.size)
+        horizon = self.horizon
         if self.noise_scale is None:
             shift, scale = mean, spread
         else:
-            shift, scale = jnp.zeros_like(mean), self.noise_scale.astype(mean.dtype) * jnp.sqrt(horizon)
-        check_beta(beta)
-        start = shift if self.start is None else self.start.astype(mean.dtype)
-        return Unit(Green(beta), (start - shift) / scale, shift, scale, horizon)
+            shift, scale = jnp.zeros_like(mean), self.noise_scale * jnp.sqrt(horizon)
+        start = self.start.mean if isinstance(self.start, GaussianStart) else self.start
+        unit_start = (jnp.zeros_like(mean) if start is None else start - shift) / scale
+        reference = self._reference(unit_start, shift, scale)
+        return Unit(reference, unit_start, shift, scale, horizon)
 
+    def _reference(self, start, shift, scale) -> Reference:
+        dim = shift.size
+        beta = self.beta if self.noise_scale is None else self.beta * self.horizon * scale**2
+        is_closed = self.num_pieces == 1 and beta.ndim < 3 and not isinstance(self.start, GaussianStart)
+        if is_closed and all(part is None for part in (self.force, self.gauge, self.linear, self.constant)):
+            centre = jnp.zeros((), start.dtype) if self.centre is None else (self.centre[0] - shift) / scale
+            check_conjugate(beta, jnp.zeros_like(beta), self.edges / self.horizon, self.horizon, dim)
+            return Harmonic(Green(beta[0]), centre)
 
-def check_beta(beta: Array) -> None:
-    """Raise if a concrete β is at or past the conjugate point of the unit horizon."""
-    value = concrete(beta)
-    if value is not None and not value > -(jnp.pi**2):
-        raise ValueError(
-            f"beta is {float(value):g} in the unit problem, at or past the conjugate point: pass beta > -pi^2 = -9.8696 "
-            "(in units of 1/(noise_scale * horizon)^2), where the Green function is finite on the whole horizon"
+        covariance = self.start.covariance / scale**2 if isinstance(self.start, GaussianStart) else None
+        force = _changed(self.force, shift, scale, self.horizon, self.horizon / scale)
+        gauge = _changed(self.gauge, shift, scale, scale**2, scale)
+        maps = (beta, *(field.matrix for field in (force, gauge) if field is not None))
+        rank = max(part.ndim - 1 for part in maps)
+        rank = rank if covariance is None else max(rank, covariance.ndim)
+        none = Affine(jnp.zeros_like(beta), jnp.zeros((self.num_pieces, dim), start.dtype))
+
+        def generator(beta, centre, force, gauge, linear, constant):
+            beta, f, a = (lift(part, rank, dim) for part in (beta, force.matrix, gauge.matrix))
+            slope, rate = linear - apply(beta, centre), constant + 0.5 * jnp.sum(centre * apply(beta, centre))
+            return Generator(
+                drift=f - a,
+                push=force.vector - gauge.vector,
+                stiffness=beta + product(adjoint(f), a) + product(adjoint(a), f) - product(adjoint(a), a),
+                slope=slope + apply(adjoint(f - a), gauge.vector) + apply(adjoint(a), force.vector),
+                rate=rate
+                + 0.5 * jnp.sum(diagonal(a, dim))
+                + jnp.sum((force.vector - 0.5 * gauge.vector) * gauge.vector),
+            )
+
+        zeros = none.vector
+        linear = zeros if self.linear is None else self.linear
+        fields = (
+            beta,
+            zeros if self.centre is None else (self.centre - shift[None]) / scale,
+            none if force is None else force,
+            none if gauge is None else gauge,
+            self.horizon * scale * linear,
+            self.horizon * (linear @ shift + (0 if self.constant is None else self.constant)),
         )
+        generators = jax.vmap(generator)(*fields)
+        edges = self.edges / self.horizon
+        check_conjugate(generators.stiffness, generators.drift, edges, self.horizon, dim)
+        lifted = None if covariance is None else lift(covariance, rank, dim)
+        lift_field = jax.vmap(lambda part: Affine(lift(part.matrix, rank, dim), part.vector))
+        force, gauge = (None if part is None else lift_field(part) for part in (force, gauge))
+        return Piecewise.of(generators, force, gauge, edges[1:-1], start, lifted)
+
+    def _check_dimension(self, dim: int) -> None:
+        for name in ("beta", "centre", "force", "gauge", "linear", "start"):
+            for leaf in jax.tree.leaves(getattr(self, name)):
+                shape = leaf.shape[1:] if name != "start" else leaf.shape
+                if any(size != dim for size in shape):
+                    expected = {"beta": f"a scalar, a ({dim},) diagonal or a ({dim}, {dim}) matrix"}
+                    raise ValueError(
+                        f"{name} has shape {shape} but the target has dimension {dim}; pass "
+                        + expected.get(name, f"shape ({dim},)" if len(shape) == 1 else f"shape ({dim}, {dim})")
+                    )
 
 
-def harmonic(
-    beta: ArrayLike = 1.0,
-    *,
-    start: ArrayLike | None = None,
-    horizon: ArrayLike = 1.0,
-    noise_scale: ArrayLike | None = None,
-) -> Harmonic:
-    """The process dx = u dt + σ dW on [0, T] of least cost E ∫ (|u|²/2σ² + β|x|²/2) dt from a start to the target.
-
-    Args:
-        beta: stiffness β, a scalar > −(π/σT)². It moves the clock and the cost, not the law of the end point.
-        start: x₀, shape (d,). By default the target's mean, or the origin if `noise_scale` is given.
-        horizon: T > 0.
-        noise_scale: σ > 0. If left out the problem is rescaled: σ√T becomes the target's standard deviation, the
-            centre of the potential its mean, and β is meant in that unit problem.
-
-    Raises:
-        ValueError: β, start, horizon or noise scale of a wrong shape, not finite, or out of range.
-
-    Example:
-        >>> harmonic(beta=1.0).horizon.item()
-        1.0
-
-    Source: Behjoo & Chertkov, arXiv 2409.15166, eqs. 1–3 at β > 0; the units are those of the stochastic control problem
-    with cost |u|²/2σ².
-    """
-    beta = _scalar("beta", beta)
-    horizon = _scalar("horizon", horizon, positive=True)
-    if noise_scale is not None:
-        noise_scale = _scalar("noise_scale", noise_scale, positive=True)
-    if start is not None:
-        start = as_floating("start", start)
-        if start.ndim != 1:
-            raise ValueError(f"start has shape {start.shape}; pass one point of shape (d,)")
-    protocol = Harmonic(beta, start, horizon, noise_scale)
-    check_beta(protocol.unit_beta(beta.dtype))
-    return protocol
-
-
-def _scalar(name: Literal["beta", "horizon", "noise_scale"], value, positive: bool = False) -> Float[Array, ""]:
-    value = as_floating(name, value)
-    if value.shape != ():
-        raise ValueError(f"{name} has shape {value.shape}; pass a scalar")
-    number = concrete(value)
-    if positive and number is not None and not number > 0:
-        raise ValueError(f"{name} is {float(number):g}; pass a number > 0")
-    return value
+def _changed(field: Affine | None, shift, scale, matrix_scale, vector_scale) -> Affine | None:
+    """A field in the unit problem: matrix_scale · A₁ and vector_scale · (A₁ shift + A₀)."""
+    if field is None:
+        return None
+    vector = jax.vmap(apply, in_axes=(0, None))(field.matrix, shift) + field.vector
+    return Affine(matrix_scale * field.matrix, vector_scale * vector)

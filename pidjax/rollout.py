@@ -15,20 +15,25 @@ from jaxtyping import Array, Float, Int, Key
 
 from .bridge import Bridges, observe
 from .grid import Grid
-from .protocol import Harmonic, Unit
+from .protocol import Protocol, Unit
 from .step import Rule
 from .targets.base import Target, Tiltable
 
 
 class Prepared(eqx.Module):
-    """What the rollout needs: the target and the reference in the unit problem, and the change of variables back."""
+    """What the rollout needs: the target and the reference in the unit problem, and the change of variables back.
+
+    Attributes:
+        opening: the step that draws a Gaussian start; None for a point.
+    """
 
     target: Tiltable
     bridges: Bridges
+    opening: Bridges | None
     unit: Unit
 
 
-def prepare(target: Target, protocol: Harmonic, grid: Grid) -> Prepared:
+def prepare(target: Target, protocol: Protocol, grid: Grid) -> Prepared:
     """The unit problem of a target under a protocol on a grid. Pure and differentiable in all three.
 
     Raises:
@@ -38,8 +43,9 @@ def prepare(target: Target, protocol: Harmonic, grid: Grid) -> Prepared:
     unit = protocol.unit(*target.location())
     rescaled = target.rescaled(unit.shift, unit.scale)
     low, high = target.snr_range()
-    times = grid.times(unit.green, (low * unit.scale**2, high * unit.scale**2), unit.horizon)
-    return Prepared(rescaled, Bridges.of(unit.green, times), unit)
+    snr_range = (low * unit.scale**2, high * unit.scale**2)
+    times = grid.times(unit.reference, snr_range, unit.horizon, target.dim)
+    return Prepared(rescaled, unit.reference.bridges(times), unit.reference.opening(target.dim), unit)
 
 
 class Paths(NamedTuple):
@@ -91,10 +97,14 @@ def _path(prepared: Prepared, rule: Rule, key: Key[Array, ""], save_states: bool
         return (x, log_weight + log_ratio), x if save_states else None
 
     carry = start, jnp.zeros((), start.dtype)
+    if prepared.opening is not None:
+        key_start = jax.random.fold_in(key, bridges.num_steps)
+        carry = rule.opening.step(target, prepared.opening, start, start, key_start)
+    first = carry[0]
     steps = jnp.arange(bridges.num_steps), bridges
     (x, log_weight), states = _scan(advance, carry, steps, segments)
     if save_states:
-        states = jnp.concatenate([start[None], states])
+        states = jnp.concatenate([first[None], states])
     return Paths(x, log_weight + rule.log_terminal(target, x), states)
 
 
@@ -148,13 +158,15 @@ def backward_log_weights(
             after, log_weight = carry
             k, now = indexed
             key_back, key_law = jax.random.split(jax.random.fold_in(key, k))
-            noise = jax.random.normal(key_back, end.shape, end.dtype)
-            x = now.back.mean(start, after) + jnp.sqrt(now.back.variance) * noise
+            x = now.back.draw(key_back, start, after)
             return (x, log_weight + rule.log_ratio(target, now, start, x, after, key_law)), None
 
         steps = jnp.arange(bridges.num_steps), bridges
-        (_, log_weight), _ = jax.lax.scan(recede, (end, rule.log_terminal(target, end)), steps, reverse=True)
-        return log_weight
+        (first, log_weight), _ = jax.lax.scan(recede, (end, rule.log_terminal(target, end)), steps, reverse=True)
+        if prepared.opening is None:
+            return log_weight
+        key_start = jax.random.fold_in(key, bridges.num_steps)
+        return log_weight + rule.opening.log_ratio(target, prepared.opening, start, start, first, key_start)
 
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(ends.shape[0]))
     return jax.vmap(of_path)(keys, ends)

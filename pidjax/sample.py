@@ -15,7 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from .grid import Grid, log_snr
-from .protocol import Harmonic, harmonic
+from .protocol import Protocol
+from .schedule import harmonic
 from .rollout import Prepared, prepare, rollout, weighted_states
 from .solution import Solution
 from .step import Ancestral, EndingOnDraw, Gaussian, Moment, Rule
@@ -32,7 +33,7 @@ def sample(
     key: Key[Array, ""],
     target: Target,
     *,
-    protocol: Harmonic | None = None,
+    protocol: Protocol | None = None,
     num_samples: int = 4096,
     num_steps: int | None = None,
     rule: Rule | None = None,
@@ -100,7 +101,7 @@ def sample(
         "grid": _describe(grid),
         "num_steps": prepared.bridges.num_steps,
         "batch_size": chunk,
-        "beta": float(prepared.unit.green.beta),
+        "beta": np.asarray(protocol.beta).tolist(),
         "rescaled": protocol.noise_scale is None,
     }
     pool = target if isinstance(target, Pool) else target.pool if isinstance(target, LocalDraws) else None
@@ -121,7 +122,7 @@ def sample(
 
 
 @eqx.filter_jit
-def _prepare(target: Target, protocol: Harmonic, grid: Grid) -> Prepared:
+def _prepare(target: Target, protocol: Protocol, grid: Grid) -> Prepared:
     return prepare(target, protocol, grid)
 
 
@@ -220,8 +221,8 @@ def _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_
         raise ValueError(
             f"target is a {type(target).__name__}; pass a GaussianMixture, Samples, Density, or another Target"
         )
-    if protocol is not None and not isinstance(protocol, Harmonic):
-        raise ValueError(f"protocol is a {type(protocol).__name__}; pass pidjax.harmonic(beta=...)")
+    if protocol is not None and not isinstance(protocol, Protocol):
+        raise ValueError(f"protocol is a {type(protocol).__name__}; pass pidjax.harmonic(beta=...), piecewise(...) or from_function(...)")
     if grid is not None and not isinstance(grid, Grid):
         raise ValueError(f"grid is a {type(grid).__name__}; pass log_snr(...), uniform(...) or given(...)")
     if grid is not None and num_steps is not None:

@@ -1,9 +1,9 @@
 """Step rules: from x at t to x' at t', given the tilted law at (t, x) and the reference pinned at its end.
 
-    Euler       x' ~ N( x + u dt, dt I ),  u = u*(t, x) + correction                   exact as the step → 0
+    Euler       x' ~ N( x + (f + u) dt, dt I ),  u = u*(t, x) + correction             exact as the step → 0
     Moment      x' ~ N( E[x'], left, Cov[x'] ) with the first two moments of the exact step   exact for a Gaussian, as step → 0
     Ancestral   y ~ q(·|t, x), then x' ~ the bridge to y                              exact, for any steps on any grid
-    Controlled  x' ~ N( x + u dt, dt I ),  u = a given control(t, x)                    nothing explicit: with a network, PIS
+    Controlled  x' ~ N( x + (f + u) dt, dt I ),  u = a given control(t, x)              nothing explicit: with a network, PIS
 
 Each proposal q(x'|x) comes with the logarithm of what its step adds to the path weight,
 
@@ -13,6 +13,7 @@ whose sum, plus the terminal log p̃(x_K), is log W, E[W] = Z exactly (telescope
 step has b/q = ψ(t', x')/ψ(t, x)·(…) which telescopes too: `Ancestral` adds nothing on the way and p̃/p̂ at the end.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
@@ -22,35 +23,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ._linear import inverse_triangular, log_diagonal, matvec
+from ._structure import Factor, apply, dense, diagonal, inverse_factor, sandwich
 from .bridge import Bridges, observe
 from .targets.base import Law, Tiltable
 
 
 class Proposal(eqx.Module):
-    """A Gaussian proposal N(mean, L Lᵀ); `factor` is the scalar √variance or the lower triangle L."""
+    """A Gaussian proposal N(mean, L Lᵀ)."""
 
     mean: Float[Array, " d"]
-    factor: Float[Array, ""] | Float[Array, "d d"]
+    factor: Factor
 
     def draw(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """A draw and its log-density, from the same normal numbers."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        moved = self.factor * noise if self.factor.ndim == 0 else matvec(self.factor, noise)
-        return self.mean + moved, self._log_density(noise)
+        return self.mean + apply(self.factor, noise), self._log_density(noise)
 
     def log_density(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        residual = x - self.mean
-        if self.factor.ndim == 0:
-            return self._log_density(residual / self.factor)
-        return self._log_density(matvec(inverse_triangular(self.factor), residual))
+        return self._log_density(apply(inverse_factor(self.factor), x - self.mean))
 
     def _log_density(self, noise):
-        if self.factor.ndim == 0:
-            log_factor = noise.size * jnp.log(self.factor)
-        else:
-            log_factor = log_diagonal(self.factor)
-        return -0.5 * (jnp.sum(noise**2) + noise.size * jnp.log(2 * jnp.pi).astype(noise.dtype)) - log_factor
+        log_factor = jnp.sum(jnp.log(diagonal(self.factor, noise.size)))
+        return -0.5 * (jnp.sum(noise**2) + noise.size * math.log(2 * math.pi)) - log_factor
 
 
 class Rule(eqx.Module):
@@ -58,6 +52,11 @@ class Rule(eqx.Module):
 
     needs_tilt: ClassVar[bool] = True
     """Whether it asks the target for tilted laws; a bare `Density` has none."""
+
+    @property
+    def opening(self) -> "Rule":
+        """The rule that draws a Gaussian start."""
+        return Moment()
 
     @abstractmethod
     def step(
@@ -108,10 +107,10 @@ class Euler(Gaussian):
 
     def proposal(self, target, now, start, x, key):
         law = target.tilt(observe(now.observation, x, start), key)
-        control = now.to_end * law.mean - now.to_centre * x
+        drift = now.drift(x, law.mean)
         if self.correction is not None:
-            control = control + self.correction(now.t, x)
-        return Proposal(x + control * now.step, jnp.sqrt(now.step))
+            drift = drift + self.correction(now.t, x)
+        return Proposal(x + drift * now.step, jnp.sqrt(now.step))
 
 
 class Controlled(Gaussian):
@@ -122,16 +121,18 @@ class Controlled(Gaussian):
     needs_tilt: ClassVar[bool] = False
 
     def proposal(self, target, now, start, x, key):
-        return Proposal(x + self.control(now.t, x) * now.step, jnp.sqrt(now.step))
+        drift = self.control(now.t, x)
+        if now.force is not None:
+            drift = drift + now.force(x)
+        return Proposal(x + drift * now.step, jnp.sqrt(now.step))
 
 
 class Moment(Gaussian):
-    """The Gaussian with the mean and covariance of the exact step: left·x + right·x̂, variance·I + right² Cov(y|x)."""
+    """The Gaussian with the mean and covariance of the exact step: left·x + right·x̂ + offset, Σ + right Cov(y|x) rightᵀ."""
 
     def proposal(self, target, now, start, x, key):
         law = target.tilt(observe(now.observation, x, start), key)
-        identity = jnp.eye(x.size, dtype=x.dtype)
-        covariance = now.toward.variance * identity + now.toward.right**2 * law.covariance()
+        covariance = dense(now.toward.covariance, x.size) + sandwich(now.toward.right, law.covariance())
         return Proposal(now.toward.mean(x, law.mean), jnp.linalg.cholesky(covariance))
 
 
@@ -142,11 +143,14 @@ class Ancestral(Rule):
     set, a surrogate).
     """
 
+    @property
+    def opening(self):
+        return self
+
     def step(self, target, now, start, x, key):
         key_law, key_end, key_bridge = jax.random.split(key, 3)
         end = target.tilt(observe(now.observation, x, start), key_law).draw(key_end)
-        noise = jax.random.normal(key_bridge, x.shape, x.dtype)
-        return now.toward.mean(x, end) + jnp.sqrt(now.toward.variance) * noise, jnp.zeros((), x.dtype)
+        return now.toward.draw(key_bridge, x, end), jnp.zeros((), x.dtype)
 
     def log_ratio(self, target, now, start, x, after, key):
         return jnp.zeros((), x.dtype)
@@ -158,7 +162,7 @@ class Ancestral(Rule):
 class EndingOnDraw(Rule):
     """A Gaussian rule whose last step is a draw from the tilted law: for targets without a density.
 
-    The last step then adds the log of ∫ p(y) N(x; my + n, s) dy, and the end point nothing.
+    The last step then adds the log of ∫ p(y) N(x; My + n, Σ) dy, and the end point nothing.
     """
 
     rule: Gaussian
@@ -168,11 +172,11 @@ class EndingOnDraw(Rule):
             law = target.tilt(observe(now.observation, x, start), key)
             return law.draw(key), _log_evidence(law, now)
 
-        return jax.lax.cond(now.toward.variance > 0, lambda key: self.rule.step(target, now, start, x, key), draw, key)
+        return jax.lax.cond(now.toward.is_spread, lambda key: self.rule.step(target, now, start, x, key), draw, key)
 
     def log_ratio(self, target, now, start, x, after, key):
         return jax.lax.cond(
-            now.toward.variance > 0,
+            now.toward.is_spread,
             lambda key: self.rule.log_ratio(target, now, start, x, after, key),
             lambda key: _log_evidence(target.tilt(observe(now.observation, x, start), key), now),
             key,
@@ -183,6 +187,5 @@ class EndingOnDraw(Rule):
 
 
 def _log_evidence(law: Law, now: Bridges) -> Float[Array, ""]:
-    """log ∫ p(y) N(x; m y + n, s I) dy; the mass of p at t = 0, where x says nothing."""
-    variance = jnp.where(now.t > 0, now.observation.variance, 1 / (2 * jnp.pi))
-    return law.log_mass - 0.5 * law.mean.size * jnp.log(2 * jnp.pi * variance)
+    """log ∫ p(y) N(x; My + n, Σ) dy; the mass of p where x says nothing."""
+    return law.log_mass - now.observation.log_normaliser(law.mean.size)

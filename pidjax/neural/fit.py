@@ -21,7 +21,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from ..grid import Grid, uniform
-from ..protocol import Harmonic
+from ..protocol import Protocol
 from ..rollout import Prepared, prepare
 from ..step import Gaussian
 from ..targets.base import Target
@@ -67,7 +67,7 @@ def fit(
     target: Target,
     rule: Gaussian,
     *,
-    protocol: Harmonic,
+    protocol: Protocol,
     grid: Grid | None = None,
     num_iterations: int = 4000,
     batch_size: int = 512,

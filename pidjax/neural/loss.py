@@ -61,7 +61,11 @@ def log_variance(
             return log_weight + rule.log_ratio(target, now, start, x, after, jax.random.fold_in(key, k)), None
 
         steps = jnp.arange(bridges.num_steps), bridges, path[:-1], path[1:]
-        return jax.lax.scan(weigh, rule.log_terminal(target, path[-1]), steps)[0]
+        log_terminal = rule.log_terminal(target, path[-1])
+        if prepared.opening is not None:
+            key_start = jax.random.fold_in(key, bridges.num_steps)
+            log_terminal += rule.opening.log_ratio(target, prepared.opening, start, start, path[0], key_start)
+        return jax.lax.scan(weigh, log_terminal, steps)[0]
 
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
     return jnp.var(jax.vmap(log_weight)(keys, states), ddof=1)

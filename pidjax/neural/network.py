@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from ..protocol import Harmonic
+from ..protocol import Protocol
 from ..targets.base import Target
 
 _NUM_FREQUENCIES = 64
@@ -119,7 +119,7 @@ class Guided(eqx.Module):
         self,
         key: Key[Array, ""],
         target: Target,
-        protocol: Harmonic,
+        protocol: Protocol,
         *,
         width: int = 64,
         depth: int = 2,

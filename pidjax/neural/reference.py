@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._checks import as_floating
-from ..protocol import Harmonic, harmonic
+from ..protocol import Protocol
+from ..schedule import harmonic
 from ..surrogate.energy import Energy
 from ..surrogate.tempered import probe
 from ..targets.base import Target
@@ -19,7 +20,7 @@ def brownian(
     scale: float | Float[Array, ""] | None = None,
     start: Float[Array, " d"] | None = None,
     horizon: float | Float[Array, ""] = 1.0,
-) -> Harmonic:
+) -> Protocol:
     """dx = u dt + σ dW on [0, T], β = 0, with σ√T = `scale`: uncontrolled it ends on N(start, scale² I).
 
     Args:

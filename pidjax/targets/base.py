@@ -1,12 +1,12 @@
 """The one thing a sampler asks of a target: its tilted law.
 
-The state at time t is an observation ζ = a y + N(0, I) of the end point y, so all that the target p̃ must answer is
+The state at time t is an observation ζ = A y + N(0, I) of the end point y, so all that the target p̃ must answer is
 
-    q(y | ζ)  ∝  p̃(y) exp(−½ |ζ − a y|²):
+    q(y | ζ)  ∝  p̃(y) exp(−½ |ζ − A y|²):
 
-its log-mass log ∫ p̃(y) exp(−½|ζ − a y|²) dy, its mean (the weighted state x̂, hence the control), its covariance (the
+its log-mass log ∫ p̃(y) exp(−½|ζ − A y|²) dy, its mean (the weighted state x̂, hence the control), its covariance (the
 `Moment` step) and a draw (the `Ancestral` step). The log-mass is that of a squared distance, never of the expanded
-exponential −½a²|y|² + aζᵀy, which float32 cannot carry.
+exponential −½|Ay|² + ζᵀAy, which float32 cannot carry.
 """
 
 from abc import abstractmethod

@@ -1,24 +1,24 @@
 """A Gaussian mixture: tilted, it is a Gaussian mixture again.
 
-For p = Σ_k π_k N(μ_k, Σ_k) seen through ζ = a y + N(0, I), with S_k = I + a²Σ_k and the residual ρ_k = ζ − aμ_k,
+For p = Σ_k π_k N(μ_k, Σ_k) seen through ζ = A y + N(0, I), with S_k = I + AΣ_kAᵀ and the residual ρ_k = ζ − Aμ_k,
 
-    component mean        μ_k + aΣ_k S_k⁻¹ ρ_k
-    component covariance  Σ_k S_k⁻¹
+    component mean        μ_k + Σ_kAᵀ S_k⁻¹ ρ_k
+    component covariance  (Σ_k⁻¹ + AᵀA)⁻¹
     component weight      ∝ π_k |S_k|^(−1/2) exp(−½ ρ_kᵀ S_k⁻¹ ρ_k)
 
-S_k ≥ I, so nothing diverges at t = 0 (a = 0), and the determinant, which keeps the mode weights right, is there.
+S_k ≥ I, so nothing diverges at t = 0 (A = 0), and the determinant, which keeps the mode weights right, is there.
 """
 
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._checks import as_floating, concrete, normalised_weights
+from .._checks import as_floating, check_positive_definite, normalised_weights
 from .._linear import inverse_triangular, log_diagonal, matmul, matvec, transpose
+from .._structure import apply, product
 from ..bridge import Observation
 from .base import Law, Target, discrete
 
@@ -110,23 +110,24 @@ class GaussianMixture(Target):
 
     def tilt(self, observation: Observation, key=None) -> TiltedMixture:
         gain, value = observation
-        identity = jnp.eye(self.dim, dtype=self.means.dtype)[None]
-        whiten = inverse_triangular(jnp.linalg.cholesky(identity + gain**2 * self.covariances))
-        shrink = matmul(self.covariances, transpose(whiten))
-        white = matvec(whiten, value[None] - gain * self.means)
+        one = jnp.eye(self.dim, dtype=self.means.dtype)
+        prior = jnp.linalg.cholesky(self.covariances)
+        seen = jax.vmap(lambda factor: product(gain, factor))(prior)
+        whiten = inverse_triangular(jnp.linalg.cholesky(one[None] + matmul(seen, transpose(seen))))
+        white = matvec(whiten, value[None] - jax.vmap(lambda mean: apply(gain, mean))(self.means))
         log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
         log_mass = logsumexp(log_joint)
         log_weights = log_joint - log_mass
-        means = self.means + gain * matvec(shrink, white)
-        prior = jnp.linalg.cholesky(self.covariances)
-        inner = jnp.linalg.cholesky(identity + gain**2 * matmul(transpose(prior), prior))
+        means = self.means + matvec(prior, matvec(transpose(seen), matvec(transpose(whiten), white)))
+        inner = jnp.linalg.cholesky(one[None] + matmul(transpose(seen), seen))
+        factors = matmul(prior, transpose(inverse_triangular(inner)))
         return TiltedMixture(
             log_mass=log_mass,
             mean=jnp.exp(log_weights) @ means,
             log_weights=log_weights,
             means=means,
-            covariances=matmul(shrink, whiten),
-            factors=matmul(prior, transpose(inverse_triangular(inner))),
+            covariances=matmul(factors, transpose(factors)),
+            factors=factors,
         )
 
     def log_density(self, y):
@@ -167,19 +168,3 @@ class GaussianMixture(Target):
             return self.means[k] + matvec(factors[k], jax.random.normal(key_noise, (self.dim,), self.means.dtype))
 
         return jax.vmap(draw)(jax.random.split(key, num_samples))
-
-
-def check_positive_definite(name: str, matrices: Float[Array, "k d d"]) -> None:
-    """Raise if a concrete matrix of the stack is not symmetric positive definite."""
-    values = concrete(matrices)
-    if values is None:
-        return
-    for index, matrix in enumerate(values):
-        if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * np.abs(matrix).max()):
-            raise ValueError(
-                f"{name}[{index}] is not symmetric: it differs from its transpose by "
-                f"{np.abs(matrix - matrix.T).max():g}; pass symmetric matrices"
-            )
-        smallest = np.linalg.eigvalsh(matrix)[0]
-        if not smallest > 0:
-            raise ValueError(f"{name}[{index}] is not positive definite: its smallest eigenvalue is {smallest:g}")

@@ -2,15 +2,16 @@
 
     Pool         y_j ~ p̂ drawn once, weighted by p̃/p̂, shared by all particles and times: it tilts as a data set.
                  By far the cheapest; poor as t → 1, where few of its points are near.
-    LocalDraws   n fresh points a particle and step from the tilted surrogate q̂(y|ζ) ∝ p̂(y) exp(−½|ζ − ay|²), or from
+    LocalDraws   n fresh points a particle and step from the tilted surrogate q̂(y|ζ) ∝ p̂(y) exp(−½|ζ − Ay|²), or from
                  the tilted flat measure N(ζ/a, I/a²): good as t → 1. With a pool of J points beside them, the points of
                  both are weighted by the balance heuristic
 
-                     p̃(y) exp(−½|ζ − ay|²) / [ J p̂(y) + n q̂(y|ζ) ].
+                     p̃(y) exp(−½|ζ − Ay|²) / [ J p̂(y) + n q̂(y|ζ) ].
 
 The control is then an estimate, and the path weights stay exact under it: the estimate's noise is independent of the step's.
 """
 
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -20,6 +21,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from .._linear import matmul, transpose
+from .._structure import apply, identity, inverse, log_determinant
 from ..bridge import Observation
 from .base import Law, Target
 from .density import Density
@@ -161,11 +163,13 @@ class LocalDraws(Target):
         gain, value = observation
         keys = jax.random.split(key, self.num_draws)
         if self.proposal is None:
-            informative = gain > 0
-            safe_gain = jnp.where(informative, gain, 1)
+            informative = jnp.any(gain != 0)
+            safe_gain = jnp.where(informative, gain, identity(gain))
+            spread = inverse(safe_gain)
             noise = jax.vmap(lambda key: jax.random.normal(key, value.shape, value.dtype))(keys)
-            points = (value[None] + noise) / safe_gain
-            log_mass = jnp.where(informative, 0.5 * self.dim * jnp.log(2 * jnp.pi / safe_gain**2), jnp.inf)
+            points = jax.vmap(lambda noise: apply(spread, value + noise))(noise)
+            log_width = 0.5 * self.dim * math.log(2 * math.pi) - log_determinant(safe_gain, self.dim)
+            log_mass = jnp.where(informative, log_width, jnp.inf)
             log_base = jnp.zeros(self.num_draws, value.dtype)
         else:
             law = self.proposal.tilt(observation)
@@ -176,7 +180,8 @@ class LocalDraws(Target):
         log_local = jnp.log(self.num_draws) - log_mass
 
         def log_weights(points, log_target, log_base, log_pool):
-            log_tilt = -0.5 * jnp.sum((value[None] - gain * points) ** 2, axis=-1)
+            seen = jax.vmap(lambda point: apply(gain, point))(points)
+            log_tilt = -0.5 * jnp.sum((value[None] - seen) ** 2, axis=-1)
             log_drawn = log_local + log_base + log_tilt
             if self.pool is not None:
                 log_drawn = jnp.logaddexp(log_drawn, jnp.log(self.pool.log_ratios.size) + log_pool)

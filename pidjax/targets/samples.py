@@ -1,8 +1,8 @@
 """A weighted data set: tilted, it is the same points with other weights.
 
-For p = Σ_i w_i δ(y − y_i) seen through ζ = a y + N(0, I), the weights are a softmax,
+For p = Σ_i w_i δ(y − y_i) seen through ζ = A y + N(0, I), the weights are a softmax,
 
-    w_i(ζ)  ∝  w_i exp(−½ |ζ − a y_i|²):
+    w_i(ζ)  ∝  w_i exp(−½ |ζ − A y_i|²):
 
 attention with query ζ, keys and values y. The points are streamed in chunks with a running log-sum-exp, so that memory is
 one chunk of weights a particle; a draw takes one uniform number a chunk (a running reservoir), not one a point.
@@ -16,12 +16,13 @@ from jaxtyping import Array, Float
 
 from .._checks import as_floating, normalised_weights
 from .._linear import HIGHEST
+from .._structure import Map, adjoint, apply
 from ..bridge import Observation
 from .base import Law, Target, Tiltable, discrete
 
 _CHUNK = 1024
 _PRODUCTS_ABOVE = 16
-"""Dimension above which |ζ − a y|² is expanded into matrix products; the log-mass is restored by one difference."""
+"""Dimension above which |ζ − A y|² is expanded into matrix products; the log-mass is restored by one difference."""
 
 
 class Chunks(NamedTuple):
@@ -44,11 +45,18 @@ class Chunks(NamedTuple):
         return cls(points, log_weights.reshape(count, size), 0.5 * jnp.sum(points**2, axis=-1))
 
     def log_joint(self, observation: Observation) -> Float[Array, "*chunks c"]:
-        """log w_i − ½|ζ − a y_i|², of one chunk; above 16 dimensions short of its −½|ζ|², common to all points."""
+        """log w_i − ½|ζ − A y_i|², of one chunk; above 16 dimensions short of its −½|ζ|², common to all points."""
         gain, value = observation
         if self.points.shape[-1] > _PRODUCTS_ABOVE:
-            return self.log_weights + gain * (self.points @ value) - gain**2 * self.half_norms
-        return self.log_weights - 0.5 * jnp.sum((value[None] - gain * self.points) ** 2, axis=-1)
+            return self.log_weights + self.points @ apply(adjoint(gain), value) - self._half_norms_seen(gain)
+        seen = jax.vmap(lambda point: apply(gain, point))(self.points)
+        return self.log_weights - 0.5 * jnp.sum((value[None] - seen) ** 2, axis=-1)
+
+    def _half_norms_seen(self, gain: Map) -> Float[Array, " c"]:
+        """½|A y_i|², from the norms computed once where A is a scalar."""
+        if gain.ndim == 0:
+            return gain**2 * self.half_norms
+        return 0.5 * jnp.sum(jax.vmap(lambda point: apply(gain, point))(self.points) ** 2, axis=-1)
 
 
 def _finite(maximum):
@@ -65,7 +73,7 @@ class TiltedSamples(Law):
     observation: Observation
 
     def __init__(self, chunks: Chunks, centre: Float[Array, " d"], observation: Observation):
-        gain, value = observation.gain, observation.value - observation.gain * centre
+        gain, value = observation.gain, observation.value - apply(observation.gain, centre)
         observation = Observation(gain, value)
 
         @jax.checkpoint

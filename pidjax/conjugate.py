@@ -1,0 +1,97 @@
+"""Conjugate points: where the Green function of the reference stops being finite.
+
+Along short stretches of the Hamiltonian flow exp(τH) of (x, p), H = [[F, I], [S, −Fᵀ]], the exponent of the Green function
+is −½xᵀAx + xᵀBy − ½yᵀCy with A = Φ₁₂⁻¹Φ₁₁, B = Φ₁₂⁻¹, C = Φ₂₂Φ₁₂⁻¹. Two of them meet in a finite integral if and only if
+C(first) + A(second) > 0, and then C = C₂ − B₂ᵀ(C₁ + A₂)⁻¹B₂. Where S ≥ 0 there are no conjugate points.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._checks import concrete
+
+_STRETCH = 0.25
+"""Longest ‖τH‖ of a stretch."""
+
+
+def check_conjugate(
+    stiffness: Float[Array, "P *map"], drift: Float[Array, "P *map"], edges: Float[Array, " ends"], horizon, dim: int
+) -> None:
+    """Raise if concrete pieces have a conjugate point on the unit horizon, saying when.
+
+    Raises:
+        ValueError: with the time of the conjugate point in the user's units.
+    """
+    values = [concrete(array) for array in (stiffness, drift, edges, horizon)]
+    if any(value is None for value in values):
+        return
+    stiffness, drift, edges, horizon = (np.asarray(value, dtype=np.float64) for value in values)
+    maps = [(_matrix(s, dim), _matrix(f, dim)) for s, f in zip(stiffness, drift)]
+    if all(np.linalg.eigvalsh(s)[0] >= -1e-6 * (1 + np.abs(s).max()) for s, _ in maps):
+        return
+    time = first_conjugate_time(maps, edges)
+    if time is not None:
+        raise ValueError(
+            f"beta, force and gauge have a conjugate point at t = {time * horizon:.4g}, within the horizon {horizon:g}: the "
+            f"Green function is infinite from there on (smallest beta, or beta with its gauge terms, in the unit problem: "
+            f"{min(np.linalg.eigvalsh(s)[0] for s, _ in maps):g}; a constant scalar must exceed -pi^2 = -9.8696). Pass a "
+            "larger beta, or a shorter horizon"
+        )
+
+
+def first_conjugate_time(maps: list[tuple[np.ndarray, np.ndarray]], edges: np.ndarray) -> float | None:
+    """The first time, to a stretch's length, at which the integral over the meeting point diverges; None for never.
+
+    Args:
+        maps: S and F of each piece, (d, d).
+        edges: the ends of the pieces, one more than pieces.
+    """
+    end = None
+    for (stiffness, drift), start, stop in zip(maps, edges[:-1], edges[1:]):
+        speed = np.sqrt(np.linalg.norm(stiffness, 2)) + np.linalg.norm(drift, 2)
+        count = max(1, int(np.ceil((stop - start) * speed / _STRETCH)))
+        stretch = (stop - start) / count
+        a, b, c = _exponent(stiffness, drift, stretch)
+        for number in range(count):
+            if end is None:
+                end = c
+                continue
+            meeting = end + a
+            if np.linalg.eigvalsh((meeting + meeting.T) / 2)[0] <= 0:
+                return float(start + (number + 1) * stretch)
+            end = c - b.T @ np.linalg.solve(meeting, b)
+    return None
+
+
+def _exponent(stiffness: np.ndarray, drift: np.ndarray, duration: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A, B, C of one stretch."""
+    dim = len(drift)
+    hamiltonian = duration * np.block([[drift, np.eye(dim)], [stiffness, -drift.T]])
+    flow = np.eye(2 * dim)
+    for k in range(24, 0, -1):
+        flow = np.eye(2 * dim) + hamiltonian @ flow / k
+    from_momentum = np.linalg.inv(flow[:dim, dim:])
+    return from_momentum @ flow[:dim, :dim], from_momentum, flow[dim:, dim:] @ from_momentum
+
+
+def _matrix(a: np.ndarray, dim: int) -> np.ndarray:
+    return a if a.ndim == 2 else np.diag(np.broadcast_to(a, (dim,)))
+
+
+def regauging(
+    stiffness: Float[Array, "P d d"] | Float[Array, "P d"] | Float[Array, " P"],
+    drift: Float[Array, "P d d"] | Float[Array, "P d"] | Float[Array, " P"],
+) -> Float[Array, ""]:
+    """A gauge cx that keeps the propagator form valid up to the conjugate point: c ≥ −ω cot ω with S ≥ −ω² I.
+
+    The propagator form needs a positive C on its own, which β < −π²/4 denies it; a gauge adds c to it and changes nothing
+    else. With a drift, S + F_sᵀF_s takes the place of S, F_s its symmetric part.
+    """
+    if stiffness.ndim == 3:
+        symmetric = 0.5 * (drift + jnp.swapaxes(drift, -1, -2))
+        smallest = jnp.min(jnp.linalg.eigvalsh(stiffness + symmetric @ symmetric))
+    else:
+        smallest = jnp.min(stiffness + drift**2)
+    omega = jnp.sqrt(jnp.clip(-smallest, 1e-6, 9.6))
+    return jnp.where(smallest < -1e-6, jnp.maximum(1 - omega / jnp.tan(omega), 0), 0)
