@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ._linear import inverse_triangular, matmul, matvec, transpose
 
-Map = Float[Array, ""] | Float[Array, " d"] | Float[Array, "d d"]
+Map = Float[Array, "..."]
 Factor = Map
 """A lower triangular map."""
 

@@ -35,12 +35,12 @@ class Bridge(NamedTuple):
 
     left: Map
     right: Map
-    offset: Float[Array, "*d"]
+    offset: Float[Array, "..."]
     factor: Factor
     whitening: Factor
 
     @classmethod
-    def of(cls, left: Map, right: Map, offset: Float[Array, "*d"], covariance: Map, is_spread: Array) -> "Bridge":
+    def of(cls, left: Map, right: Map, offset: Float[Array, "..."], covariance: Map, is_spread: Array) -> "Bridge":
         """From the covariance, which is positive definite where `is_spread` and is taken for zero elsewhere."""
         factor = cholesky(jnp.where(is_spread, covariance, identity(covariance)))
         whitening = inverse_factor(factor)
@@ -101,7 +101,7 @@ class Affine(NamedTuple):
     """The affine field x ↦ matrix · x + vector."""
 
     matrix: Map
-    vector: Float[Array, "*d"]
+    vector: Float[Array, "..."]
 
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         return apply(self.matrix, x) + self.vector
@@ -112,7 +112,7 @@ class Pull(NamedTuple):
 
     to_end: Map
     to_centre: Map
-    push: Float[Array, "*d"]
+    push: Float[Array, "..."]
 
     def __call__(self, x: Float[Array, " d"], weighted_state: Float[Array, " d"]) -> Float[Array, " d"]:
         return apply(self.to_end, weighted_state) - apply(self.to_centre, x) + self.push

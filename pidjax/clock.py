@@ -47,5 +47,3 @@ def _soft_arc(beta: Array, q: Array) -> Array:
     omega, w = jnp.sqrt(jnp.where(oscillates, -beta, 1)), jnp.sqrt(jnp.where(grows, beta, 1))
     above = jnp.arctanh(jnp.where(grows, w / jnp.where(grows, q, 1), 0)) / w
     return jnp.where(near, series, jnp.where(grows, above, jnp.arctan2(omega, q) / omega))
-
-

@@ -27,7 +27,7 @@ def check_conjugate(
     if any(value is None for value in values):
         return
     stiffness, drift, edges, horizon = (np.asarray(value, dtype=np.float64) for value in values)
-    maps = [(_matrix(s, dim), _matrix(f, dim)) for s, f in zip(stiffness, drift)]
+    maps = list(zip(_matrices(stiffness, dim), _matrices(drift, dim), strict=True))
     if all(np.linalg.eigvalsh(s)[0] >= -1e-6 * (1 + np.abs(s).max()) for s, _ in maps):
         return
     time = first_conjugate_time(maps, edges)
@@ -41,7 +41,7 @@ def check_conjugate(
 
 
 def first_conjugate_time(maps: list[tuple[np.ndarray, np.ndarray]], edges: np.ndarray) -> float | None:
-    """The first time, to a stretch's length, at which the integral over the meeting point diverges; None for never.
+    """The first time at which the integral over a meeting point diverges; None for never.
 
     Args:
         maps: S and F of each piece, (d, d).
@@ -57,11 +57,23 @@ def first_conjugate_time(maps: list[tuple[np.ndarray, np.ndarray]], edges: np.nd
             if end is None:
                 end = c
                 continue
-            meeting = end + a
-            if np.linalg.eigvalsh((meeting + meeting.T) / 2)[0] <= 0:
-                return float(start + (number + 1) * stretch)
-            end = c - b.T @ np.linalg.solve(meeting, b)
+            if not _meet(end, a):
+                return float(start + number * stretch + _last_meeting(end, stiffness, drift, stretch))
+            end = c - b.T @ np.linalg.solve(end + a, b)
     return None
+
+
+def _meet(end: np.ndarray, a: np.ndarray) -> bool:
+    return bool(np.linalg.eigvalsh((end + a + (end + a).T) / 2)[0] > 0)
+
+
+def _last_meeting(end: np.ndarray, stiffness: np.ndarray, drift: np.ndarray, stretch: float) -> float:
+    """The longest part of a stretch that still meets, by bisection."""
+    low, high = 0.0, stretch
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _meet(end, _exponent(stiffness, drift, middle)[0]) else (low, middle)
+    return high
 
 
 def _exponent(stiffness: np.ndarray, drift: np.ndarray, duration: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,8 +87,11 @@ def _exponent(stiffness: np.ndarray, drift: np.ndarray, duration: float) -> tupl
     return from_momentum @ flow[:dim, :dim], from_momentum, flow[dim:, dim:] @ from_momentum
 
 
-def _matrix(a: np.ndarray, dim: int) -> np.ndarray:
-    return a if a.ndim == 2 else np.diag(np.broadcast_to(a, (dim,)))
+def _matrices(stack: np.ndarray, dim: int) -> np.ndarray:
+    """A stack of scalars, diagonals or matrices, as matrices."""
+    if stack.ndim == 3:
+        return stack
+    return np.eye(dim) * np.broadcast_to(stack.reshape(len(stack), -1), (len(stack), dim))[:, None]
 
 
 def regauging(

@@ -47,7 +47,7 @@ class LogSNR(Grid):
     def times(self, reference, snr_range, horizon, dim):
         low = snr_range[0] if self.low is None else self.low.astype(horizon.dtype)
         high = snr_range[1] if self.high is None else self.high.astype(horizon.dtype)
-        lowest = reference.lowest_snr(dim)
+        lowest = reference.lowest_snr(dim).astype(horizon.dtype)
         low, high = jnp.maximum(low, 2 * lowest), jnp.maximum(high, 4 * lowest)
         fractions = jnp.linspace(0, 1, max(self.num_steps - 1, 1), dtype=horizon.dtype)[: self.num_steps - 1]
         ratios = jnp.exp((1 - fractions) * jnp.log(low) + fractions * jnp.log(high))

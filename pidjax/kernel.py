@@ -56,9 +56,9 @@ class Pinned(NamedTuple):
     At either end of its interval the law is a point: (1, 0, 0) or (0, 1, 0).
     """
 
-    left: Float[Array, "*shape"]
-    right: Float[Array, "*shape"]
-    variance: Float[Array, "*shape"]
+    left: Float[Array, "..."]
+    right: Float[Array, "..."]
+    variance: Float[Array, "..."]
 
 
 class Green(eqx.Module):
@@ -76,7 +76,7 @@ class Green(eqx.Module):
     Source: Behjoo & Chertkov, *Harmonic Path Integral Diffusion*, arXiv 2409.15166, section III.
     """
 
-    beta: Float[Array, "*d"] = eqx.field(converter=jnp.asarray)
+    beta: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
 
     def _regimes(self, duration):
         """(is βτ² > 1?, w = √β where it is, β where it is not): each branch gets values that keep it finite."""

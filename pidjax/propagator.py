@@ -23,8 +23,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._structure import (
-    Map, adjoint, apply, cholesky, diagonal, identity, inverse, inverse_factor, log_determinant, norm, plus_identity,
-    product, sandwich, symmetric,
+    Map,
+    adjoint,
+    apply,
+    cholesky,
+    diagonal,
+    identity,
+    inverse,
+    inverse_factor,
+    log_determinant,
+    norm,
+    plus_identity,
+    product,
+    sandwich,
+    symmetric,
 )  # fmt: skip
 from .bridge import Bridge, Pull
 

@@ -79,7 +79,7 @@ class Protocol(eqx.Module):
         noise_scale: σ; None where the problem is rescaled.
     """
 
-    beta: Float[Array, " P *map"]
+    beta: Float[Array, "P *map"]
     centre: Float[Array, "P d"] | None
     force: Affine | None
     gauge: Affine | None

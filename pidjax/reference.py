@@ -76,7 +76,7 @@ class Harmonic(Reference):
     """Killing at the rate ½ Σ_i β_i (x − ν)_i², no force, no gauge, a point to start from."""
 
     green: Green
-    centre: Float[Array, "*d"]
+    centre: Float[Array, "..."]
 
     def _bridge(self, pinned: Pinned) -> Bridge:
         left, right, variance = pinned

@@ -16,8 +16,8 @@ from jaxtyping import Array, Key
 
 from .grid import Grid, log_snr
 from .protocol import Protocol
-from .schedule import harmonic
 from .rollout import Prepared, prepare, rollout, weighted_states
+from .schedule import harmonic
 from .solution import Solution
 from .step import Ancestral, EndingOnDraw, Gaussian, Moment, Rule
 from .surrogate import fit_surrogate
@@ -222,7 +222,9 @@ def _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_
             f"target is a {type(target).__name__}; pass a GaussianMixture, Samples, Density, or another Target"
         )
     if protocol is not None and not isinstance(protocol, Protocol):
-        raise ValueError(f"protocol is a {type(protocol).__name__}; pass pidjax.harmonic(beta=...), piecewise(...) or from_function(...)")
+        raise ValueError(
+            f"protocol is a {type(protocol).__name__}; pass pidjax.harmonic(beta=...), piecewise(...) or from_function(...)"
+        )
     if grid is not None and not isinstance(grid, Grid):
         raise ValueError(f"grid is a {type(grid).__name__}; pass log_snr(...), uniform(...) or given(...)")
     if grid is not None and num_steps is not None:

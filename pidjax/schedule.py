@@ -1,9 +1,7 @@
 """Protocols: constant, piecewise constant, or sampled from functions of time."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -83,7 +81,7 @@ def piecewise(
         ValueError: no pieces, edges not increasing or not P + 1 of them; as `harmonic`.
 
     Example:
-        >>> piecewise([1.0, 10.0, 3.0]).num_pieces
+        >>> piecewise(jnp.array([1.0, 10.0, 3.0])).num_pieces
         3
 
     Source: Chertkov & Behjoo, *Adaptive Path Integral Diffusion*, arXiv 2512.11858.
@@ -182,10 +180,10 @@ def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, nois
 
 def _check_alone(protocol: Protocol) -> None:
     """The checks of `Protocol.unit` that need no target: agreement of dimensions, and conjugate points where it can."""
-    leaves = jax.tree.leaves(
-        (protocol.beta, protocol.centre, protocol.force, protocol.gauge, protocol.linear)
-    )
-    dims = [leaf.shape[1] for leaf in leaves if leaf.ndim > 1] + [leaf.shape[0] for leaf in jax.tree.leaves(protocol.start)[:1]]
+    leaves = jax.tree.leaves((protocol.beta, protocol.centre, protocol.force, protocol.gauge, protocol.linear))
+    dims = [leaf.shape[1] for leaf in leaves if leaf.ndim > 1] + [
+        leaf.shape[0] for leaf in jax.tree.leaves(protocol.start)[:1]
+    ]
     needs_target = protocol.noise_scale is None and (protocol.force is not None or protocol.gauge is not None)
     if not needs_target:
         like = jnp.zeros(dims[0] if dims else 1, protocol.beta.dtype)

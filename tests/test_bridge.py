@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pidjax import Green, log_snr, uniform
-from pidjax.bridge import Bridges, observe
+from pidjax.bridge import observe
+from pidjax.reference import Harmonic
 
 BETAS = [-9.0, -1.0, 0.0, 1.0, 100.0]
 RANGE, ONE = (jnp.array(0.3), jnp.array(30.0)), jnp.array(1.0)
@@ -15,7 +16,8 @@ RANGE, ONE = (jnp.array(0.3), jnp.array(30.0)), jnp.array(1.0)
 
 @eqx.filter_jit
 def bridges_of(green, grid):
-    return Bridges.of(green, grid.times(green, RANGE, ONE))
+    reference = Harmonic(green, jnp.zeros(()))
+    return reference.bridges(grid.times(reference, RANGE, ONE, 1))
 
 
 def along(beta, grid):
@@ -46,7 +48,7 @@ def test_noising_kernels_are_green_functions_over_a_green_function(beta, grid):
 def test_the_first_and_the_last_step_are_points(beta):
     """Gains are 1 to a rounding; the zeros are exact."""
     _, bridges = along(beta, log_snr(5))
-    on_the_left, on_the_right = (1, 0, 0), (0, 1, 0)
+    on_the_left, on_the_right = (1, 0, 0, 0, 0), (0, 1, 0, 0, 0)
     ends = [(bridges.toward, -1, on_the_right), (bridges.back, 0, on_the_left), (bridges.observation, 0, on_the_left)]
     for law, k, point in ends:
         np.testing.assert_allclose([leaf[k] for leaf in law], point, rtol=np.finfo(float).eps)
@@ -60,8 +62,8 @@ def test_a_step_toward_the_end_continues_the_observation(beta):
     for k in range(bridges.num_steps - 1):
         np.testing.assert_allclose(step.left[k] * seen.left[k], seen.left[k + 1], rtol=1e-11)
         np.testing.assert_allclose(step.left[k] * seen.right[k] + step.right[k], seen.right[k + 1], rtol=1e-11)
-        variance = step.left[k] ** 2 * seen.variance[k] + step.variance[k]
-        np.testing.assert_allclose(variance, seen.variance[k + 1], rtol=1e-11)
+        variance = (step.left[k] * seen.factor[k]) ** 2 + step.factor[k] ** 2
+        np.testing.assert_allclose(variance, seen.factor[k + 1] ** 2, rtol=1e-11)
 
 
 @jax.jit
@@ -76,19 +78,19 @@ def test_the_control_is_the_slope_of_the_green_function(beta):
     x, y = jnp.array([0.3, -1.0]), jnp.array([1.0, 0.2])
     for k, remaining in enumerate([1.0, 0.75, 0.5, 0.25]):
         slope = slope_of_log_green(green, x, y, remaining)
-        np.testing.assert_allclose(bridges.to_end[k] * y - bridges.to_centre[k] * x, slope, rtol=1e-12)
+        np.testing.assert_allclose(bridges.drift.to_end[k] * y - bridges.drift.to_centre[k] * x, slope, rtol=1e-12)
 
 
 def test_the_observation_in_units_of_its_noise():
     green, start, x, y = Green(jnp.array(2.0)), jnp.array([0.5]), jnp.array([0.1]), jnp.array([1.3])
-    law = green.pin(0.3, 0.7)
+    law = Harmonic(green, jnp.zeros(())).instant(jnp.array(0.3), jnp.array(0.7)).observation
     observation = observe(law, x, start)
     squared = jnp.sum((observation.value - observation.gain * y) ** 2)
-    np.testing.assert_allclose(squared, jnp.sum((x - law.mean(start, y)) ** 2) / law.variance, rtol=1e-13)
+    np.testing.assert_allclose(squared, jnp.sum((x - law.mean(start, y)) ** 2) * law.whitening**2, rtol=1e-13)
 
 
 def test_at_the_start_only_the_start_has_a_law():
-    at_start = Green(ONE).pin(0.0, 1.0)
+    at_start = Harmonic(Green(ONE), jnp.zeros(())).instant(jnp.array(0.0), ONE).observation
     start = jnp.array([0.5])
     assert observe(at_start, start, start) == (0, 0)
     assert jnp.isnan(observe(at_start, start + 1e-3, start).value).all()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pidjax import Ancestral, GaussianMixture, Green, Moment, given, harmonic, log_snr, prepare, rollout, uniform
-from pidjax.grid import time_at_snr
+from pidjax.clock import time_at_snr
+from pidjax.reference import Harmonic
 
 BETAS = [-9.8, -9.0, -2.0, -1e-9, 0.0, 1e-9, 0.5, 1.0, 1.01, 30.0, 1e4, 1e6]
 RATIOS = np.geomspace(1e-4, 1e6, 31)
@@ -47,8 +48,8 @@ def test_float32_times_are_those_of_float64(beta):
     "grid", [uniform(7), log_snr(1), log_snr(2), log_snr(20), given(jnp.array([0.0, 0.1, 0.6, 1.0]))], ids=repr
 )
 def test_grids_go_from_zero_to_one(grid, beta, dtype):
-    green = Green(jnp.array(beta, dtype))
-    times = grid.times(green, tuple(end.astype(dtype) for end in RANGE), ONE.astype(dtype))
+    reference = Harmonic(Green(jnp.array(beta, dtype)), jnp.zeros((), dtype))
+    times = grid.times(reference, tuple(end.astype(dtype) for end in RANGE), ONE.astype(dtype), 1)
     tolerance = 4 * float(jnp.finfo(dtype).eps)
     assert times.step.dtype == dtype
     assert jnp.all(times.step > 0)
@@ -82,7 +83,7 @@ def test_the_clock(rule):
             paths.states[:, 1:-1]
             - jnp.broadcast_to(law.left[1:, None] * start[None], paths.states[:, 1:-1].shape[1:])[None]
         )
-        return inner / jnp.sqrt(law.variance[1:])[None, :, None], paths.samples, paths.log_weights
+        return inner * law.whitening[1:][None, :, None], paths.samples, paths.log_weights
 
     reference = chain(0.0, jnp.zeros(2))
     for beta, start in [(-5.0, 0.0), (1.0, 0.0), (200.0, 0.0), (1.0, 0.8)]:
@@ -101,7 +102,7 @@ def test_given_times_are_checked(times, message):
 
 def test_given_times_end_at_the_horizon():
     with pytest.raises(ValueError, match="end there"):
-        given(jnp.array([0.0, 0.5])).times(Green(ONE), RANGE, ONE)
+        given(jnp.array([0.0, 0.5])).times(Harmonic(Green(ONE), jnp.zeros(())), RANGE, ONE, 1)
 
 
 @pytest.mark.parametrize("arguments", [(0,), (5, 2.0, 1.0), (5, -1.0, 1.0), (5, 0.1, jnp.inf)])

@@ -20,7 +20,8 @@ import pytest
 import pidjax
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["_checks", "_linear", "kernel", "grid", "protocol", "bridge", "targets", "step", "rollout", "control", "solution",
+ORDER = ["_checks", "_linear", "_structure", "kernel", "clock", "bridge", "propagator", "conjugate", "reference", "grid",
+         "protocol", "schedule", "targets", "step", "rollout", "control", "solution",
          "surrogate", "sample", "neural", "metrics", "zoo", "plot"]  # fmt: skip
 MODULES = [
     pytest.param(name, marks=[pytest.mark.slow] if name.startswith("pidjax.neural") else [])
