@@ -44,3 +44,9 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
             f"{name} has the minimum {values.min():g} and the sum {values.sum():g}; pass weights >= 0, not all 0"
         )
     return weights / jnp.sum(weights)
+
+
+def check_key(name: str, key) -> None:
+    """Raise unless the value is one typed random key; its type is known under a transformation too."""
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise ValueError(f"{name} is {key!r}; pass one typed key, jax.random.key(seed)")
