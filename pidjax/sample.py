@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
+from ._checks import check_key
 from .grid import Grid, log_snr
 from .protocol import Protocol
 from .rollout import Prepared, prepare, rollout, weighted_states
@@ -215,8 +216,7 @@ def _describe(module: eqx.Module) -> str:
 
 
 def _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_size) -> None:
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise ValueError(f"key is {key!r}; pass one typed key, jax.random.key(seed)")
+    check_key("key", key)
     if not isinstance(target, Target):
         raise ValueError(
             f"target is a {type(target).__name__}; pass a GaussianMixture, Samples, Density, or another Target"

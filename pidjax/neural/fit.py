@@ -20,6 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from .._checks import check_key
 from ..grid import Grid, uniform
 from ..protocol import Protocol
 from ..rollout import Prepared, prepare
@@ -188,8 +189,7 @@ def _check_finite(losses: np.ndarray, first: int) -> None:
 
 
 def _check_arguments(key, target, rule, num_iterations, batch_size) -> None:
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise ValueError(f"key is {key!r}; pass one typed key, jax.random.key(seed)")
+    check_key("key", key)
     if not (isinstance(target, Target) and target.has_density):
         raise ValueError(
             f"target is a {type(target).__name__}, which has no log-density; pass a GaussianMixture or Density"

@@ -1,5 +1,5 @@
 """A Gaussian-mixture surrogate of an unnormalised density of unknown place and scale."""
 
-from pidjax.surrogate.fit import Fit, fit_surrogate
+from .fit import Fit, fit_surrogate
 
 __all__ = ["Fit", "fit_surrogate"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-HIGHEST = jax.lax.Precision.HIGHEST
+from .._linear import HIGHEST
 
 
 class Energy(eqx.Module):

@@ -9,10 +9,11 @@ import jax.random as jr
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from pidjax.surrogate.energy import Energy
-from pidjax.surrogate.gaussians import HIGHEST, Gaussians, expectation_maximisation, seed
-from pidjax.surrogate.rounds import CHAIN_MOVES, CHAINS, DEFENCE_WIDTH, DRAWS, defended, population_monte_carlo
-from pidjax.surrogate.tempered import MOVES, PARTICLES, probe, tempered_particles
+from .._linear import HIGHEST
+from .energy import Energy
+from .gaussians import Gaussians, expectation_maximisation, seed
+from .rounds import CHAIN_MOVES, CHAINS, DEFENCE_WIDTH, DRAWS, defended, population_monte_carlo
+from .tempered import MOVES, PARTICLES, probe, tempered_particles
 
 LEAST_COMPONENTS, MOST_COMPONENTS = 8, 64
 FIRST_ITERATIONS = 20

@@ -9,7 +9,7 @@ import jax.random as jr
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-HIGHEST = jax.lax.Precision.HIGHEST
+from .._linear import HIGHEST
 
 TAIL_FREEDOM = 3.0
 TAIL_WIDTH = 1.5

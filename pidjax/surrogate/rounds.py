@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from pidjax.surrogate.energy import Energy
-from pidjax.surrogate.gaussians import HIGHEST, Gaussians, expectation_maximisation
-from pidjax.surrogate.tempered import systematic
+from .._linear import HIGHEST
+from .energy import Energy
+from .gaussians import Gaussians, expectation_maximisation
+from .tempered import systematic
 
 ROUNDS = 64
 DRAWS = 8192

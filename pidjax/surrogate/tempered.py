@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from pidjax.surrogate.energy import Energy
+from .energy import Energy
 
 PARTICLES = 4096
 SMALLEST_SCALE, LARGEST_SCALE = 1e-4, 1e6
