@@ -1,0 +1,132 @@
+"""The answer to a decision problem, by the names of `pidjax.Solution`.
+
+With weights W_i of N configurations, in G independent groups (each configuration its own, or the populations of a
+particle method, whose members are not independent), E[W] = Z:
+
+    log Ẑ = log mean W,      s.e.(log Ẑ) = √( Σ_g w_g² − 1/G ),             w_i = W_i/ΣW,  w_g = Σ_{i∈g} w_i,
+    E[f] ≈ Σ_i w_i f(v_i),   s.e. = √( Σ_g | Σ_{i∈g} w_i (f(v_i) − E[f]) |² ),     ESS = 1/Σ_i w_i².
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Int, Key
+
+from ..solution import SamplingError
+
+
+class Solution(eqx.Module):
+    """Weighted configurations, with the evidence of how good they are.
+
+    Attributes:
+        samples: values, shape (N, n); the members of a group stand together.
+        log_weights: log W, shape (N,); −inf for a configuration of no weight.
+        num_groups: G, a divisor of N.
+        num_energy_evaluations: full evaluations of the energy, or sweeps of local ones that cost the same.
+    """
+
+    samples: Int[Array, "N n"]
+    log_weights: Float[Array, " N"]
+    num_groups: int = eqx.field(static=True)
+    num_energy_evaluations: int = eqx.field(static=True)
+
+    @property
+    def num_samples(self) -> int:
+        return self.log_weights.shape[0]
+
+    @property
+    def weights(self) -> Float[Array, " N"]:
+        """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
+        return jnp.exp(self.log_weights - logsumexp(self.log_weights))
+
+    @property
+    def ess(self) -> Float[Array, ""]:
+        """(ΣW)²/ΣW². Resampled members of a group share ancestors, which it does not see: the errors do."""
+        return 1 / jnp.sum(self.weights**2)
+
+    @property
+    def log_z(self) -> Float[Array, ""]:
+        """log mean W, the logarithm of an unbiased estimate of Z."""
+        return logsumexp(self.log_weights) - jnp.log(self.num_samples).astype(self.log_weights.dtype)
+
+    @property
+    def log_z_error(self) -> Float[Array, ""]:
+        """Standard error of log Ẑ, from the spread over groups; NaN of one group with several members."""
+        if self.num_groups == 1 and self.num_samples > 1:
+            return jnp.full((), jnp.nan, self.log_weights.dtype)
+        groups = jnp.sum(self.weights.reshape(self.num_groups, -1), axis=1)
+        return jnp.sqrt(jnp.maximum(jnp.sum(groups**2) - 1 / self.num_groups, 0))
+
+    def expectation(self, function: Callable[[Int[Array, " n"]], Any]) -> tuple[Any, Any]:
+        """E[f(v)] under the target, self-normalised, and its standard error.
+
+        Args:
+            function: of one configuration, to an array or a pytree of arrays.
+        """
+        weights = self.weights
+
+        def moments(values):
+            values = values.astype(weights.dtype)
+            mean = jnp.tensordot(weights, values, 1)
+            terms = weights.reshape(-1, *[1] * mean.ndim) * (values - mean[None])
+            groups = jnp.sum(terms.reshape(self.num_groups, -1, *mean.shape), axis=1)
+            return mean, jnp.sqrt(jnp.sum(groups**2, axis=0))
+
+        values = jax.vmap(function)(self.samples)
+        pairs = jax.tree.map(moments, values)
+        return jax.tree.transpose(jax.tree.structure(values), jax.tree.structure((0, 0)), pairs)
+
+    def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Int[Array, "m n"]:
+        """Equally weighted configurations, drawn with the weights by systematic resampling, in random order."""
+        count = self.num_samples if num_samples is None else num_samples
+        if count < 1:
+            raise ValueError(f"num_samples is {count}; pass an integer >= 1")
+        chosen_key, order_key = jax.random.split(key)
+        chosen = systematic(chosen_key, self.weights, count)
+        return self.samples[jax.random.permutation(order_key, chosen)]
+
+    def check(self, min_ess_fraction: float = 0.1) -> "Solution":
+        """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
+
+        Raises:
+            SamplingError: all weights zero, or an ESS below `min_ess_fraction` of N.
+        """
+        if not jnp.isfinite(self.log_z):
+            raise SamplingError("every weight is zero or one is not finite: the prior misses the support of the target")
+        if self.ess < min_ess_fraction * self.num_samples:
+            raise SamplingError(
+                f"the effective sample size is {float(self.ess):.1f} of {self.num_samples}: a few configurations carry the "
+                "weight. Use a better prior (BeliefPropagation, a fitted green function), populations, or an exact sampler"
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """NumPy arrays and plain numbers by name: for saving, or for another library."""
+        return {
+            "samples": np.asarray(self.samples),
+            "log_weights": np.asarray(self.log_weights),
+            "log_z": float(self.log_z),
+            "log_z_error": float(self.log_z_error),
+            "ess": float(self.ess),
+            "num_groups": self.num_groups,
+            "num_energy_evaluations": self.num_energy_evaluations,
+        }
+
+
+def systematic(key: Key[Array, ""], weights: Float[Array, " n"], count: int) -> Int[Array, " count"]:
+    """`count` indices in ascending order, index i on average count·w_i times, by one uniform offset.
+
+    Example:
+        >>> systematic(jax.random.key(0), jnp.array([0.0, 0.5, 0.5]), 4).tolist()
+        [1, 1, 2, 2]
+    """
+    cumulative = jnp.cumsum(weights)
+    offset = jax.random.uniform(key, (), weights.dtype)
+    positions = (jnp.arange(count, dtype=weights.dtype) + offset) / count * cumulative[-1]
+    last = jnp.max(jnp.where(weights > 0, jnp.arange(len(weights)), 0))
+    return jnp.minimum(jnp.searchsorted(cumulative, positions, side="right").astype(int), last)
