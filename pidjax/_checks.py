@@ -47,7 +47,6 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
     return weights / jnp.sum(weights)
 
 
-<<<<<<< HEAD
 def check_symmetric(name: str, matrices: Float[Array, "k d d"]) -> None:
     """Raise if a concrete matrix of the stack differs from its transpose."""
     values = concrete(matrices)
@@ -67,9 +66,9 @@ def check_positive_definite(name: str, matrices: Float[Array, "k d d"]) -> None:
         smallest = np.linalg.eigvalsh(matrix)[0]
         if not smallest > 0:
             raise ValueError(f"{name}[{index}] is not positive definite: its smallest eigenvalue is {smallest:g}")
-=======
+
+
 def check_key(name: str, key) -> None:
     """Raise unless the value is one typed random key; its type is known under a transformation too."""
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise ValueError(f"{name} is {key!r}; pass one typed key, jax.random.key(seed)")
->>>>>>> main
