@@ -54,14 +54,16 @@ class Elimination(Exact):
 
     def draw(self, key, num_samples):
         tables = self._eliminated(self.model)[1]
-        n = self.model.num_sites
+        n, q = self.model.num_sites, self.model.num_values
 
         def configuration(index):
             uniforms = jax.random.uniform(jax.random.fold_in(key, index), (n,), self.model.dtype)
             values = jnp.zeros(n, int)
             for (site, rest), table in zip(reversed(self.buckets), reversed(tables)):
-                logits = table[(slice(None), *(values[other] for other in rest))]
-                values = values.at[site].set(pick(logits, uniforms[site]))
+                place = jnp.zeros((), int)
+                for other in rest:
+                    place = place * q + values[other]
+                values = values.at[site].set(pick(table.reshape(q, -1)[:, place], uniforms[site]))
             return values
 
         return jax.vmap(configuration)(jnp.arange(num_samples))
