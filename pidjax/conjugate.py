@@ -98,15 +98,19 @@ def regauging(
     stiffness: Float[Array, "P d d"] | Float[Array, "P d"] | Float[Array, " P"],
     drift: Float[Array, "P d d"] | Float[Array, "P d"] | Float[Array, " P"],
 ) -> Float[Array, ""]:
-    """A gauge cx that keeps the propagator form valid up to the conjugate point: c ≥ −ω cot ω with S ≥ −ω² I.
+    """A gauge cx that keeps the propagator form valid up to the conjugate point.
 
-    The propagator form needs a positive C on its own, which β < −π²/4 denies it; a gauge adds c to it and changes nothing
-    else. With a drift, S + F_sᵀF_s takes the place of S, F_s its symmetric part.
+    The propagator form needs a positive C on its own, which β < −π²/4, or a gauge −∇φ with φ convex, denies it; a gauge adds
+    c to it and changes nothing else. With F_s the symmetric part of F and S + F_s² ≥ −ω² I, c = λ_max(F_s) − ω cot ω is
+    enough while the coefficients are constant. Where S ≥ 0 none is needed.
     """
     if stiffness.ndim == 3:
         symmetric = 0.5 * (drift + jnp.swapaxes(drift, -1, -2))
-        smallest = jnp.min(jnp.linalg.eigvalsh(stiffness + symmetric @ symmetric))
+        smallest, fastest = (jnp.linalg.eigvalsh(a) for a in (stiffness + symmetric @ symmetric, symmetric))
+        indefinite = jnp.min(jnp.linalg.eigvalsh(stiffness)) < -1e-6
     else:
-        smallest = jnp.min(stiffness + drift**2)
-    omega = jnp.sqrt(jnp.clip(-smallest, 1e-6, 9.6))
-    return jnp.where(smallest < -1e-6, jnp.maximum(1 - omega / jnp.tan(omega), 0), 0)
+        smallest, fastest = stiffness + drift**2, drift
+        indefinite = jnp.min(stiffness) < -1e-6
+    omega = jnp.sqrt(jnp.clip(-jnp.min(smallest), 1e-6, 9.6))
+    needed = jnp.maximum(jnp.max(fastest), 0) + jnp.maximum(1 - omega / jnp.tan(omega), 0)
+    return jnp.where(indefinite, needed, 0)

@@ -165,6 +165,7 @@ class Piecewise(Reference):
     def _at(self, field, t):
         return jax.tree.map(lambda leaf: leaf[self._piece(t)], field)
 
+    @eqx.filter_jit
     def propagators(self, times: Times) -> tuple[Propagator, Propagator, Propagator]:
         """0 → t_k, t_k → t_{k+1} and t_k → 1, for k = 0 … K−1, each with K in front: one scan over both directions."""
         num_steps, num_inner = times.step.size, self.edges.size
@@ -253,9 +254,9 @@ def log_snr_of(observation: Bridge, dim: int) -> Float[Array, ""]:
 def search_times(
     reference: Reference, ratios: Float[Array, " n"], dim: int
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """The times at given ratios, by a table in logit t and Newton's steps, the last one differentiable.
+    """The times at given ratios: a table in logit t, then Newton's steps with the slope t τ d log det K/dt = t τ tr Σ⁻¹.
 
-    The slope is exact: d log det K/dt = tr Σ⁻¹, with Σ the covariance of the state given both ends.
+    Differentiable, as an implicit function of the reference.
     """
 
     def at(reference, logit):
@@ -265,17 +266,32 @@ def search_times(
         observation = jax.tree.map(lambda leaf: leaf[1:], reference.bridges(times).observation)
         log_ratios = jax.vmap(lambda one: log_snr_of(one, dim))(observation)
         precision = jax.vmap(lambda one: _mean_square(one.whitening, dim))(observation)
-        return log_ratios, jax.lax.stop_gradient(precision * t * remaining)
+        return log_ratios, precision * t * remaining
 
-    def newton(reference, logit):
-        log_ratios, slopes = at(reference, logit)
-        return logit + (jnp.log(ratios) - log_ratios) / slopes
+    @jax.custom_jvp
+    def solve(reference, log_ratios):
+        table = jnp.linspace(-15, 15, max(61, log_ratios.size), dtype=log_ratios.dtype)
+        padding = (0, table.size - log_ratios.size)
+        wanted = jnp.pad(log_ratios, padding, mode="edge")
 
-    frozen = jax.lax.stop_gradient(reference)
-    table = jnp.linspace(-15, 15, 61, dtype=ratios.dtype)
-    logit = jnp.interp(jax.lax.stop_gradient(jnp.log(ratios)), jnp.maximum(at(frozen, table)[0], -200), table)
-    logit, _ = jax.lax.scan(lambda logit, _: (newton(frozen, logit), None), logit, length=3)
-    logit = newton(reference, jax.lax.stop_gradient(logit))
+        def improve(logit, number):
+            found, slope = at(reference, logit)
+            interpolated = jnp.interp(wanted, jnp.maximum(found, -200), logit)
+            return jnp.where(number == 0, interpolated, logit + (wanted - found) / slope), None
+
+        logit, _ = jax.lax.scan(improve, table, jnp.arange(5))
+        return logit[: log_ratios.size]
+
+    @solve.defjvp
+    def solve_jvp(primals, tangents):
+        (reference, log_ratios), (reference_dot, log_ratios_dot) = primals, tangents
+        logit = solve(reference, log_ratios)
+        (_, slope), (found_dot, _) = jax.jvp(lambda reference: at(reference, logit), (reference,), (reference_dot,))
+        return logit, (log_ratios_dot - found_dot) / slope
+
+    if ratios.size == 0:
+        return ratios, ratios
+    logit = solve(reference, jnp.log(ratios))
     return jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit)
 
 

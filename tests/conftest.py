@@ -12,9 +12,10 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# `sample` is the door: it must itself say what is wrong with an argument, so its own annotations are not checked.
+# These are the doors: they must themselves say what is wrong with an argument, so their own annotations are not checked.
+_DOORS = ("pidjax.sample", "pidjax.schedule")
 _ROOMS = pkgutil.iter_modules(importlib.util.find_spec("pidjax").submodule_search_locations, "pidjax.")
-with install_import_hook([room.name for room in _ROOMS if room.name != "pidjax.sample"], "beartype.beartype"):
+with install_import_hook([room.name for room in _ROOMS if room.name not in _DOORS], "beartype.beartype"):
     import pidjax  # noqa: F401
 
 

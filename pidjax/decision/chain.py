@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from .._checks import as_floating, concrete
-from ._log import log_mean, log_scatter, log_sum, pick
+from ._log import log_mean, log_scatter, pick
 
 
 class Chain(eqx.Module):

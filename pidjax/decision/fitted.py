@@ -56,6 +56,7 @@ class Fitted(Green):
         next_value = lambda v: self.value(after, step + 1, values.at[site].set(v))  # noqa: E731
         return jax.vmap(next_value)(jnp.arange(self.num_values))
 
+
 def fit(
     key: Key[Array, ""],
     model: Pairwise,
@@ -140,7 +141,9 @@ class Table(Fitted):
 
     def __init__(self, model: Pairwise, *, window: int, order=None):
         if not 1 <= window or model.num_values**window > 2**20:
-            raise ValueError(f"window is {window}; pass an integer >= 1, at most {model.num_values}^window = 2^20 states")
+            raise ValueError(
+                f"window is {window}; pass an integer >= 1, at most {model.num_values}^window = 2^20 states"
+            )
         sites = checked_order(model.num_sites, model.graph.order if order is None else order)
         self.order, self.num_values, self.window = tuple(sites.tolist()), model.num_values, window
         self.frontier = jnp.asarray(frontier(model.graph, sites)[:, :window])
