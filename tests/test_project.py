@@ -22,7 +22,7 @@ import pidjax
 ROOT = Path(__file__).parents[1]
 ORDER = ["_checks", "_linear", "_structure", "kernel", "clock", "bridge", "propagator", "conjugate", "reference", "grid",
          "protocol", "schedule", "targets", "step", "rollout", "control", "solution",
-         "surrogate", "sample", "neural", "metrics", "zoo", "plot"]  # fmt: skip
+         "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "plot"]  # fmt: skip
 MODULES = [
     pytest.param(name, marks=[pytest.mark.slow] if name.startswith("pidjax.neural") else [])
     for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")
