@@ -202,12 +202,11 @@ def log_probability(prior: Prior, values: Int[Array, " n"]) -> Float[Array, ""]:
         -2.7726
     """
 
-    def step(total, time):
-        law = prior.log_conditional(time, hidden(prior, time, values))
-        return total + law[values[prior.order[time]]], None
+    def term(step):
+        law = prior.log_conditional(step, hidden(prior, step, values))
+        return law[values[prior.order[step]]]
 
-    start = jnp.zeros((), jax.eval_shape(prior.log_conditional, jnp.array(0), values).dtype)
-    return jax.lax.scan(step, start, jnp.arange(prior.num_sites))[0]
+    return jnp.sum(jax.vmap(term)(jnp.arange(prior.num_sites)))
 
 
 def model_order(model: Pairwise, order: ArrayLike | None) -> Int[Array, " n"]:
