@@ -11,7 +11,7 @@ with saved paths, and comes as an `Estimate`: a value and its standard error, th
     ... )
     >>> paths = diagnostics.ensemble(solution)
     >>> found = diagnostics.autocorrelations(paths).sharpness
-    >>> bool(abs(found.value - 0.412) < 4 * found.standard_error)
+    >>> bool(abs(found.value - 0.387) < 4 * found.standard_error)
     True
     >>> cost = diagnostics.path_costs(paths, protocol)
     >>> bool(cost.kinetic.value[-1] < cost.total.value[-1])

@@ -45,7 +45,7 @@ def path_cross_entropies(
 def energy_efficiency(paths: Ensemble, log_density: Callable[[Float[Array, " d"]], Float[Array, ""]]) -> PathEnergies:
     """J and Ĵ, the means over time of the path cross-entropies, by the trapezoidal rule on the paths' grid.
 
-    Source: the objective "energy" of the experiments of Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
+    Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858, where J is also what a protocol is learned by.
     """
     horizon = paths.times[-1]
     means = (integrate(values, paths.times)[:, -1] / horizon for values in _energies(paths, log_density))
