@@ -22,9 +22,9 @@ import pidjax
 ROOT = Path(__file__).parents[1]
 ORDER = ["_checks", "_linear", "_structure", "kernel", "clock", "bridge", "propagator", "conjugate", "reference", "grid",
          "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn", "solution",
-         "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "plot"]  # fmt: skip
+         "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision", "plot"]  # fmt: skip
 MODULES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name.startswith("pidjax.neural") else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in ("neural", "exact", "learn") else [])
     for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")
 ]
 
