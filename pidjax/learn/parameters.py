@@ -8,7 +8,7 @@ A pytree may hold such nodes in the place of its leaves. `resolve` gives the pla
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,7 +25,7 @@ class Parameter(eqx.Module):
 
     @classmethod
     @abstractmethod
-    def of(cls, value: Array) -> Self:
+    def of(cls, value: Array) -> "Parameter":
         """The node whose value is this."""
 
     @property
