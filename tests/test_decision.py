@@ -373,7 +373,7 @@ class TestErrors:
     def test_rows(self):
         with pytest.raises(ValueError, match=r"transitions at \(0, 1\) has the sum 0.9"):
             df.Dense(jnp.array([[[0.5, 0.5], [0.5, 0.4]]]))
-        with pytest.raises(ValueError, match="minimum -0.5"):
+        with pytest.raises(ValueError, match=r"minimum -0\.5"):
             df.Dense(jnp.array([[[0.5, 0.5], [1.5, -0.5]]]))
         with pytest.raises(ValueError, match=r"step\(0, ·\) at \(0,\) has the sum 0.8"):
             df.Sparse(lambda t, s: (jnp.array([0, 1]), jnp.full(2, 0.4)), 2, 3)

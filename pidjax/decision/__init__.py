@@ -20,29 +20,29 @@ Source: Chertkov, Ahn & Behjoo, *Sampling Decisions*, arXiv 2503.14549.
 """
 
 from .automatic import exact
-from .beliefs import Beliefs, Cavity, belief_propagation, mean_field
-from .chain import Chain, Decisions, Dense, Sparse, log_desirability, log_forward, log_green, solve, solve_control
+from .beliefs import Cavity, belief_propagation, mean_field
+from .chain import Dense, Sparse, log_desirability, log_forward, log_green, solve, solve_control
 from .elimination import Elimination
 from .empirical import Empirical
-from .errors import MomentErrors, Moments, exact_moments, moment_errors, moments
-from .exact import Enumeration, Exact
-from .fitted import Features, Fitted, Table, fit
+from .errors import exact_moments, moment_errors, moments
+from .exact import Enumeration
+from .fitted import Features, Table, fit
 from .graph import Graph, complete, lattice, random_regular
 from .guide import Guide, augmented, total
 from .markov import Gibbs, Metropolis, SwendsenWang, autocorrelation_time, run
 from .model import Pairwise, ising, ising_glass, ising_grid, potts, sherrington_kirkpatrick
 from .neural import Neural, log_variance, reverse_kl, train, trajectory_balance
-from .prior import Autoregressive, Boltzmann, Corrected, Green, Prior, Product, Uniform, log_probability, random_order
+from .prior import Autoregressive, Boltzmann, Corrected, Green, Prior, Product, Uniform, log_probability
 from .sample import reveal, sample
 from .solution import Solution
 from .transfer import Transfer
 
 __all__ = [
-    "Autoregressive", "Beliefs", "Boltzmann", "Cavity", "Chain", "Corrected", "Decisions", "Dense", "Elimination", "Empirical",
-    "Enumeration", "Exact", "Features", "Fitted", "Gibbs", "Graph", "Green", "Guide", "Metropolis", "MomentErrors", "Moments", "Neural",
-    "Pairwise", "Prior", "Product", "Solution", "Sparse", "SwendsenWang", "Table", "Transfer", "Uniform", "augmented",
-    "autocorrelation_time", "belief_propagation", "complete", "exact", "fit", "ising", "ising_glass", "ising_grid", "lattice",
-    "log_desirability", "log_forward", "log_green", "log_probability", "log_variance", "mean_field", "exact_moments", "moment_errors", "moments", "potts",
-    "random_order", "random_regular", "reveal", "reverse_kl", "run", "sample", "sherrington_kirkpatrick", "solve",
-    "solve_control", "total", "train", "trajectory_balance",
+    "Autoregressive", "Boltzmann", "Cavity", "Corrected", "Dense", "Elimination", "Empirical", "Enumeration",
+    "Features", "Gibbs", "Graph", "Green", "Guide", "Metropolis", "Neural", "Pairwise", "Prior", "Product", "Solution",
+    "Sparse", "SwendsenWang", "Table", "Transfer", "Uniform", "augmented", "autocorrelation_time", "belief_propagation",
+    "complete", "exact", "exact_moments", "fit", "ising", "ising_glass", "ising_grid", "lattice", "log_desirability",
+    "log_forward", "log_green", "log_probability", "log_variance", "mean_field", "moment_errors", "moments", "potts",
+    "random_regular", "reveal", "reverse_kl", "run", "sample", "sherrington_kirkpatrick", "solve", "solve_control",
+    "total", "train", "trajectory_balance",
 ]  # fmt: skip

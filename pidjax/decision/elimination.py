@@ -72,7 +72,9 @@ class Elimination(Exact):
         """log Z, and the bucket of each site, its own axis first and then those of the later ones in order."""
         q = model.num_values
         place = {site: position for position, (site, _) in enumerate(self.buckets)}
-        waiting: list[list[tuple[tuple[int, ...], Array]]] = [[((site,), model.fields[site])] for site, _ in self.buckets]
+        waiting: list[list[tuple[tuple[int, ...], Array]]] = [
+            [((site,), model.fields[site])] for site, _ in self.buckets
+        ]
         for e, (a, b) in enumerate(model.graph.edges.tolist()):
             first, second = (a, b) if place[a] < place[b] else (b, a)
             table = model.couplings[e] if first == a else model.couplings[e].T

@@ -133,7 +133,9 @@ class Enumeration(Exact):
     @property
     def configurations(self) -> Int[Array, "states n"]:
         """All of them, the last site running fastest."""
-        return digits(jnp.arange(self.model.num_values**self.model.num_sites), self.model.num_values, self.model.num_sites)
+        return digits(
+            jnp.arange(self.model.num_values**self.model.num_sites), self.model.num_values, self.model.num_sites
+        )
 
     @property
     def probabilities(self) -> Float[Array, " states"]:

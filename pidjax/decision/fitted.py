@@ -56,6 +56,7 @@ class Fitted(Green):
         next_value = lambda v: self.value(after, step + 1, values.at[site].set(v))  # noqa: E731
         return jax.vmap(next_value)(jnp.arange(self.num_values))
 
+
 def fit(
     key: Key[Array, ""],
     model: Pairwise,
@@ -95,7 +96,7 @@ def fit(
 
 
 def _prior(model, green: Fitted, base: Green | None) -> Corrected:
-    return Corrected(model, green if base is None else base + green, green.order)
+    return Corrected(model, green if base is None else base + green, np.array(green.order))
 
 
 @eqx.filter_jit
@@ -140,7 +141,9 @@ class Table(Fitted):
 
     def __init__(self, model: Pairwise, *, window: int, order=None):
         if not 1 <= window or model.num_values**window > 2**20:
-            raise ValueError(f"window is {window}; pass an integer >= 1, at most {model.num_values}^window = 2^20 states")
+            raise ValueError(
+                f"window is {window}; pass an integer >= 1, at most {model.num_values}^window = 2^20 states"
+            )
         sites = checked_order(model.num_sites, model.graph.order if order is None else order)
         self.order, self.num_values, self.window = tuple(sites.tolist()), model.num_values, window
         self.frontier = jnp.asarray(frontier(model.graph, sites)[:, :window])
@@ -188,8 +191,11 @@ class Features(Fitted):
         self.num_paired = min(num_paired, self.frontier.shape[1])
         times, width = model.num_sites + 1, model.num_values - 1
         linear, paired = self.frontier.shape[1] * width, self.num_paired * width
-        shapes = (times,), (times, linear), (times, paired, paired)
-        self.parameters = tuple(jnp.zeros(shape, model.dtype) for shape in shapes)
+        self.parameters = (
+            jnp.zeros(times, model.dtype),
+            jnp.zeros((times, linear), model.dtype),
+            jnp.zeros((times, paired, paired), model.dtype),
+        )
 
     def contrasts(self, step, values):
         """x, the values of the frontier in an orthogonal basis of mean zero; 0 where it is filled up."""

@@ -43,7 +43,9 @@ class Graph:
                 f"edges name sites {self.edges.min()} … {self.edges.max()}; pass numbers from 0 to {num_sites - 1}"
             )
         if (self.edges[:, 0] == self.edges[:, 1]).any():
-            raise ValueError(f"edges hold the loop {tuple(self.edges[self.edges[:, 0] == self.edges[:, 1]][0].tolist())}")
+            raise ValueError(
+                f"edges hold the loop {tuple(self.edges[self.edges[:, 0] == self.edges[:, 1]][0].tolist())}"
+            )
         if len(np.unique(np.sort(self.edges, axis=1), axis=0)) < len(self.edges):
             raise ValueError("edges hold a bond twice; add the two couplings into one")
         self.order = checked_order(num_sites, order)
@@ -203,4 +205,6 @@ def random_regular(key: Key[Array, ""], num_sites: int, degree: int) -> Graph:
             return Graph(num_sites, np.sort(edges, axis=1))
         except ValueError:
             continue
-    raise ValueError(f"no simple connected graph of degree {degree} was found on {num_sites} sites; pass a lower degree")
+    raise ValueError(
+        f"no simple connected graph of degree {degree} was found on {num_sites} sites; pass a lower degree"
+    )

@@ -137,7 +137,12 @@ def clusters(first, second, bound, num_sites: int) -> Int[Array, " n"]:
 
 @eqx.filter_jit
 def run(
-    key: Key[Array, ""], sweep: Sweep, *, num_chains: int, num_sweeps: int, start: Int[Array, "num_chains n"] | None = None
+    key: Key[Array, ""],
+    sweep: Sweep,
+    *,
+    num_chains: int,
+    num_sweeps: int,
+    start: Int[Array, "num_chains n"] | None = None,
 ) -> Int[Array, "num_chains num_sweeps n"]:
     """The configurations of several chains after each sweep.
 

@@ -153,7 +153,10 @@ def train(
     if num_iterations < 1 or batch_size < 2:
         raise ValueError(f"num_iterations is {num_iterations} and batch_size {batch_size}; pass at least 1 and 2")
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_iterations))
-    learned = prior.network, _first_log_z(jax.random.fold_in(key, num_iterations), model, prior, batch_size) / _LOG_Z_UNIT
+    learned = (
+        prior.network,
+        _first_log_z(jax.random.fold_in(key, num_iterations), model, prior, batch_size) / _LOG_Z_UNIT,
+    )
     state = optimiser.init(eqx.filter(learned, eqx.is_array))
     history = []
     for first in range(0, num_iterations, _ITERATIONS_PER_CALL):

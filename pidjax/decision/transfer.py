@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from ._log import log_sum, pick
 from .exact import MAX_STATES, Exact, digits
@@ -117,7 +117,9 @@ class Transfer(Exact):
 
     def _block_message(self, message, block):
         """The message before a block from the one after it; what lies between is not kept for the derivative."""
-        steps = jax.checkpoint(lambda m, block: jax.lax.scan(lambda m, s: (self._message(m, s), None), m, block, reverse=True))
+        steps = jax.checkpoint(
+            lambda m, block: jax.lax.scan(lambda m, s: (self._message(m, s), None), m, block, reverse=True)
+        )
         return steps(message, block)[0]
 
     def _message(self, message: Float[Array, "counts states"], site: "Site") -> Float[Array, "counts states"]:
@@ -157,9 +159,7 @@ class Transfer(Exact):
             later, lag, directed = _lagged(model.graph, self.order, self.lags)
             bonds = bonds.at[later, lag].set(model.directed_couplings[directed])
         dummy = jnp.where(jnp.arange(q) == 0, jnp.zeros((), model.dtype), -jnp.inf)
-        fields = jnp.concatenate(
-            [model.fields[jnp.array(self.order)], jnp.broadcast_to(dummy[None], (padding, q))]
-        )
+        fields = jnp.concatenate([model.fields[jnp.array(self.order)], jnp.broadcast_to(dummy[None], (padding, q))])
         bonds = jnp.concatenate([bonds, jnp.zeros((padding, *bonds.shape[1:]), model.dtype)])
         places = jnp.concatenate([jnp.array(self.order), jnp.full(padding, UNKNOWN)])
         split = lambda array: array.reshape(-1, size, *array.shape[1:])  # noqa: E731
