@@ -1,5 +1,6 @@
 """Sampling by Path Integral Diffusion: from a target to the process that ends on it, without training."""
 
+from . import exact, learn
 from .control import control, log_psi, weighted_state
 from .grid import given, log_snr, uniform
 from .kernel import Green
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ancestral", "Controlled", "Density", "Euler", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment", "Pool",
-    "Samples", "SamplingError", "Solution", "Surrogate", "backward_log_weights", "control", "from_function", "given",
-    "harmonic", "log_psi", "log_snr", "piecewise", "prepare", "rollout", "sample", "uniform", "weighted_state",
+    "Samples", "SamplingError", "Solution", "Surrogate", "backward_log_weights", "control", "exact", "from_function",
+    "given", "harmonic", "learn", "log_psi", "log_snr", "piecewise", "prepare", "rollout", "sample", "uniform",
+    "weighted_state",
 ]  # fmt: skip

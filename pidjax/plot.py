@@ -56,6 +56,15 @@ class Panel(NamedTuple):
     floor: tuple[float, float] | None = None
 
 
+class Bundle(NamedTuple):
+    """One pane of `bundles`: paths (n, K+1, 2), the density of the state at T times, and lines drawn besides by name."""
+
+    title: str
+    paths: Float[Array, "n times 2"]
+    density: Float[Array, "T ny nx"]
+    lines: Mapping[str, Float[Array, "m 2"]]
+
+
 def evolution(rows: Sequence[Evolution], times: Sequence[float], exact: Float[Array, "m 2"]) -> "Figure":
     """Columns in time, one row for each setting: exact samples (grey), states x(t), weighted states x̂(t; x(t)).
 
@@ -129,6 +138,44 @@ def space_time(
         _clean(pane)
     if title:
         figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def bundles(
+    panes: Sequence[Bundle], x: Float[Array, " nx"], y: Float[Array, " ny"], times: Sequence[float], width: float = 10.0
+) -> "Figure":
+    """Paths in the plane over their exact law: at each of T times the contours that enclose half and 90 % of its mass.
+
+    Args:
+        panes: side by side, on the same axes.
+        x, y: the lattice of the densities.
+        times: the T times of the densities.
+        width: of the figure, in inches; the height follows from the lattice.
+
+    Example:
+        >>> x = np.linspace(-3, 3, 21)
+        >>> density = np.exp(-0.5 * (x[None, :, None] ** 2 + x[None, None] ** 2))
+        >>> len(bundles([Bundle("start", np.zeros((4, 3, 2)), density, {})], x, x, [0.5]).axes)
+        1
+    """
+    from matplotlib.lines import Line2D
+
+    figure = _figure(width, width / len(panes) * (y[-1] - y[0]) / (x[-1] - x[0]) + 0.9)
+    styles = dict(zip(dict.fromkeys(name for pane in panes for name in pane.lines), ("--", "-", ":", "-.")))
+    axes = figure.subplots(1, len(panes), sharex=True, sharey=True, squeeze=False)[0]
+    for bundle, pane in zip(panes, axes, strict=True):
+        for path in bundle.paths:
+            pane.plot(*path.T, color="0.55", linewidth=0.3, alpha=0.5)
+        for name, line in bundle.lines.items():
+            pane.plot(*line.T, color=BLACK, linewidth=1.0, linestyle=styles[name])
+        for density, colour in zip(bundle.density, PALETTE):
+            pane.contour(x, y, density, levels=_enclosing(density), colors=colour, linewidths=(0.9, 1.6), zorder=3)
+        pane.set(title=bundle.title, aspect="equal", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+        _clean(pane)
+    lines = [Line2D([], [], color=colour) for colour, _ in zip(PALETTE, times)]
+    lines += [Line2D([], [], color=BLACK, linewidth=1.0, linestyle=style) for style in styles.values()]
+    names = [*(f"$t$ = {time:g}" for time in times), *styles]
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
     return figure
 
 
@@ -241,3 +288,9 @@ def _dots_legend(figure: "Figure", names: Mapping[str, str]) -> None:
 
     dots = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour) for colour in names.values()]
     figure.legend(dots, list(names), loc="outside lower center", ncols=len(names), frameon=False, fontsize=10)
+
+
+def _enclosing(density: Float[Array, "ny nx"]) -> list[float]:
+    """The values of a density above which lie 90 % and half of its mass."""
+    ordered = np.sort(density, axis=None)[::-1]
+    return [float(ordered[np.searchsorted(np.cumsum(ordered), mass * ordered.sum())]) for mass in (0.9, 0.5)]

@@ -21,10 +21,10 @@ import pidjax
 
 ROOT = Path(__file__).parents[1]
 ORDER = ["_checks", "_linear", "_structure", "kernel", "clock", "bridge", "propagator", "conjugate", "reference", "grid",
-         "protocol", "schedule", "targets", "step", "rollout", "control", "solution",
-         "surrogate", "sample", "neural", "metrics", "zoo", "plot"]  # fmt: skip
+         "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn", "solution",
+         "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision", "plot"]  # fmt: skip
 MODULES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name.startswith("pidjax.neural") else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in ("neural", "exact", "learn") else [])
     for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")
 ]
 
@@ -111,11 +111,12 @@ def test_every_public_name_has_a_docstring():
 
 
 @pytest.mark.slow
-def test_notebook_runs(monkeypatch):
-    """The notebook from the first to the last cell, with few paths."""
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook_runs(path, monkeypatch):
+    """A notebook from the first to the last cell, with few paths."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.setenv("PIDJAX_NOTEBOOK_PATHS", "200")
-    notebook = nbformat.read(ROOT / "notebooks" / "pictures.ipynb", as_version=4)
+    notebook = nbformat.read(path, as_version=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()

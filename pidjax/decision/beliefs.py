@@ -37,8 +37,8 @@ def mean_field(model: Pairwise, *, num_iterations: int = 200, damping: float = 0
 
     Example:
         >>> from pidjax.decision import ising, lattice
-        >>> mean_field(ising(lattice(1, 2), 0.0, jnp.array([0.5, 0.0]))).round(3).tolist()
-        [[0.269, 0.731], [0.5, 0.5]]
+        >>> round(float(mean_field(ising(lattice(1, 2), 0.0, jnp.array([0.5, 0.0])))[0, 1]), 3)
+        0.731
     """
     neighbours, directed = jnp.asarray(model.graph.neighbours), jnp.asarray(model.graph.directed)
     tables = jnp.where((neighbours >= 0)[:, :, None, None], model.directed_couplings[directed], 0)

@@ -68,12 +68,13 @@ class Dense(Chain):
 
     Example:
         >>> chain = Dense(jnp.array([[[0.5, 0.5], [0.0, 1.0]]]), start=0)
-        >>> solve(chain, jnp.array([0.0, 1.0])).transitions().round(3).tolist()
-        [[[0.731, 0.269], [0.0, 1.0]]]
+        >>> round(float(solve(chain, jnp.array([0.0, 1.0])).transitions()[0, 0, 1]), 3)
+        0.269
     """
 
     transitions: Float[Array, "T n n"]
     start: Float[Array, " n"]
+    num_steps: int = eqx.field(static=True)
 
     def __init__(self, transitions: ArrayLike, start: ArrayLike = 0):
         self.transitions = as_floating("transitions", transitions)
@@ -82,10 +83,7 @@ class Dense(Chain):
             raise ValueError(f"transitions has shape {shape}; pass (T, n, n), T at least 1")
         _check_rows("transitions", self.transitions)
         self.start = _first_law(start, shape[1], self.transitions.dtype)
-
-    @property
-    def num_steps(self) -> int:
-        return self.transitions.shape[0]
+        self.num_steps = shape[0]
 
     def successors(self, step, state):
         return jnp.arange(self.num_states), self.transitions[step, state]
@@ -227,8 +225,8 @@ def solve(chain: Chain, energy: ArrayLike, *, running_costs: ArrayLike | None = 
     Example:
         >>> chain = Dense(jnp.full((3, 4, 4), 0.25))
         >>> decisions = solve(chain, jnp.array([0.0, 1.0, 2.0, jnp.inf]))
-        >>> jnp.exp(decisions.log_marginals[-1]).round(3).tolist(), round(float(decisions.kl_cost), 3)
-        ([0.665, 0.245, 0.09, 0.0], 0.554)
+        >>> round(float(jnp.exp(decisions.log_marginals[-1, 1])), 3), round(float(decisions.kl_cost), 3)
+        (0.245, 0.554)
     """
     energy, costs = _costs(chain, "energy", energy, running_costs)
     log_mass = log_forward(chain, costs)[-1]

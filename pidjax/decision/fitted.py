@@ -96,7 +96,7 @@ def fit(
 
 
 def _prior(model, green: Fitted, base: Green | None) -> Corrected:
-    return Corrected(model, green if base is None else base + green, green.order)
+    return Corrected(model, green if base is None else base + green, np.array(green.order))
 
 
 @eqx.filter_jit
@@ -191,8 +191,11 @@ class Features(Fitted):
         self.num_paired = min(num_paired, self.frontier.shape[1])
         times, width = model.num_sites + 1, model.num_values - 1
         linear, paired = self.frontier.shape[1] * width, self.num_paired * width
-        shapes = (times,), (times, linear), (times, paired, paired)
-        self.parameters = tuple(jnp.zeros(shape, model.dtype) for shape in shapes)
+        self.parameters = (
+            jnp.zeros(times, model.dtype),
+            jnp.zeros((times, linear), model.dtype),
+            jnp.zeros((times, paired, paired), model.dtype),
+        )
 
     def contrasts(self, step, values):
         """x, the values of the frontier in an orthogonal basis of mean zero; 0 where it is filled up."""

@@ -100,10 +100,10 @@ def total(num_sites: int, log_weight: ArrayLike) -> Guide:
 def augmented(chain: Chain, num_counts: int, update: Callable, start: int = 0) -> Sparse:
     """A chain on pairs (state, count), the state s with count c numbered s·num_counts + c: c' = update(t, c, s').
 
-    An energy or running cost of pairs then conditions the chain on its own history: see `solve`.
+    An energy or cost of pairs then conditions the chain on its own history: see `solve` and `solve_control`.
 
     Example:
-        >>> from pidjax.decision import Dense, solve
+        >>> from pidjax.decision import Dense, solve_control
         >>> coin = Dense(jnp.full((4, 2, 2), 0.5))
         >>> heads = augmented(coin, 5, lambda t, count, state: jnp.minimum(count + state, 4))
         >>> wanted = jnp.where(jnp.arange(10) % 5 == 2, 0.0, jnp.inf)

@@ -1,0 +1,130 @@
+"""How sensitive the control and the weighted state are to the state, in closed form from the posterior covariance:
+
+    ∂x̂/∂x  =  Cov(y|t,x) Bᵀ
+    ∂u*/∂x =  −J_xx − A₁ + B Cov(y|t,x) Bᵀ
+
+with B and J_xx the slopes of ∇log ψ = B x̂ − J_xx x + … . No derivative of the target is taken.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+
+from .._linear import matmul, matvec, transpose
+from .._structure import adjoint, dense, product
+from ..control import Point
+from ..metrics import Estimate
+from ..protocol import Protocol
+from ..targets.base import Target
+from .average import average
+from .ensemble import Ensemble
+
+
+def control_jacobian(
+    target: Target,
+    protocol: Protocol,
+    t: ArrayLike,
+    x: Float[Array, " d"],
+    *,
+    remaining: ArrayLike | None = None,
+    key: Key[Array, ""] | None = None,
+) -> Float[Array, "d d"]:
+    """∂u*/∂x at one point, for t in [0, horizon). Arguments as in `pidjax.control`.
+
+    Example:
+        >>> import pidjax as pid
+        >>> target = pid.GaussianMixture(jnp.zeros((1, 1)), 4 * jnp.ones((1, 1, 1)))
+        >>> control_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
+        [[3.0]]
+    """
+    point = Point(target, protocol, t, x, remaining, key)
+    pull, gauge, d = point.instant.pull, point.instant.gauge, x.size
+    to_end = dense(pull.to_end, d)
+    jacobian = matmul(to_end, matmul(point.law.covariance(), transpose(to_end))) - dense(pull.to_centre, d)
+    if gauge is not None:
+        jacobian = jacobian - dense(gauge.matrix, d)
+    return jacobian / point.unit.horizon
+
+
+def weighted_state_jacobian(
+    target: Target,
+    protocol: Protocol,
+    t: ArrayLike,
+    x: Float[Array, " d"],
+    *,
+    remaining: ArrayLike | None = None,
+    key: Key[Array, ""] | None = None,
+) -> Float[Array, "d d"]:
+    """∂x̂/∂x at one point, for t in [0, horizon). Arguments as in `pidjax.control`.
+
+    Example:
+        >>> import pidjax as pid
+        >>> target = pid.GaussianMixture(jnp.zeros((1, 1)), 4 * jnp.ones((1, 1, 1)))
+        >>> weighted_state_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
+        [[4.0]]
+    """
+    point = Point(target, protocol, t, x, remaining, key)
+    return product(point.law.covariance(), adjoint(dense(point.instant.pull.to_end, x.size)))
+
+
+class Sensitivity(NamedTuple):
+    """What `sensitivity` returns: means over the paths at each time but the last, shape (K,).
+
+    Attributes:
+        norm: E ‖Ω‖₂, the largest singular value of Ω = ∂u*/∂x.
+        frobenius_squared: E ‖Ω‖²_F.
+        trace: E tr Ω, the divergence of the control.
+        largest, smallest: extreme eigenvalues of ½(Ω + Ωᵀ), the rates at which neighbouring paths part.
+        radial: E eᵀΩe, with e the direction from the start to the state; positive if the control drives outward.
+        radial_gain: E eᵀ(∂x̂/∂x)e.
+    """
+
+    norm: Estimate
+    frobenius_squared: Estimate
+    trace: Estimate
+    largest: Estimate
+    smallest: Estimate
+    radial: Estimate
+    radial_gain: Estimate
+
+
+@eqx.filter_jit
+def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitivity:
+    """Means of the Jacobian's size along the paths, for a target whose tilted laws are exact.
+
+    At the start itself the radial parts have no direction: they are zero there.
+
+    Example:
+        >>> import pidjax as pid
+        >>> from pidjax.diagnostics import ensemble
+        >>> target = pid.GaussianMixture(jnp.zeros((1, 1)), 4 * jnp.ones((1, 1, 1)))
+        >>> protocol = pid.harmonic(0.0, noise_scale=1.0)
+        >>> solution = pid.sample(jax.random.key(0), target, protocol=protocol, num_samples=9, save_paths=True)
+        >>> sensitivity(target, protocol, ensemble(solution)).trace.value[0].round(4).item()
+        3.0
+
+    Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858: the norm, and the squared Frobenius norm, are its control gradient.
+    """
+
+    def at(t, remaining, x):
+        omega = control_jacobian(target, protocol, t, x, remaining=remaining)
+        gain = weighted_state_jacobian(target, protocol, t, x, remaining=remaining)
+        rates = jnp.linalg.eigvalsh(0.5 * (omega + omega.T))
+        offset = x - paths.start
+        length = jnp.linalg.norm(offset)
+        direction = jnp.where(length > 0, offset / jnp.where(length > 0, length, 1), 0)
+        singular = jnp.linalg.svd(omega, compute_uv=False)
+
+        def along(matrix):
+            return jnp.sum(direction * matvec(matrix, direction))
+
+        return singular[0], jnp.sum(omega**2), jnp.trace(omega), rates[-1], rates[0], along(omega), along(gain)
+
+    t = paths.times[:-1]
+    of_times = jax.vmap(at, in_axes=(0, 0, 0))
+    values = jax.vmap(of_times, in_axes=(None, None, 0))(t, paths.times[-1] - t, paths.states[:, :-1])
+    return Sensitivity(*(average(value, paths.log_weights) for value in values))

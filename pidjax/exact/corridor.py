@@ -1,0 +1,59 @@
+"""A corridor: a soft tube around a line, seen at given times.
+
+    L = mean over times of  1 − E[ exp(−½ |A_k (x − m_k)|²) ],     x ~ p_{t_k}:
+
+the mass outside of a Gaussian window, in closed form: under a mixture the window is an observation of x.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._linear import matvec
+from ..bridge import Observation
+from ..protocol import Protocol
+from ..targets.base import Target
+from .law import marginals
+
+
+class Corridor(eqx.Module):
+    """Windows exp(−½|A(x − m)|²) at n times.
+
+    Attributes:
+        times: increasing, inside (0, T), shape (n,).
+        centres: m, shape (n, d).
+        whitenings: A, shape (n, d, d): its rows are the axes of the window divided by their widths.
+    """
+
+    times: Float[Array, " n"]
+    centres: Float[Array, "n d"]
+    whitenings: Float[Array, "n d d"]
+
+
+def corridor_loss(target: Target, protocol: Protocol, corridor: Corridor) -> Float[Array, ""]:
+    """The mean mass outside of the corridor, between 0 and 1, under the exact law of the state.
+
+    Args:
+        target: a `GaussianMixture` or `Samples`.
+        protocol: the process.
+        corridor: the windows.
+
+    Raises:
+        ValueError: as `marginals`.
+
+    Example:
+        >>> from pidjax import GaussianMixture, harmonic
+        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        >>> corridor = Corridor(jnp.array([0.5]), jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        >>> print(f"{corridor_loss(target, harmonic(0.0, noise_scale=1.0), corridor):.4f}")
+        0.1835
+
+    Source: the task "corridor" of the LQ-GM-PID code that accompanies arXiv 2512.11859.
+    """
+    laws = marginals(target, protocol, corridor.times)
+
+    def inside(law, centre, whitening):
+        return jnp.exp(law.tilt(Observation(whitening, matvec(whitening, centre))).log_mass)
+
+    return 1 - jnp.mean(jax.vmap(inside)(laws, corridor.centres, corridor.whitenings))

@@ -1,0 +1,243 @@
+"""The optimal cost and its parts, without simulation.
+
+With p the normalised target, the cost of the optimal control is the relative entropy of its paths to the reference's,
+
+    C = E[ ∫ ( |u|²/2σ² + V ) dt + ∫ Aᵀ∘dx ] = E_p[ log p(y) − log G(0, x₀ → T, y) ],
+
+an entropy and, log G being quadratic, two moments. G is a mean of exp(−∫V dt − ∫Aᵀ∘dx) over reference paths, so
+
+    E ∫ V dt = −d/dλ E_p[ log G ] at V → λV,     E ∫ Aᵀ∘dx the same at A → λA,     E ∫ |u|²/2σ² dt the rest.
+
+Any other quadratic running cost is a derivative in the same way, and all of it holds up to a time t < T, with the law of
+x_t in the place of p.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from .._structure import apply, dense, lift
+from ..bridge import Affine
+from ..protocol import Protocol
+from ..targets.base import Target
+from ..targets.mixture import GaussianMixture
+from ..targets.samples import Samples
+from .law import as_mixture, check_starts, checked_time, marginal
+from .quadrature import Nodes
+from .quadrature import entropy as entropy_of
+
+
+class Costs(NamedTuple):
+    """The parts of the optimal cost C = kinetic + potential + gauge, in units of the cost |u|²/2σ² + V.
+
+    Attributes:
+        total: C. With a `GaussianStart` it includes the relative entropy of the law of x(0) to the start's.
+        kinetic: E ∫ |u|²/2σ² dt, and that relative entropy.
+        potential: E ∫ V dt.
+        gauge: E ∫ Aᵀ∘dx.
+    """
+
+    total: Float[Array, ""]
+    kinetic: Float[Array, ""]
+    potential: Float[Array, ""]
+    gauge: Float[Array, ""]
+
+
+def costs(
+    target: Target,
+    protocol: Protocol,
+    *,
+    until: ArrayLike | None = None,
+    starts: GaussianMixture | None = None,
+    entropy: ArrayLike | None = None,
+    nodes: Nodes | None = None,
+) -> Costs:
+    """The optimal cost of a mixture, or of a data set up to a time before the end, and its parts.
+
+    Deterministic; differentiable in the target and in the protocol.
+
+    Args:
+        target: a `GaussianMixture`; or `Samples`, whose entropy is −∞ and cost +∞ at T: give `until`.
+        protocol: the process.
+        until: the end t of the integrals, in (0, T]; T if left out.
+        starts: law of the starts, if each path has its own, independent of its end, and is controlled for it.
+        entropy: that of the law of x at `until` (given the start), if known.
+        nodes: for the entropy, which has no closed form: from `lattice` or `sobol`; by default `default_nodes`.
+
+    Raises:
+        ValueError: a data set without `until` < T; as `marginal`.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture(jnp.ones((1, 1)), jnp.ones((1, 1, 1)))
+        >>> print(f"{costs(target, harmonic(0.0, noise_scale=1.0)).total:.4f}")
+        0.5000
+
+    Source: Chertkov & Behjoo, arXiv 2512.11858, for the parts; the identity is Girsanov's.
+    """
+    mean_log_green = _mean_log_green(target, protocol, until, starts)
+    law = _end(target, protocol, until)
+    shape = entropy_of(law, nodes) if entropy is None else jnp.asarray(entropy, law.means.dtype)
+    unit = protocol.unit(*target.location())
+    total = law.dim * jnp.log(unit.scale) - shape - mean_log_green(protocol)
+    potential = -_derivative(mean_log_green, protocol, _potential(protocol))
+    gauge = -_derivative(mean_log_green, protocol, _only(protocol, lambda one: one.gauge, protocol.gauge))
+    return Costs(total, total - potential - gauge, potential, gauge)
+
+
+def potential_cost(
+    target: Target, protocol: Protocol, *, until: ArrayLike | None = None, starts: GaussianMixture | None = None
+) -> Float[Array, ""]:
+    """E ∫ V dt under the optimal control, of a mixture or a data set: it needs two moments only.
+
+    Arguments as in `costs`.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        >>> print(f"{potential_cost(target, harmonic(1e-6, noise_scale=1.0)) * 1e6:.4f}")
+        0.2500
+    """
+    return -_derivative(_mean_log_green(target, protocol, until, starts), protocol, _potential(protocol))
+
+
+def quadratic_cost(
+    target: Target,
+    protocol: Protocol,
+    stiffness: Float[Array, "P *map"],
+    centre: Float[Array, "P d"],
+    *,
+    until: ArrayLike | None = None,
+    starts: GaussianMixture | None = None,
+) -> Float[Array, ""]:
+    """E ∫ ½ (x−c)ᵀ Q (x−c) dt under the optimal control, of a mixture or a data set.
+
+    Args:
+        target, protocol, until, starts: as in `costs`.
+        stiffness: Q on each of the protocol's P pieces, shape (P,), (P, d) or (P, d, d), in the user's units.
+        centre: c, shape (P, d).
+
+    Raises:
+        ValueError: another number of pieces than the protocol's.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        >>> protocol = harmonic(0.0, noise_scale=1.0)
+        >>> print(f"{quadratic_cost(target, protocol, jnp.full(1, 2.0), jnp.zeros((1, 1))):.4f}")
+        0.5000
+    """
+    if stiffness.shape[0] != protocol.num_pieces or centre.shape != (protocol.num_pieces, target.dim):
+        raise ValueError(
+            f"stiffness has shape {stiffness.shape} and centre {centre.shape}; pass one of each for every of the "
+            f"protocol's {protocol.num_pieces} pieces, in dimension {target.dim}"
+        )
+    unit = protocol.unit(*target.location())
+    rank = max(stiffness.ndim, protocol.beta.ndim) - 1
+    beta, stiffness = (jax.vmap(lambda a: lift(a, rank, target.dim))(stack) for stack in (protocol.beta, stiffness))
+    dtype = stiffness.dtype
+    zeros = jnp.zeros(centre.shape, dtype)
+    own = zeros + unit.shift[None] if protocol.centre is None else protocol.centre
+    lifted = eqx.tree_at(
+        lambda one: (one.beta, one.linear, one.constant),
+        protocol,
+        (
+            beta,
+            zeros if protocol.linear is None else protocol.linear,
+            zeros[:, 0] if protocol.constant is None else protocol.constant,
+        ),
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+    def of_piece(stiffness, own, centre):
+        """½(x−c)ᵀQ(x−c) as a stiffness around the protocol's own centre, a linear and a constant term."""
+        slope = apply(stiffness, own - centre)
+        return slope, 0.5 * jnp.sum(centre * apply(stiffness, centre)) - 0.5 * jnp.sum(own * apply(stiffness, own))
+
+    linear, constant = jax.vmap(of_piece)(stiffness, own, centre)
+    per_beta = unit.horizon * unit.scale**2 if protocol.noise_scale is None else jnp.ones((), dtype)
+    direction = _only(
+        lifted, lambda one: (one.beta, one.linear, one.constant), (per_beta * stiffness, linear, constant)
+    )
+    return -_derivative(_mean_log_green(target, protocol, until, starts), lifted, direction)
+
+
+def guide_cost(
+    target: Target, protocol: Protocol, *, until: ArrayLike | None = None, starts: GaussianMixture | None = None
+) -> Float[Array, ""]:
+    """E ∫ |x − ν|² dt: how far paths keep from the centre line.
+
+    Arguments as in `costs`.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        >>> print(f"{guide_cost(target, harmonic(0.0, noise_scale=1.0)):.4f}")
+        0.5000
+    """
+    mean = target.location()[0]
+    default = mean if protocol.noise_scale is None else jnp.zeros_like(mean)
+    centre = jnp.broadcast_to(default, (protocol.num_pieces, target.dim))
+    centre = centre if protocol.centre is None else protocol.centre
+    twice = jnp.full(protocol.num_pieces, 2, mean.dtype)
+    return quadratic_cost(target, protocol, twice, centre, until=until, starts=starts)
+
+
+def _end(target: Target, protocol: Protocol, until: ArrayLike | None) -> GaussianMixture:
+    """The law of x at `until`, given the start."""
+    if until is not None:
+        return marginal(target, protocol, until)
+    if isinstance(target, Samples):
+        raise ValueError("target is a data set, whose entropy is −∞ and cost +∞; pass until < horizon, or a mixture")
+    return as_mixture(target)
+
+
+def _mean_log_green(
+    target: Target, protocol: Protocol, until: ArrayLike | None, starts: GaussianMixture | None
+) -> Callable[[Protocol], Float[Array, ""]]:
+    """E[ log G(0, z → t, x_t) ] as a function of the reference, while the law of (z, x_t) stays the protocol's own."""
+    check_starts(target, protocol, starts)
+    mixture = as_mixture(target)
+    unit = protocol.unit(*target.location())
+    end = unit.horizon if until is None else checked_time(until, unit.horizon, is_open=False)
+    t, remaining = end / unit.horizon, 1 - end / unit.horizon
+    observation = unit.reference.instant(t, remaining).observation
+    dim = mixture.dim
+    left, right, noise = (dense(a, dim) for a in (observation.left, observation.right, observation.covariance))
+    start = unit.start if starts is None else unit.to_unit(starts.mean())
+    spread = jnp.zeros_like(left) if starts is None else starts.covariance() / unit.scale**2
+    at_end = observation.mean(start, unit.to_unit(mixture.mean()))
+    ends = left @ spread @ left.T + right @ (mixture.covariance() / unit.scale**2) @ right.T + noise
+    mean = jnp.concatenate([start, at_end])
+    covariance = jnp.block([[spread, spread @ left.T], [left @ spread, ends]])
+
+    def mean_log_green(protocol: Protocol):
+        log_green = protocol.unit(*target.location()).reference.instant(t, remaining).log_green
+
+        def of_pair(pair):
+            return log_green(pair[:dim], pair[dim:])
+
+        return of_pair(mean) + 0.5 * jnp.sum(jax.hessian(of_pair)(mean) * covariance)
+
+    return mean_log_green
+
+
+def _derivative(function, protocol: Protocol, direction: Protocol) -> Float[Array, ""]:
+    return eqx.filter_jvp(function, (protocol,), (direction,))[1]
+
+
+def _only(protocol: Protocol, where, values) -> Protocol:
+    """A direction in the space of protocols: these values there, zero elsewhere."""
+    zeros = jax.tree.map(jnp.zeros_like, protocol)
+    return eqx.tree_at(where, zeros, values, is_leaf=lambda leaf: leaf is None or isinstance(leaf, Affine))
+
+
+def _potential(protocol: Protocol) -> Protocol:
+    """The direction V → λV."""
+    values = protocol.beta, protocol.linear, protocol.constant
+    return _only(protocol, lambda one: (one.beta, one.linear, one.constant), values)

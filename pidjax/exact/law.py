@@ -1,0 +1,160 @@
+"""The exact law of the state at one time.
+
+The reference pinned at both ends is Gaussian, x_t | y ~ N( M y + n, Σ ), and y ~ p whatever the protocol. So for a
+mixture, and for a data set (a mixture of points),
+
+    p_t = Σ_k π_k N( Mμ_k + n, Σ + MΣ_kMᵀ ).
+
+Where each path has its own start z, independent of its end, x_t | z, y ~ N( left z + M y + n, Σ ), and p_t is a mixture
+over pairs. Everything here is in the user's units and is differentiable in the protocol and in the target.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from .._checks import concrete
+from .._structure import apply, dense, sandwich
+from ..bridge import Bridge, Bridges
+from ..protocol import GaussianStart, Protocol, Unit
+from ..reference import Times
+from ..targets.base import Target
+from ..targets.mixture import GaussianMixture
+from ..targets.samples import Samples
+
+
+def marginal(
+    target: Target, protocol: Protocol, t: ArrayLike, *, starts: GaussianMixture | None = None
+) -> GaussianMixture:
+    """The law of x_t under the optimal control, a mixture with the target's weights.
+
+    Args:
+        target: a `GaussianMixture`, or `Samples`: one component a point.
+        protocol: the process.
+        t: time in (0, T]; at T the mixture itself. A data set has a density before T only.
+        starts: law of the starts, if each path has its own, independent of its end, and is controlled for it.
+
+    Raises:
+        ValueError: another kind of target; a time out of range; `starts` beside a `GaussianStart`.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture.isotropic(jnp.array([[-1.0], [1.0]]), 0.1)
+        >>> marginal(target, harmonic(0.0, noise_scale=1.0), 0.5).covariances.ravel().round(3)
+        Array([0.275, 0.275], dtype=float32)
+
+    Source: Behjoo & Chertkov, arXiv 2409.15166, for x₀ = 0.
+    """
+    mixture = as_mixture(target)
+    check_starts(target, protocol, starts)
+    unit = protocol.unit(*target.location())
+    t = checked_time(t, unit.horizon, is_open=isinstance(target, Samples))
+    observation = unit.reference.instant(t / unit.horizon, 1 - t / unit.horizon).observation
+    return _seen(mixture, unit, observation, starts)
+
+
+def marginals(
+    target: Target,
+    protocol: Protocol,
+    times: Float[Array, " n"],
+    *,
+    starts: GaussianMixture | None = None,
+) -> GaussianMixture:
+    """`marginal` at n increasing times inside (0, T), computed together: every leaf has n in front.
+
+    Raises:
+        ValueError: times not increasing or not inside (0, T); as `marginal`.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture.isotropic(jnp.array([[-1.0], [1.0]]), 0.1)
+        >>> marginals(target, harmonic(0.0, noise_scale=1.0), jnp.array([0.25, 0.5])).means.shape
+        (2, 2, 1)
+    """
+    mixture = as_mixture(target)
+    check_starts(target, protocol, starts)
+    unit, bridges = along(target, protocol, times)
+    return jax.vmap(lambda observation: _seen(mixture, unit, observation, starts))(bridges.observation)
+
+
+def score(target: Target, protocol: Protocol, t: ArrayLike, x: Float[Array, " d"]) -> Float[Array, " d"]:
+    """∇ log p_t(x), the exact score of the law at time t.
+
+    Arguments as in `marginal`.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        >>> score(target, harmonic(0.0, noise_scale=1.0), 0.5, jnp.ones(1)).round(4)
+        Array([-2.], dtype=float32)
+    """
+    return jax.grad(marginal(target, protocol, t).log_density)(x)
+
+
+def as_mixture(target: Target) -> GaussianMixture:
+    """The target as a mixture: a data set's components are points, of covariance zero."""
+    if isinstance(target, Samples):
+        none = jnp.zeros((*target.points.shape, target.dim), target.points.dtype)
+        return _mixture(target.points, none, target.weights)
+    if isinstance(target, GaussianMixture):
+        return target
+    raise ValueError(f"target is a {type(target).__name__}; exact laws are those of a GaussianMixture or Samples")
+
+
+def along(target: Target, protocol: Protocol, times: Float[Array, " n"]) -> tuple[Unit, Bridges]:
+    """The unit problem, and its reference at n times inside (0, T)."""
+    unit = protocol.unit(*target.location())
+    values, end = concrete(times), concrete(unit.horizon)
+    if values is not None and end is not None:
+        inside = values.size and values[0] > 0 and values[-1] < end and (values[1:] > values[:-1]).all()
+        if not inside:
+            raise ValueError(f"times is {values}; pass increasing times inside (0, {float(end):g})")
+    zero, one = jnp.zeros_like(unit.start[:1]), jnp.ones_like(unit.start[:1])
+    t = times.astype(zero.dtype) / unit.horizon
+    grid = Times.of(jnp.concatenate([zero, t, one]), jnp.concatenate([one, 1 - t, zero]))
+    return unit, jax.tree.map(lambda leaf: leaf[1:], unit.reference.bridges(grid))
+
+
+def _seen(mixture: GaussianMixture, unit: Unit, observation: Bridge, starts: GaussianMixture | None) -> GaussianMixture:
+    """The law of x_t, in the user's units, for ends drawn from the mixture."""
+    dim, scale = mixture.dim, unit.scale
+    noise = scale**2 * dense(observation.covariance, dim)
+
+    def through(a, covariances):
+        return jax.vmap(lambda covariance: sandwich(a, covariance))(covariances)
+
+    covariances = noise[None] + through(observation.right, mixture.covariances)
+    means = jax.vmap(lambda end: unit.from_unit(observation.mean(unit.start, unit.to_unit(end))))(mixture.means)
+    if starts is None:
+        return _mixture(means, covariances, mixture.weights)
+    origin = unit.from_unit(unit.start)
+    shifts = jax.vmap(lambda start: apply(observation.left, start - origin))(starts.means)
+    return _mixture(
+        (means[:, None] + shifts[None]).reshape(-1, dim),
+        (covariances[:, None] + through(observation.left, starts.covariances)[None]).reshape(-1, dim, dim),
+        (mixture.weights[:, None] * starts.weights[None]).ravel(),
+    )
+
+
+def _mixture(means, covariances, weights) -> GaussianMixture:
+    """A mixture of covariances that may be zero: past the checks of the constructor."""
+    one = jnp.eye(means.shape[-1], dtype=means.dtype)[None]
+    like = GaussianMixture(means, jnp.broadcast_to(one, covariances.shape), weights)
+    return eqx.tree_at(lambda mixture: mixture.covariances, like, covariances)
+
+
+def check_starts(target: Target, protocol: Protocol, starts: GaussianMixture | None) -> None:
+    """Raise if each path is to have its own start while the protocol draws it, or in another dimension."""
+    if starts is not None and isinstance(protocol.start, GaussianStart):
+        raise ValueError("starts is given while protocol.start is a GaussianStart; pass one of them")
+    if starts is not None and starts.dim != target.dim:
+        raise ValueError(f"starts has dimension {starts.dim} but the target has dimension {target.dim}")
+
+
+def checked_time(t: ArrayLike, horizon: Float[Array, ""], *, is_open: bool) -> Float[Array, ""]:
+    value, end = concrete(t), concrete(horizon)
+    if value is not None and end is not None and not (0 < value < end or (value == end and not is_open)):
+        raise ValueError(f"t is {value}; pass a time in (0, {float(end):g}{')' if is_open else ']'}")
+    return jnp.asarray(t, horizon.dtype)

@@ -1,0 +1,136 @@
+"""What a protocol may be chosen for: objectives without simulation, differentiable in protocol and target.
+
+    sharpness          ∫ ( 1 − |2Â(t) − 1| ) dt          small where the weighted state decides all at once
+    control_gradient   ∫ E‖∂u*/∂x‖² dt                   small where the control is smooth: easy to learn, large steps
+    energy             ∫ E[ −log p(x_t) ] dt             small where paths keep to where the target is
+
+The Jacobian of the control is exact: ∂u*/∂x = −J_xx − A₁ + B Cov(y | t, x) Bᵀ, with ∇log ψ = B x̂ − J_xx x + …
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from .._linear import matmul
+from .._structure import dense
+from ..bridge import observe
+from ..exact.correlation import transition_time, weighted_state_correlation
+from ..exact.law import along, as_mixture, marginals
+from ..exact.quadrature import Nodes, expectation
+from ..protocol import Protocol
+from ..targets.base import Target
+from ..targets.mixture import GaussianMixture
+
+
+def sharpness(
+    target: Target,
+    protocol: Protocol,
+    *,
+    late_penalty: ArrayLike = 0.0,
+    num_times: int = 200,
+    nodes: Nodes | None = None,
+) -> Float[Array, ""]:
+    """S = ∫ ( 1 − |2Â(t) − 1| ) dt/T + λ (t*−½)₊², t* the share of T at which Â reaches ½.
+
+    By the trapezoidal rule at equal times from 0 to T; the sharper the transition, the smaller.
+
+    Args:
+        target: a `GaussianMixture` or `Samples`.
+        protocol: the process.
+        late_penalty: λ.
+        num_times: ≥ 3.
+        nodes: for the law of x_t, from `lattice` or `sobol`; by default `default_nodes`.
+
+    Raises:
+        ValueError: fewer than three times; as `marginals`.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        >>> print(f"{sharpness(target, harmonic(0.0, noise_scale=1.0)):.3f}")
+        0.500
+
+    Source: Chertkov & Behjoo, arXiv 2512.11858.
+    """
+    if num_times < 3:
+        raise ValueError(f"num_times is {num_times}; pass an integer >= 3")
+    mixture = as_mixture(target)
+    mean, covariance = mixture.mean(), mixture.covariance()
+    shares = jnp.linspace(0, 1, num_times, dtype=mean.dtype)
+    inner = weighted_state_correlation(target, protocol, shares[1:-1] * protocol.horizon, nodes=nodes)
+    first = jnp.sum(mean**2) / (jnp.trace(covariance) + jnp.sum(mean**2))
+    curve = jnp.concatenate([first[None], inner, jnp.ones((1,), mean.dtype)])
+    late = jnp.maximum(transition_time(shares, curve) - 0.5, 0)
+    return jnp.trapezoid(1 - jnp.abs(2 * curve - 1), shares) + late_penalty * late**2
+
+
+def control_gradient(
+    target: Target,
+    protocol: Protocol,
+    *,
+    window: tuple[float, float] = (0.05, 0.95),
+    num_times: int = 24,
+    nodes: Nodes | None = None,
+) -> Float[Array, ""]:
+    """J = ∫ E‖∂u*/∂x‖² dt/T, Frobenius norm, by the trapezoidal rule at equal times of a window of [0, T].
+
+    Near T the norm grows as 1/(T − t)² whatever the protocol: the window matters.
+
+    Args:
+        target, protocol, nodes: as in `sharpness`.
+        window: its ends, as shares of T, inside (0, 1).
+        num_times: ≥ 2.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture(jnp.zeros((1, 1)), 0.5 * jnp.ones((1, 1, 1)))
+        >>> print(f"{control_gradient(target, harmonic(0.0, noise_scale=1.0)):.4f}")
+        0.4397
+
+    Source: Chertkov & Behjoo, arXiv 2512.11858; the expectation there is a sum over the components' means.
+    """
+    mixture = as_mixture(target)
+    shares = jnp.linspace(*window, num_times, dtype=mixture.means.dtype)
+    times = shares * protocol.horizon
+    unit, bridges = along(target, protocol, times)
+    tilted = target.rescaled(unit.shift, unit.scale)
+    force = jnp.zeros_like(times) if bridges.force is None else bridges.force.matrix
+    fields = bridges.observation, bridges.drift.to_end, bridges.drift.to_centre, force
+
+    def at(pair):
+        (observation, to_end, to_centre, force), law = pair
+        b = dense(to_end, target.dim)
+        falling = dense(to_centre, target.dim) + dense(force, target.dim)
+
+        def squared_norm(x):
+            tilt = tilted.tilt(observe(observation, unit.to_unit(x), unit.start))
+            return jnp.sum((matmul(matmul(b, tilt.covariance()), b.T) - falling) ** 2)
+
+        return expectation(law, squared_norm, nodes)
+
+    norms = jax.lax.map(at, (fields, marginals(target, protocol, times)))
+    return jnp.trapezoid(norms, shares) / unit.horizon**2
+
+
+def energy(
+    target: GaussianMixture, protocol: Protocol, *, num_times: int = 200, nodes: Nodes | None = None
+) -> Float[Array, ""]:
+    """J = ∫ E[−log p(x_t)] dt/T at the middles of `num_times` equal steps, p the target.
+
+    Args:
+        target, protocol, nodes: as in `sharpness`.
+        num_times: ≥ 1.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
+        >>> print(f"{energy(target, harmonic(0.0, noise_scale=1.0)):.4f}")
+        1.1689
+
+    Source: Chertkov & Behjoo, arXiv 2512.11858.
+    """
+    half = 0.5 / num_times
+    shares = jnp.linspace(half, 1 - half, num_times, dtype=target.means.dtype)
+    laws = marginals(target, protocol, shares * protocol.horizon)
+    return jnp.mean(jax.lax.map(lambda law: expectation(law, lambda x: -target.log_density(x), nodes), laws))

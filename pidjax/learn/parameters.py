@@ -1,0 +1,159 @@
+"""What is learned and what is not, and positive quantities as functions of free numbers.
+
+    Positive    β = softplus(r) for a scalar or a diagonal; β = L Lᵀ for a matrix, softplus on the diagonal of L
+    Fixed       a value that stays as it is
+
+A pytree may hold such nodes in the place of its leaves. `resolve` gives the plain tree, which is what objectives see.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._checks import concrete
+from .._linear import matmul, transpose
+from ..protocol import Protocol
+
+
+class Parameter(eqx.Module):
+    """A node that stands for an array."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, value: Array) -> "Parameter":
+        """The node whose value is this."""
+
+    @property
+    @abstractmethod
+    def value(self) -> Array:
+        """The array it stands for."""
+
+
+class Fixed(Parameter):
+    """An array that is not learned."""
+
+    fixed: Array
+
+    @classmethod
+    def of(cls, value):
+        return cls(value)
+
+    @property
+    def value(self):
+        return self.fixed
+
+
+class Positive(Parameter):
+    """A positive stiffness on each of P pieces as a function of free numbers of the same shape.
+
+    Args:
+        free: r, shape (P,), (P, d) or (P, d, d), of which the lower triangle counts.
+
+    Example:
+        >>> positive = Positive.of(jnp.array([[[2.0, 1.0], [1.0, 3.0]]]))
+        >>> positive.value.round(4)
+        Array([[[2., 1.],
+                [1., 3.]]], dtype=float32)
+    """
+
+    free: Float[Array, "P *map"]
+
+    @classmethod
+    def of(cls, value):
+        """
+        Raises:
+            ValueError: a value that is not positive, or not positive definite.
+        """
+        factor = jnp.linalg.cholesky(value) if value.ndim == 3 else value
+        scale = jnp.diagonal(factor, axis1=1, axis2=2) if value.ndim == 3 else factor
+        known = concrete(scale)
+        if known is not None and not (known > 0).all():
+            raise ValueError(f"value is {value}; pass positive numbers or positive definite matrices")
+        free = scale + jnp.log(-jnp.expm1(-scale))
+        return cls(free if value.ndim < 3 else jnp.tril(factor, -1) + _diagonal(free))
+
+    @property
+    def value(self):
+        if self.free.ndim < 3:
+            return jax.nn.softplus(self.free)
+        scale = jax.nn.softplus(jnp.diagonal(self.free, axis1=1, axis2=2))
+        factor = jnp.tril(self.free, -1) + _diagonal(scale)
+        return matmul(factor, transpose(factor))
+
+
+def _diagonal(values: Float[Array, "P d"]) -> Float[Array, "P d d"]:
+    return values[..., None] * jnp.eye(values.shape[-1], dtype=values.dtype)[None]
+
+
+def _is_parameter(node: Any) -> bool:
+    return isinstance(node, Parameter)
+
+
+def resolve(tree: Any) -> Any:
+    """The tree with every node replaced by its value.
+
+    Example:
+        >>> resolve({"beta": Positive.of(jnp.array([2.0]))})
+        {'beta': Array([2.], dtype=float32)}
+    """
+    return jax.tree.map(lambda node: node.value if _is_parameter(node) else node, tree, is_leaf=_is_parameter)
+
+
+def is_learned(tree: Any) -> Any:
+    """The tree with whether it is learned in the place of each leaf: floating arrays outside of `Fixed`."""
+
+    def of(node):
+        is_fixed = isinstance(node, Fixed)
+        return jax.tree.map(lambda leaf: eqx.is_inexact_array(leaf) and not is_fixed, node)
+
+    return jax.tree.map(of, tree, is_leaf=lambda node: isinstance(node, Fixed))
+
+
+def only(where: Callable[[Any], Any], tree: Any) -> Any:
+    """The tree with everything fixed but what `where` selects.
+
+    Example:
+        >>> from pidjax import piecewise
+        >>> tree = only(lambda protocol: protocol.beta, piecewise(jnp.array([1.0, 2.0])))
+        >>> type(tree.beta).__name__, type(tree.edges).__name__
+        ('ArrayImpl', 'Fixed')
+    """
+
+    def fix(node):
+        return Fixed.of(node.value if _is_parameter(node) else node)
+
+    fixed = jax.tree.map(fix, tree, is_leaf=_is_parameter)
+    return eqx.tree_at(where, fixed, where(tree), is_leaf=_is_parameter)
+
+
+def positive(protocol: Protocol) -> Protocol:
+    """The protocol with its stiffness kept positive.
+
+    Raises:
+        ValueError: a stiffness that is not positive.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> resolve(positive(harmonic(3.0))).beta.round(5)
+        Array([3.], dtype=float32)
+    """
+    return eqx.tree_at(lambda one: one.beta, protocol, Positive.of(protocol.beta))
+
+
+def refined(protocol: Protocol, factor: int = 2) -> Protocol:
+    """`Protocol.refine` of a protocol that holds such nodes: the same process, with more to learn.
+
+    Example:
+        >>> from pidjax import harmonic
+        >>> resolve(refined(positive(harmonic(3.0)))).beta.round(5)
+        Array([3., 3.], dtype=float32)
+    """
+    finer = resolve(protocol).refine(factor)
+    return jax.tree.map(
+        lambda node, leaf: node.of(leaf) if _is_parameter(node) else leaf, protocol, finer, is_leaf=_is_parameter
+    )

@@ -1,0 +1,422 @@
+"""Decisions of chains and spins: exact sums against enumeration by other means, laws of samples, weights, errors."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+from helpers import assert_within, mean_and_error
+
+from pidjax import decision as df
+
+KEY = jax.random.key(0)
+GRID = {3: 7.3562344022, 4: 13.2311307567, 5: 20.8765573657, 6: 30.1541024314}
+GLASS = {3: 9.0749608857, 4: 17.6078898713}
+
+
+def enumerated(model):
+    """All configurations and their log p̃, in NumPy, from the definition."""
+    q, n = model.num_values, model.num_sites
+    values = np.array(list(itertools.product(range(q), repeat=n)))
+    fields, couplings = np.asarray(model.fields), np.asarray(model.couplings)
+    log_weights = fields[np.arange(n)[None], values].sum(1)
+    for e, (i, j) in enumerate(model.graph.edges):
+        log_weights = log_weights + couplings[e][values[:, i], values[:, j]]
+    return values, log_weights
+
+
+def truth(model):
+    """log Z, marginals (n, q) and E[level level] (n, n) by enumeration in NumPy."""
+    values, log_weights = enumerated(model)
+    log_z = scipy.special.logsumexp(log_weights)
+    p = np.exp(log_weights - log_z)
+    levels = np.asarray(model.levels)[values]
+    marginals = np.stack([((values == a) * p[:, None]).sum(0) for a in range(model.num_values)], 1)
+    return log_z, marginals, (levels * p[:, None]).T @ levels, (p * log_weights).sum()
+
+
+def random_potts(key=KEY):
+    graph = df.lattice(2, 3)
+    first, second = jax.random.split(key)
+    return df.potts(graph, jax.random.normal(first, (7,)), jax.random.normal(second, (6, 3)))
+
+
+MODELS = {
+    "glass 3": lambda: df.ising_glass(3),
+    "glass 4": lambda: df.ising_glass(4),
+    "ferromagnet 4": lambda: df.ising_grid(4),
+    "potts": random_potts,
+    "cylinder": lambda: df.ising(
+        df.lattice(3, 4, periodic=True), jax.random.normal(KEY, (20,)), jax.random.normal(KEY, (12,))
+    ),
+    "wide": lambda: df.ising(df.lattice(2, 6), jax.random.normal(KEY, (16,)), 0.2),
+    "SK": lambda: df.sherrington_kirkpatrick(KEY, 10),
+    "regular": lambda: df.ising(df.random_regular(KEY, 10, 3), jax.random.normal(KEY, (15,)), 0.1),
+}
+
+
+class TestExact:
+    @pytest.mark.parametrize("size", GRID)
+    def test_log_z_of_the_grid(self, size):
+        for way in (df.Transfer, df.Elimination):
+            assert abs(way(df.ising_grid(size)).log_z - GRID[size]) < 1e-9
+
+    @pytest.mark.parametrize("size", GLASS)
+    def test_log_z_of_the_glass(self, size):
+        for way in (df.Enumeration, df.Transfer, df.Elimination):
+            assert abs(way(df.ising_glass(size)).log_z - GLASS[size]) < 1e-9
+
+    @pytest.mark.parametrize("way", [df.Enumeration, df.Transfer, df.Elimination])
+    @pytest.mark.parametrize("name", MODELS)
+    def test_moments_are_those_of_enumeration(self, name, way):
+        model = MODELS[name]()
+        log_z, marginals, correlations, mean_log_weight = truth(model)
+        exact = way(model)
+        np.testing.assert_allclose(exact.log_z, log_z, atol=1e-10)
+        np.testing.assert_allclose(exact.marginals, marginals, atol=1e-10)
+        np.testing.assert_allclose(exact.correlations, correlations, atol=1e-10)
+        np.testing.assert_allclose(exact.mean_log_weight, mean_log_weight, atol=1e-10)
+        np.testing.assert_allclose(exact.pair_marginals.sum(axis=(1, 2)), 1, atol=1e-12)
+
+    def test_any_order_gives_the_same(self):
+        model = df.ising_glass(3)
+        order = np.random.default_rng(0).permutation(9)
+        np.testing.assert_allclose(df.Transfer(model, order).log_z, GLASS[3], atol=1e-9)
+
+    def test_infinite_temperature(self):
+        exact = df.Transfer(df.ising_glass(5).tempered(0.0))
+        np.testing.assert_allclose(exact.log_z, 25 * np.log(2), rtol=1e-14)
+        np.testing.assert_allclose(exact.marginals, 0.5, atol=1e-14)
+        np.testing.assert_allclose(exact.correlations, np.eye(25), atol=1e-14)
+
+    def test_zero_temperature(self):
+        """log Z/β → the largest log p̃, the moments and the samples → those of its configuration."""
+        model = df.ising_glass(4)
+        values, log_weights = enumerated(model)
+        ground = values[np.argmax(log_weights)]
+        for way in (df.Transfer, df.Elimination):
+            cold = way(model.tempered(1e4))
+            np.testing.assert_allclose(cold.log_z / 1e4, log_weights.max(), rtol=1e-12)
+            np.testing.assert_allclose(cold.magnetisations, 2.0 * ground - 1, atol=1e-12)
+            assert (cold.sample(KEY, 20).samples == ground[None]).all()
+
+    def test_single_precision(self):
+        exact = df.Transfer(df.ising_glass(6, dtype=jnp.float32))
+        solution = exact.sample(KEY, 10)
+        assert exact.log_z.dtype == solution.log_weights.dtype == jnp.float32
+        assert abs(float(exact.log_z) - float(df.Transfer(df.ising_glass(6)).log_z)) < 1e-4
+
+    @pytest.mark.parametrize("way", [df.Enumeration, df.Transfer, df.Elimination])
+    def test_samples_have_the_exact_law(self, way):
+        """Chi-square over all 512 configurations, those expected fewer than 5 times taken together."""
+        model, count = df.ising_glass(3), 40_000
+        _, log_weights = enumerated(model)
+        expected = count * np.exp(log_weights - GLASS[3])
+        samples = np.asarray(way(model).sample(KEY, count).samples)
+        found = np.bincount(samples @ 2 ** np.arange(9)[::-1], minlength=512)
+        often = expected >= 5
+        found = np.append(found[often], found[~often].sum())
+        expected = np.append(expected[often], expected[~often].sum())
+        assert scipy.stats.chisquare(found, expected * found.sum() / expected.sum()).pvalue > 1e-4
+
+    def test_samples_do_not_depend_on_how_many(self):
+        transfer = df.Transfer(df.ising_glass(5))
+        np.testing.assert_array_equal(transfer.sample(KEY, 10).samples, transfer.sample(KEY, 30).samples[:10])
+
+    def test_exact_solution_has_weight_z(self):
+        solution = df.Transfer(df.ising_glass(4)).sample(KEY, 100)
+        np.testing.assert_allclose(solution.log_weights, GLASS[4], atol=1e-9)
+        np.testing.assert_allclose(solution.ess, 100, rtol=1e-10)
+        assert solution.log_z_error < 1e-7
+
+    def test_gradient_agrees_with_finite_differences(self):
+        model = df.ising_glass(3)
+
+        def log_z(scale):
+            return df.Transfer(model).log_partition(model.tempered(scale))
+
+        step = 1e-6
+        slope = (log_z(1.0 + step) - log_z(1.0 - step)) / (2 * step)
+        np.testing.assert_allclose(jax.grad(log_z)(1.0), slope, rtol=1e-8)
+
+    def test_automatic_choice(self):
+        assert isinstance(df.exact(df.ising_glass(3)), df.Enumeration)
+        assert isinstance(df.exact(df.ising_glass(6)), df.Transfer)
+        assert isinstance(df.exact(df.ising(df.random_regular(KEY, 60, 3), 0.2)), df.Elimination)
+        with pytest.raises(ValueError, match="width 39, the limit is 19"):
+            df.exact(df.sherrington_kirkpatrick(KEY, 40))
+
+
+def onsager(coupling):
+    """Free energy −βf per site of the infinite square lattice, by its integral."""
+    k = 2 * np.sinh(2 * coupling) / np.cosh(2 * coupling) ** 2
+
+    def integrand(angle):
+        return np.log((1 + np.sqrt(1 - k**2 * np.sin(angle) ** 2)) / 2)
+
+    return np.log(2 * np.cosh(2 * coupling)) + scipy.integrate.quad(integrand, 0, np.pi)[0] / (2 * np.pi)
+
+
+@pytest.mark.parametrize("coupling", [0.3, 0.55])
+def test_onsager_is_approached(coupling):
+    """On cylinders w around and L long, log Z = L F_w − (ends): the difference of two lengths per site is free of the ends,
+    and approaches Onsager's free energy as the width grows."""
+
+    def per_site(width):
+        long, short = (
+            df.Transfer(df.ising(df.lattice(rows, width, periodic=True), coupling)).log_z for rows in (60, 40)
+        )
+        return float(long - short) / (20 * width)
+
+    distances = [abs(per_site(width) - onsager(coupling)) for width in (4, 6, 8, 10)]
+    assert all(later < 0.6 * earlier for earlier, later in itertools.pairwise(distances))
+    assert distances[-1] < 2e-4
+
+
+class TestChain:
+    num_steps, num_states = 5, 4
+
+    @pytest.fixture
+    def chain(self):
+        rows = np.array(jax.random.dirichlet(KEY, jnp.ones(4), (5, 4)))
+        rows[:, 0, 1] = rows[2, 3, :2] = 0
+        return df.Dense(rows / rows.sum(-1, keepdims=True))
+
+    def paths(self, chain):
+        """All paths with their prior probability."""
+        rows = np.asarray(chain.transitions)
+        for path in itertools.product(range(self.num_states), repeat=self.num_steps):
+            path = (0, *path)
+            yield path, np.prod([rows[t, a, b] for t, (a, b) in enumerate(itertools.pairwise(path))])
+
+    def test_green_function_is_the_product_of_transitions(self, chain):
+        green = jnp.exp(df.log_green(chain))
+        np.testing.assert_allclose(green[0], np.linalg.multi_dot(np.asarray(chain.transitions)), atol=1e-14)
+        np.testing.assert_array_equal(green[-1], np.eye(4))
+
+    @pytest.mark.parametrize("costly", [False, True])
+    def test_final_law_is_that_of_the_energy(self, chain, costly):
+        energy = jnp.array([0.3, -1.0, jnp.inf, 2.0])
+        costs = jax.random.normal(KEY, (5, 4)) if costly else None
+        decisions = df.solve(chain, energy, running_costs=costs)
+        law = np.exp(-np.asarray(energy)) / np.exp(-np.asarray(energy)).sum()
+        np.testing.assert_allclose(decisions.log_z, np.log(np.exp(-np.asarray(energy)).sum()), rtol=1e-13)
+        np.testing.assert_allclose(np.exp(decisions.log_marginals[-1]), law, atol=1e-14)
+        mass = np.eye(4)[0]
+        for transition in np.asarray(decisions.transitions()):
+            mass = mass @ transition
+        np.testing.assert_allclose(mass, law, atol=1e-14)
+
+    def test_control_is_the_best_over_all_paths(self, chain):
+        """−log Z = −log E_prior[e^{−cost}], and the optimal law of paths is the prior tilted by e^{−cost}."""
+        costs, final = jax.random.normal(KEY, (5, 4)), jnp.array([0.0, 1.0, -1.0, 0.5])
+        decisions = df.solve_control(chain, final, running_costs=costs)
+        total, divergence, rows = 0.0, 0.0, np.asarray(decisions.transitions())
+        for path, probability in self.paths(chain):
+            cost = sum(float(costs[t, s]) for t, s in enumerate(path[:-1])) + float(final[path[-1]])
+            total += probability * np.exp(-cost)
+            optimal = np.prod([rows[t, a, b] for t, (a, b) in enumerate(itertools.pairwise(path))])
+            if optimal > 0:
+                divergence += optimal * np.log(optimal / probability)
+                np.testing.assert_allclose(optimal, probability * np.exp(-cost - float(decisions.log_z)), rtol=1e-10)
+        np.testing.assert_allclose(decisions.log_z, np.log(total), rtol=1e-12)
+        np.testing.assert_allclose(decisions.kl_cost, divergence, rtol=1e-10)
+
+    def test_cost_without_running_costs_is_the_divergence_of_the_ends(self, chain):
+        energy = jnp.array([0.3, -1.0, 0.0, 2.0])
+        law = np.asarray(jax.nn.softmax(-energy))
+        prior = np.asarray(jnp.exp(df.log_forward(chain, jnp.zeros((5, 4)))[-1]))
+        np.testing.assert_allclose(df.solve(chain, energy).kl_cost, (law * np.log(law / prior)).sum(), rtol=1e-12)
+
+    def test_sampled_paths_follow_the_marginals(self, chain):
+        decisions = df.solve(chain, jnp.array([0.3, -1.0, jnp.inf, 2.0]))
+        paths = decisions.sample(KEY, 20_000)
+        for t in range(6):
+            found, error = mean_and_error(jax.nn.one_hot(paths[:, t], 4))
+            assert_within(found, jnp.exp(decisions.log_marginals[t]), error + 1e-12)
+
+    def test_derivatives_in_energies_and_in_zero_probabilities(self, chain):
+        """By finite differences; a zero probability is moved to the positive side."""
+        final = jnp.array([0.0, 1.0, -1.0, 0.5])
+
+        def log_z(rows, final):
+            return df.solve_control(eqx.tree_at(lambda c: c.transitions, chain, rows), final).log_z
+
+        rows, step = chain.transitions, 1e-7
+        by_rows, by_final = jax.grad(log_z, argnums=(0, 1))(rows, final)
+        assert jnp.isfinite(by_rows).all()
+        for index in [(2, 3, 0), (1, 0, 1), (0, 0, 2), (4, 2, 2)]:
+            slope = (log_z(rows.at[index].add(step), final) - log_z(rows, final)) / step
+            np.testing.assert_allclose(by_rows[index], slope, rtol=1e-5, atol=1e-7)
+        for state in range(4):
+            slope = (log_z(rows, final.at[state].add(step)) - log_z(rows, final.at[state].add(-step))) / (2 * step)
+            np.testing.assert_allclose(by_final[state], slope, rtol=1e-6)
+
+    def test_derivatives_where_states_are_forbidden(self, chain):
+        def cost(shift):
+            energy = jnp.array([0.3, 0.0, jnp.inf, 2.0]) + shift * jnp.array([1.0, 0.0, 0.0, 0.0])
+            return df.solve(chain, energy).kl_cost
+
+        slope = (cost(1e-6) - cost(-1e-6)) / 2e-6
+        np.testing.assert_allclose(jax.grad(cost)(0.0), slope, rtol=1e-6)
+
+    def test_sparse_is_dense(self, chain):
+        rows = chain.transitions
+        sparse = df.Sparse(lambda t, s: (jnp.arange(4)[::-1], rows[t, s][::-1]), num_states=4, num_steps=5)
+        energy, costs = jnp.array([0.3, -1.0, 0.0, 2.0]), jax.random.normal(KEY, (5, 4))
+        one, other = (df.solve(c, energy, running_costs=costs) for c in (chain, sparse))
+        np.testing.assert_allclose(one.log_psi, other.log_psi, atol=1e-12)
+        np.testing.assert_allclose(one.log_marginals, other.log_marginals, atol=1e-12)
+        np.testing.assert_allclose(one.transitions(), other.transitions(), atol=1e-12)
+
+    def test_sparse_large(self):
+        """A simple random walk on 100,001 states: the bridge's law halfway is hypergeometric, in closed form."""
+        size, steps = 100_001, 40
+        middle = size // 2
+        walk = df.Sparse(lambda t, s: (jnp.array([s - 1, s + 1]) % size, jnp.full(2, 0.5)), size, steps, start=middle)
+        energy = jnp.where(jnp.arange(size) == middle + 10, 0.0, jnp.inf)
+        decisions = df.solve(walk, energy)
+        ups = np.arange(0, 21)
+        expected = scipy.stats.hypergeom(40, 25, 20).pmf(ups)
+        found = np.exp(np.asarray(decisions.log_marginals[20])[middle - 20 + 2 * ups])
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+        assert (decisions.sample(KEY, 50)[:, -1] == middle + 10).all()
+
+    def test_works_under_jit_and_vmap(self, chain):
+        energies = jax.random.normal(KEY, (3, 4))
+        batched = jax.jit(jax.vmap(lambda energy: df.solve(chain, energy).kl_cost))(energies)
+        np.testing.assert_allclose(batched, [df.solve(chain, energy).kl_cost for energy in energies], rtol=1e-12)
+
+    def test_a_law_at_the_start(self, chain):
+        start = jnp.array([0.5, 0.25, 0.25, 0.0])
+        decisions = df.solve(df.Dense(chain.transitions, start), jnp.array([0.3, -1.0, 0.0, 2.0]))
+        np.testing.assert_allclose(jnp.exp(decisions.log_marginals).sum(axis=1), 1, rtol=1e-12)
+        found, error = mean_and_error(jax.nn.one_hot(decisions.sample(KEY, 5000)[:, 0], 4))
+        assert_within(found, jnp.exp(decisions.log_marginals[0]), error + 1e-12)
+
+
+class TestGuide:
+    def test_fixed_magnetisation(self):
+        model = df.ising_glass(4)
+        values, log_weights = enumerated(model)
+        wanted = jnp.where(jnp.arange(17) == 5, 0.0, -jnp.inf)
+        guided = df.Transfer(model, guide=df.total(16, wanted))
+        chosen = values.sum(1) == 5
+        np.testing.assert_allclose(guided.log_z, scipy.special.logsumexp(log_weights[chosen]), atol=1e-10)
+        law = np.exp(log_weights[chosen] - log_weights[chosen].max())
+        marginal = (law[:, None] * values[chosen]).sum(0) / law.sum()
+        np.testing.assert_allclose(guided.marginals[:, 1], marginal, atol=1e-10)
+        samples = guided.sample(KEY, 5000).samples
+        assert (samples.sum(axis=1) == 5).all()
+        found, error = mean_and_error(samples)
+        assert_within(found, marginal, error)
+
+    def test_rare_event(self):
+        """All spins up in an antiferromagnet: a probability of e^{−60} or so, exact."""
+        model = df.ising(df.lattice(6, 6), -0.5)
+        wanted = jnp.where(jnp.arange(37) == 36, 0.0, -jnp.inf)
+        log_probability = df.Transfer(model, guide=df.total(36, wanted)).log_z - df.Transfer(model).log_z
+        expected = model.log_weight(jnp.ones(36, int)) - df.Elimination(model).log_z
+        assert expected < -50
+        np.testing.assert_allclose(log_probability, expected, rtol=1e-10)
+
+    def test_tilt_by_a_total(self):
+        """A tilt by a linear function of the total is a field."""
+        model = df.ising_glass(4)
+        guided = df.Transfer(model, guide=df.total(16, 0.3 * (2.0 * np.arange(17) - 16)))
+        np.testing.assert_allclose(guided.log_z, df.Transfer(model.in_field(jnp.full(16, 0.3))).log_z, atol=1e-10)
+
+    def test_forbidden_pattern(self):
+        """No two spins up side by side in a row."""
+        model = df.ising_glass(4)
+        values, log_weights = enumerated(model)
+
+        def no_pair(site, window, value):
+            return jnp.where((site % 4 != 0) & (window[0] == 1) & (value == 1), -jnp.inf, 0.0)
+
+        guided = df.Transfer(model, guide=df.Guide(running=no_pair))
+        rows = values.reshape(-1, 4, 4)
+        allowed = ~((rows[:, :, 1:] == 1) & (rows[:, :, :-1] == 1)).any((1, 2))
+        np.testing.assert_allclose(guided.log_z, scipy.special.logsumexp(log_weights[allowed]), atol=1e-10)
+        rows = guided.sample(KEY, 500).samples.reshape(-1, 4, 4)
+        assert not ((rows[:, :, 1:] == 1) & (rows[:, :, :-1] == 1)).any()
+
+    def test_infeasible(self):
+        model = df.ising_glass(3)
+        for guide in (
+            df.Guide(2, lambda site, count, value: jnp.zeros_like(count), jnp.array([-jnp.inf, 0.0])),
+            df.Guide(running=lambda site, window, value: jnp.where(site == 4, -jnp.inf, 0.0)),
+        ):
+            with pytest.raises(ValueError, match="infeasible"):
+                df.Transfer(model, guide=guide).sample(KEY, 3)
+        with pytest.raises(ValueError, match="infeasible"):
+            df.total(9, jnp.full(10, -jnp.inf))
+        with pytest.raises(ValueError, match="infeasible"):
+            df.solve(df.Dense(jnp.eye(2)[None]), jnp.array([jnp.inf, jnp.inf]))
+
+    def test_chain_conditioned_on_its_history(self):
+        """Ten fair coins, seven heads."""
+        coins = df.Dense(jnp.full((10, 2, 2), 0.5))
+        heads = df.augmented(coins, 11, lambda t, count, state: jnp.minimum(count + state, 10))
+        wanted = jnp.where(jnp.arange(22) % 11 == 7, 0.0, jnp.inf)
+        decisions = df.solve_control(heads, wanted)
+        np.testing.assert_allclose(jnp.exp(decisions.log_z), scipy.stats.binom(10, 0.5).pmf(7), rtol=1e-12)
+        paths = decisions.sample(KEY, 200) // 11
+        assert (paths[:, 1:].sum(axis=1) == 7).all()
+
+
+class TestErrors:
+    def test_rows(self):
+        with pytest.raises(ValueError, match=r"transitions at \(0, 1\) has the sum 0.9"):
+            df.Dense(jnp.array([[[0.5, 0.5], [0.5, 0.4]]]))
+        with pytest.raises(ValueError, match=r"minimum -0\.5"):
+            df.Dense(jnp.array([[[0.5, 0.5], [1.5, -0.5]]]))
+        with pytest.raises(ValueError, match=r"step\(0, ·\) at \(0,\) has the sum 0.8"):
+            df.Sparse(lambda t, s: (jnp.array([0, 1]), jnp.full(2, 0.4)), 2, 3)
+        with pytest.raises(ValueError, match="non-finite"):
+            df.Dense(jnp.full((1, 2, 2), jnp.nan))
+        with pytest.raises(ValueError, match=r"transitions has shape \(2, 3\)"):
+            df.Dense(jnp.ones((2, 3)))
+
+    def test_unreachable(self):
+        chain = df.Dense(jnp.array([[[1.0, 0.0], [0.0, 1.0]]]))
+        with pytest.raises(ValueError, match="the first is 1"):
+            df.solve(chain, jnp.zeros(2))
+
+    @pytest.mark.parametrize("bad", [jnp.nan, -jnp.inf])
+    def test_energies(self, bad):
+        with pytest.raises(ValueError, match=r"energy is .* at \(1,\)"):
+            df.solve(df.Dense(jnp.full((1, 2, 2), 0.5)), jnp.array([0.0, bad]))
+        with pytest.raises(ValueError, match="couplings holds 1 non-finite"):
+            df.ising(df.lattice(1, 2), jnp.array([bad]))
+
+    def test_graphs(self):
+        with pytest.raises(ValueError, match="disconnected: 2 pieces of 1 to 2 sites"):
+            df.Graph(3, [(0, 1)])
+        with pytest.raises(ValueError, match=r"loop \(1, 1\)"):
+            df.Graph(2, [(1, 1)])
+        with pytest.raises(ValueError, match="twice"):
+            df.Graph(2, [(0, 1), (1, 0)])
+        with pytest.raises(ValueError, match="reach back 21 sites, the limit is 20"):
+            df.Transfer(df.ising(df.lattice(21, 21), 0.1))
+        with pytest.raises(ValueError, match="width 29, the limit is 19"):
+            df.Elimination(df.sherrington_kirkpatrick(KEY, 30))
+        with pytest.raises(ValueError, match="too many to enumerate"):
+            df.Enumeration(df.ising_glass(5))
+
+    def test_arguments(self):
+        model = df.ising_glass(3)
+        with pytest.raises(ValueError, match="population 3"):
+            df.sample(KEY, model, num_samples=10, population=3)
+        with pytest.raises(ValueError, match="no permutation"):
+            df.Boltzmann(model, order=[0, 1, 1])
+        with pytest.raises(ValueError, match="sum to one"):
+            df.Product(jnp.full((9, 2), 0.4))
+        with pytest.raises(ValueError, match="coupling 0 is one of"):
+            df.SwendsenWang(df.ising(df.lattice(1, 2), -1.0))
+        with pytest.raises(ValueError, match="reveals 16 sites"):
+            df.sample(KEY, model, df.Uniform(df.ising_glass(4)))
