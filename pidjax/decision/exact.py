@@ -118,7 +118,7 @@ class Enumeration(Exact):
     Example:
         >>> from pidjax.decision import ising, lattice
         >>> round(float(Enumeration(ising(lattice(1, 2), 0.5)).log_z), 6)
-        1.506426
+        1.506409
     """
 
     model: Pairwise

@@ -230,7 +230,7 @@ def frontier(graph: Graph, order: Int[np.ndarray, " n"]) -> Int[np.ndarray, "tim
     Example:
         >>> from pidjax.decision import lattice
         >>> frontier(lattice(2, 2), np.arange(4)).tolist()
-        [[-1, -1], [0, -1], [1, 0], [2, 1], [-1, -1]]
+        [[-1, -1], [0, -1], [0, 1], [2, 1], [-1, -1]]
     """
     position = np.argsort(order)
     rows = []
