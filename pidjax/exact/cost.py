@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._structure import apply, dense, lift
+from .._structure import apply, dense, lift, product, sandwich
 from ..bridge import Affine
 from ..protocol import Protocol
 from ..targets.base import Target
@@ -80,13 +80,23 @@ def costs(
 
     Source: Chertkov & Behjoo, arXiv 2512.11858, for the parts; the identity is Girsanov's.
     """
+    if isinstance(target, Samples) and until is None:
+        raise ValueError("target is a data set, whose entropy is −∞ and cost +∞; pass until < horizon, or a mixture")
+    _check(target, protocol, until, starts)
+    return _costs(target, protocol, until, starts, entropy, nodes)
+
+
+@eqx.filter_jit
+def _costs(target, protocol, until, starts, entropy, nodes) -> Costs:
+    law = as_mixture(target) if until is None else marginal(target, protocol, until)
+    log_scale = jnp.log(protocol.unit(*target.location()).scale)
     mean_log_green = _mean_log_green(target, protocol, until, starts)
-    law = _end(target, protocol, until)
-    shape = entropy_of(law, nodes) if entropy is None else jnp.asarray(entropy, law.means.dtype)
-    unit = protocol.unit(*target.location())
-    total = law.dim * jnp.log(unit.scale) - shape - mean_log_green(protocol)
-    potential = -_derivative(mean_log_green, protocol, _potential(protocol))
-    gauge = -_derivative(mean_log_green, protocol, _only(protocol, lambda one: one.gauge, protocol.gauge))
+    value, slope = jax.linearize(mean_log_green, protocol)
+    own = entropy_of(law, nodes) if entropy is None else jnp.asarray(entropy, value.dtype)
+    total = law.dim * log_scale - own - value
+    potential, gauge = -slope(_potential(protocol)), jnp.zeros_like(total)
+    if protocol.gauge is not None:
+        gauge = -slope(_only(protocol, lambda one: one.gauge, protocol.gauge))
     return Costs(total, total - potential - gauge, potential, gauge)
 
 
@@ -103,7 +113,8 @@ def potential_cost(
         >>> print(f"{potential_cost(target, harmonic(1e-6, noise_scale=1.0)) * 1e6:.4f}")
         0.2500
     """
-    return -_derivative(_mean_log_green(target, protocol, until, starts), protocol, _potential(protocol))
+    _check(target, protocol, until, starts)
+    return -_derivative(target, protocol, _potential(protocol), until, starts)
 
 
 def quadratic_cost(
@@ -132,6 +143,7 @@ def quadratic_cost(
         >>> print(f"{quadratic_cost(target, protocol, jnp.full(1, 2.0), jnp.zeros((1, 1))):.4f}")
         0.5000
     """
+    _check(target, protocol, until, starts)
     if stiffness.shape[0] != protocol.num_pieces or centre.shape != (protocol.num_pieces, target.dim):
         raise ValueError(
             f"stiffness has shape {stiffness.shape} and centre {centre.shape}; pass one of each for every of the "
@@ -164,7 +176,7 @@ def quadratic_cost(
     direction = _only(
         lifted, lambda one: (one.beta, one.linear, one.constant), (per_beta * stiffness, linear, constant)
     )
-    return -_derivative(_mean_log_green(target, protocol, until, starts), lifted, direction)
+    return -_derivative(target, lifted, direction, until, starts)
 
 
 def guide_cost(
@@ -188,33 +200,37 @@ def guide_cost(
     return quadratic_cost(target, protocol, twice, centre, until=until, starts=starts)
 
 
-def _end(target: Target, protocol: Protocol, until: ArrayLike | None) -> GaussianMixture:
-    """The law of x at `until`, given the start."""
+def _check(target: Target, protocol: Protocol, until: ArrayLike | None, starts: GaussianMixture | None) -> None:
+    """Raise what can be said of concrete arguments, before they are traced."""
+    as_mixture(target)
+    check_starts(target, protocol, starts)
+    unit = protocol.unit(*target.location())
     if until is not None:
-        return marginal(target, protocol, until)
-    if isinstance(target, Samples):
-        raise ValueError("target is a data set, whose entropy is −∞ and cost +∞; pass until < horizon, or a mixture")
-    return as_mixture(target)
+        checked_time(until, unit.horizon, is_open=False)
 
 
 def _mean_log_green(
     target: Target, protocol: Protocol, until: ArrayLike | None, starts: GaussianMixture | None
 ) -> Callable[[Protocol], Float[Array, ""]]:
     """E[ log G(0, z → t, x_t) ] as a function of the reference, while the law of (z, x_t) stays the protocol's own."""
-    check_starts(target, protocol, starts)
     mixture = as_mixture(target)
     unit = protocol.unit(*target.location())
-    end = unit.horizon if until is None else checked_time(until, unit.horizon, is_open=False)
-    t, remaining = end / unit.horizon, 1 - end / unit.horizon
-    observation = unit.reference.instant(t, remaining).observation
-    dim = mixture.dim
-    left, right, noise = (dense(a, dim) for a in (observation.left, observation.right, observation.covariance))
+    dim, scale = mixture.dim, unit.scale
     start = unit.start if starts is None else unit.to_unit(starts.mean())
-    spread = jnp.zeros_like(left) if starts is None else starts.covariance() / unit.scale**2
-    at_end = observation.mean(start, unit.to_unit(mixture.mean()))
-    ends = left @ spread @ left.T + right @ (mixture.covariance() / unit.scale**2) @ right.T + noise
-    mean = jnp.concatenate([start, at_end])
-    covariance = jnp.block([[spread, spread @ left.T], [left @ spread, ends]])
+    end, ends = unit.to_unit(mixture.mean()), mixture.covariance() / scale**2
+    spread = jnp.zeros_like(ends) if starts is None else starts.covariance() / scale**2
+    across = jnp.zeros_like(ends)
+    t, remaining = jnp.ones_like(scale), jnp.zeros_like(scale)
+    if until is not None:
+        t = jnp.asarray(until, scale.dtype) / unit.horizon
+        remaining = 1 - t
+        observation = unit.reference.instant(t, remaining).observation
+        end = observation.mean(start, end)
+        across = product(observation.left, spread)
+        ends = sandwich(observation.left, spread) + sandwich(observation.right, ends)
+        ends = ends + dense(observation.covariance, dim)
+    mean = jnp.concatenate([start, end])
+    covariance = jnp.block([[spread, across.T], [across, ends]])
 
     def mean_log_green(protocol: Protocol):
         log_green = protocol.unit(*target.location()).reference.instant(t, remaining).log_green
@@ -227,8 +243,9 @@ def _mean_log_green(
     return mean_log_green
 
 
-def _derivative(function, protocol: Protocol, direction: Protocol) -> Float[Array, ""]:
-    return eqx.filter_jvp(function, (protocol,), (direction,))[1]
+@eqx.filter_jit
+def _derivative(target, protocol: Protocol, direction: Protocol, until, starts) -> Float[Array, ""]:
+    return jax.jvp(_mean_log_green(target, protocol, until, starts), (protocol,), (direction,))[1]
 
 
 def _only(protocol: Protocol, where, values) -> Protocol:

@@ -1,0 +1,360 @@
+"""Exact laws and costs, against published digits, quadrature in time and space, simulation, and finite differences."""
+
+from itertools import pairwise
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_within, grid_quadrature, mean_and_error
+
+import pidjax as pid
+from pidjax import GaussianMixture, Samples, exact, harmonic, piecewise, zoo
+
+FIGURES = [  # target, beta, total, kinetic: 40-digit quadrature of the project's notes
+    (zoo.ada_regular, 0.0, 0.846600, None),
+    (zoo.ada_regular, 1.0, 1.505765, 0.881014),
+    (zoo.ada_regular, 2.0, 2.101276, None),
+    (zoo.ada_regular, 10.0, 5.618716, 2.066048),
+    (zoo.ada_perturbed_a, 0.0, 0.706339, None),
+    (zoo.ada_perturbed_a, 1.0, 1.389647, None),
+    (zoo.ada_perturbed_a, 2.0, 2.006665, None),
+    (zoo.ada_perturbed_a, 10.0, 5.646100, None),
+]
+
+
+def line_mixture(dtype=jnp.float64):
+    means, variances = jnp.array([[-2.0], [1.5]], dtype), jnp.array([0.16, 0.64], dtype)
+    return GaussianMixture.isotropic(means, variances, jnp.array([0.3, 0.7], dtype))
+
+
+def plane_mixture():
+    covariances = jnp.array([[[0.3, 0.1], [0.1, 0.2]], [[0.2, -0.05], [-0.05, 0.5]]])
+    return GaussianMixture(jnp.array([[-1.0, 0.5], [1.2, -0.3]]), covariances, jnp.array([0.4, 0.6]))
+
+
+def rich_protocol():
+    """Two pieces of matrix stiffness, force and gauge, none of which commute."""
+    beta = jnp.array([[[2.0, 0.5], [0.5, 1.0]], [[0.5, -0.3], [-0.3, 3.0]]])
+    force = jnp.array([[[0.2, 0.7], [-0.4, 0.1]], [[-0.3, 0.2], [0.5, 0.2]]]), jnp.array([[0.3, -0.2], [0.1, 0.4]])
+    gauge = jnp.array([[[0.1, 0.6], [-0.5, 0.2]], [[0.2, -0.3], [0.4, -0.1]]]), jnp.array([[0.2, 0.1], [-0.3, 0.2]])
+    return piecewise(
+        beta, centre=jnp.array([[0.3, 0.0], [0.5, -0.4]]), force=force, gauge=gauge, linear=jnp.full((2, 2), 0.3),
+        constant=jnp.array([0.1, -0.2]), start=jnp.array([0.2, -0.1]), noise_scale=1.0,
+    )  # fmt: skip
+
+
+def in_time(function, edges, num_nodes=12):
+    """∫ f dt by Gauss's rule on each piece."""
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    total = 0.0
+    for first, last in pairwise(edges):
+        times = first + (last - first) * (nodes + 1) / 2
+        total += (last - first) / 2 * np.sum(weights * np.asarray(jax.lax.map(function, jnp.asarray(times))))
+    return total
+
+
+def mean_square_control(target, protocol, nodes):
+    """t ↦ E|u*(t, x_t)|², from the control at a point and the law at that time."""
+
+    def at(t):
+        law = exact.marginal(target, protocol, t)
+        return exact.expectation(law, lambda x: jnp.sum(pid.control(target, protocol, t, x) ** 2), nodes)
+
+    return eqx.filter_jit(at)
+
+
+@pytest.mark.parametrize(("target", "beta", "total", "kinetic"), FIGURES)
+def test_published_costs(target, beta, total, kinetic):
+    costs = jitted_costs(target().target, harmonic(beta, noise_scale=1.0))
+    np.testing.assert_allclose(costs.total, total, atol=6e-7)
+    if kinetic is not None:
+        np.testing.assert_allclose(costs.kinetic, kinetic, atol=6e-7)
+
+
+@eqx.filter_jit
+def jitted_costs(target, protocol):
+    return exact.costs(target, protocol)
+
+
+@pytest.mark.parametrize("beta", [0.0, 10.0])
+def test_published_costs_in_float32(beta):
+    truth = {0.0: 0.846600, 10.0: 5.618716}[beta]
+    protocol = harmonic(jnp.float32(beta), noise_scale=jnp.float32(1))
+    costs = jitted_costs(zoo.ada_regular(jnp.float32).target, protocol)
+    assert all(part.dtype == jnp.float32 for part in costs)
+    np.testing.assert_allclose(costs.total, truth, rtol=2e-6)
+
+
+def test_relative_entropy_without_potential():
+    """β = 0: C is the relative entropy of the target to N(x₀, I); here of one Gaussian, for a point and a Gaussian start."""
+    mean, covariance, start = jnp.array([0.5, -1.0]), jnp.array([[0.5, 0.2], [0.2, 0.8]]), jnp.array([0.1, 0.3])
+    target = GaussianMixture(mean[None], covariance[None])
+    for protocol, spread in (
+        (harmonic(0.0, start=start, noise_scale=1.0), 1.0),
+        (harmonic(0.0, start=pid.GaussianStart(start, 0.7), noise_scale=1.0), 1.7),
+    ):
+        distance = np.sum((np.asarray(mean) - start) ** 2)
+        truth = 0.5 * ((np.trace(covariance) + distance) / spread - 2 - np.log(np.linalg.det(covariance) / spread**2))
+        np.testing.assert_allclose(exact.costs(target, protocol).total, truth, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+@pytest.mark.parametrize("until", [1.0, 0.7])
+def test_kinetic_and_potential_cost_by_quadrature(until):
+    """∫ ½E|u*|² dt and ∫ E V dt under the exact law, by Gauss's rule in time."""
+    target, protocol, nodes = plane_mixture(), rich_protocol(), exact.lattice(2, 40)
+    costs = exact.costs(target, protocol, until=until, nodes=exact.lattice(2, 96))
+    edges = [0, 0.5, until]
+    kinetic = 0.5 * in_time(mean_square_control(target, protocol, nodes), edges)
+    np.testing.assert_allclose(costs.kinetic, kinetic, rtol=2e-6)
+
+    def potential(t):
+        k = (t >= 0.5).astype(int)
+
+        def value(x):
+            offset = x - protocol.centre[k]
+            return 0.5 * offset @ protocol.beta[k] @ offset + protocol.linear[k] @ x + protocol.constant[k]
+
+        return exact.expectation(exact.marginal(target, protocol, t), value, nodes)
+
+    np.testing.assert_allclose(costs.potential, in_time(potential, edges), rtol=1e-8)
+    np.testing.assert_allclose(exact.potential_cost(target, protocol, until=until), costs.potential, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_costs_of_simulated_paths():
+    """Kinetic, potential and gauge cost of 4,000 ancestral paths: sums over 200 steps, ∘dx by the trapezoidal rule."""
+    target, protocol = plane_mixture(), rich_protocol()
+    solution = pid.sample(
+        jax.random.key(0), target, protocol=protocol, grid=pid.uniform(200), num_samples=4000, save_paths=True
+    )
+    states, times = np.asarray(solution.states), np.asarray(solution.times)
+    piece = (times[:-1] >= 0.5).astype(int)
+    beta, centre, linear, constant = (
+        np.asarray(leaf)[piece] for leaf in (protocol.beta, protocol.centre, protocol.linear, protocol.constant)
+    )
+    matrix, vector = np.asarray(protocol.gauge.matrix)[piece], np.asarray(protocol.gauge.vector)[piece]
+
+    def potential(x):
+        offset = x - centre
+        return 0.5 * np.einsum("nki,kij,nkj->nk", offset, beta, offset) + np.sum(linear * x, -1) + constant
+
+    before, after = states[:, :-1], states[:, 1:]
+    potentials = np.mean(0.5 * (potential(before) + potential(after)), axis=1)
+    middle = np.einsum("kij,nkj->nki", matrix, 0.5 * (before + after)) + vector
+    gauges = np.sum(middle * (after - before), axis=(1, 2))
+    costs = exact.costs(target, protocol)
+    for values, truth in ((potentials, costs.potential), (gauges, costs.gauge)):
+        assert_within(*(lambda mean, error: (mean, truth, error))(*mean_and_error(values)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("until", [None, 0.8])
+@pytest.mark.parametrize("noise_scale", [None, 0.8])
+def test_quadratic_cost_by_quadrature(noise_scale, until):
+    """A matrix Q around its own centre, under a scalar β, on a horizon of two."""
+    target, edges = plane_mixture(), jnp.array([0.0, 0.5, 2.0])
+    protocol = piecewise(
+        jnp.array([1.0, 4.0]), edges=edges, centre=jnp.array([[0.3, 0.1], [-0.2, 0.4]]), noise_scale=noise_scale
+    )
+    stiffness = jnp.array([[[2.0, 0.5], [0.5, 1.0]], [[1.0, -0.2], [-0.2, 0.7]]])
+    centre = jnp.array([[1.0, -1.0], [0.5, 0.0]])
+
+    def value(t):
+        k = (t >= 0.5).astype(int)
+        law = exact.marginal(target, protocol, t)
+        offset = law.mean() - centre[k]
+        return 0.5 * offset @ stiffness[k] @ offset + 0.5 * jnp.sum(stiffness[k] * law.covariance())
+
+    end = 2.0 if until is None else until
+    truth = in_time(value, [0, 0.5, end])
+    np.testing.assert_allclose(exact.quadratic_cost(target, protocol, stiffness, centre, until=until), truth, rtol=1e-9)
+
+    def distance(t):
+        k = (t >= 0.5).astype(int)
+        law = exact.marginal(target, protocol, t)
+        return jnp.sum((law.mean() - protocol.centre[k]) ** 2) + jnp.trace(law.covariance())
+
+    np.testing.assert_allclose(
+        exact.guide_cost(target, protocol, until=until), in_time(distance, [0, 0.5, end]), rtol=1e-9
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_costs_of_a_data_set():
+    """Before the end a data set's cost is finite: its kinetic part is ∫ ½E|u*|² dt, its potential ∫ ½β E|x|² dt."""
+    target = Samples(jnp.array([[-1.0], [0.2], [1.5]]), jnp.array([0.5, 0.2, 0.3]))
+    protocol = harmonic(3.0, start=jnp.array([0.3]), noise_scale=1.0)
+    costs = exact.costs(target, protocol, until=0.8)
+    kinetic = 0.5 * in_time(mean_square_control(target, protocol, exact.lattice(1, 200)), [0, 0.8], 20)
+    np.testing.assert_allclose(costs.kinetic, kinetic, rtol=1e-8)
+
+    def second_moment(t):
+        law = exact.marginal(target, protocol, t)
+        return law.mean()[0] ** 2 + law.covariance()[0, 0]
+
+    np.testing.assert_allclose(costs.potential, 1.5 * in_time(second_moment, [0, 0.8]), rtol=1e-10)
+    np.testing.assert_allclose(
+        exact.potential_cost(target, protocol), 1.5 * in_time(second_moment, [0, 1 - 1e-12]), rtol=1e-9
+    )
+    with pytest.raises(ValueError, match="entropy is −∞"):
+        exact.costs(target, protocol)
+
+
+@pytest.mark.parametrize("kind", ["harmonic", "rescaled", pytest.param("rich", marks=pytest.mark.slow)])
+def test_law_of_the_state(kind):
+    """p_t(x) = G(0, x₀ → t, x) ψ(t, x), and ∇log p_t = ∇log G + u* + A."""
+    target = plane_mixture()
+    protocol = {
+        "harmonic": harmonic(2.0, start=jnp.array([0.3, 0.1]), noise_scale=1.0),
+        "rescaled": harmonic(2.0, horizon=3.0),
+        "rich": rich_protocol(),
+    }[kind]
+    t, x = 0.6 * float(protocol.horizon), jnp.array([0.4, -0.7])
+    unit = protocol.unit(*target.location())
+    instant = unit.reference.instant(jnp.array(0.6), jnp.array(0.4))
+    jacobian = -2 * jnp.log(unit.scale)
+
+    def log_density(x):
+        return instant.log_green(unit.start, unit.to_unit(x)) + pid.log_psi(target, protocol, t, x) + jacobian
+
+    law = exact.marginal(target, protocol, t)
+    np.testing.assert_allclose(law.log_density(x), log_density(x), rtol=1e-10)
+    np.testing.assert_allclose(exact.score(target, protocol, t, x), jax.grad(log_density)(x), rtol=1e-8)
+    together = exact.marginals(target, protocol, jnp.array([0.2, 0.6]) * protocol.horizon)
+    np.testing.assert_allclose(together.means[1], law.means, rtol=1e-12)
+    np.testing.assert_allclose(together.covariances[1], law.covariances, rtol=1e-10)
+
+
+def test_law_at_the_end_and_of_a_data_set():
+    target, protocol = plane_mixture(), rich_protocol()
+    end = exact.marginal(target, protocol, 1.0)
+    np.testing.assert_allclose(end.means, target.means, rtol=1e-12)
+    np.testing.assert_allclose(end.covariances, target.covariances, rtol=1e-10)
+    points = Samples(target.means, target.weights)
+    narrow = GaussianMixture.isotropic(target.means, 1e-12, target.weights)
+    law, close = (exact.marginal(one, protocol, 0.3) for one in (points, narrow))
+    np.testing.assert_allclose(law.means, close.means, rtol=1e-12)
+    np.testing.assert_allclose(law.covariances, close.covariances, rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_starts_of_their_own():
+    """Two narrow laws of starts: the mean of the costs from two points, and the mixture of the two laws."""
+    target, points = plane_mixture(), jnp.array([[0.5, 1.0], [-0.7, 0.2]])
+    shares = jnp.array([0.25, 0.75])
+    starts = GaussianMixture.isotropic(points, 1e-13, shares)
+    protocol = rich_protocol()
+    alone = [eqx.tree_at(lambda one: one.start, protocol, point) for point in points]
+    together = exact.costs(target, protocol, starts=starts, entropy=1.0)
+    separate = [exact.costs(target, one, entropy=1.0) for one in alone]
+    for part in exact.Costs._fields:
+        truth = sum(share * getattr(costs, part) for share, costs in zip(shares, separate, strict=True))
+        np.testing.assert_allclose(getattr(together, part), truth, rtol=1e-9)
+    law, x = exact.marginal(target, protocol, 0.4, starts=starts), jnp.array([0.1, 0.2])
+    densities = jnp.stack([jnp.exp(exact.marginal(target, one, 0.4).log_density(x)) for one in alone])
+    np.testing.assert_allclose(jnp.exp(law.log_density(x)), shares @ densities, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_entropy():
+    """In one dimension by summation; in five, where only one coordinate is bimodal; and the two known lattices."""
+    mixture = line_mixture()
+    points, cell = grid_quadrature(-8, 8, 4001, 1)
+    log_density = np.asarray(jax.vmap(mixture.log_density)(jnp.asarray(points)))
+    truth = -np.sum(np.exp(log_density) * log_density) * cell
+    np.testing.assert_allclose(exact.entropy(mixture), truth, rtol=1e-12)
+    wide = GaussianMixture(
+        jnp.pad(mixture.means, ((0, 0), (0, 4))),
+        jax.vmap(lambda one: jnp.diag(jnp.concatenate([one[0], jnp.ones(4)])))(mixture.covariances),
+        mixture.weights,
+    )
+    np.testing.assert_allclose(exact.entropy(wide), truth + 2 * (1 + np.log(2 * np.pi)), atol=2e-4)
+    for known, value, digits in ((zoo.nine(), 3.8312, 1e-4), (zoo.grid25(), 4.853, 5e-4), (zoo.gmm40(), 6.85947, 5e-6)):
+        np.testing.assert_allclose(exact.entropy(known.target), value, atol=digits)
+
+
+@pytest.mark.parametrize("nodes", [exact.lattice(1, 40), exact.lattice(3, 16), exact.sobol(6, 1024)])
+def test_nodes_have_the_moments_of_a_normal_law(nodes):
+    d = nodes.points.shape[1]
+    tolerance = 5e-3 if d > 3 else 1e-6
+    np.testing.assert_allclose(jnp.sum(nodes.weights), 1, rtol=1e-12)
+    np.testing.assert_allclose(nodes.weights @ nodes.points, np.zeros(d), atol=1e-12)
+    np.testing.assert_allclose((nodes.weights[:, None] * nodes.points).T @ nodes.points, np.eye(d), atol=4 * tolerance)
+    np.testing.assert_allclose(nodes.weights @ jnp.cos(nodes.points[:, 0]), np.exp(-0.5), atol=tolerance)
+
+
+def test_correlations_by_summation():
+    """A and Â in one dimension, both integrals summed on a lattice, β = 4 from x₀ = 0.3."""
+    target, beta, start = line_mixture(), 4.0, 0.3
+    times = np.array([0.3, 0.8])
+    y, cell = (lambda points, cell: (points[:, 0], cell))(*grid_quadrature(-7, 7, 1401, 1))
+    x = y[:, None]
+    end_density = np.exp(np.asarray(jax.vmap(target.log_density)(jnp.asarray(y)[:, None])))
+    second = np.sum(end_density * y**2) * cell
+    state, weighted = [], []
+    for t in times:
+        total, before, after = (np.sinh(2 * duration) / 2 for duration in (1, t, 1 - t))
+        mean = before / total * y + after / total * start
+        variance = before * after / total
+        joint = end_density * np.exp(-((x - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+        state.append(np.sum(joint * x * y) * cell**2 / second)
+        marginal = joint.sum(axis=1) * cell
+        expected = np.divide(joint @ y * cell, marginal, out=np.zeros_like(y), where=marginal > 1e-200)
+        weighted.append(np.sum(marginal * expected**2) * cell / second)
+    protocol = harmonic(beta, start=jnp.array([start]), noise_scale=1.0)
+    np.testing.assert_allclose(exact.correlation(target, protocol, jnp.asarray(times)), state, rtol=1e-9)
+    computed = exact.weighted_state_correlation(target, protocol, jnp.asarray(times))
+    np.testing.assert_allclose(computed, weighted, rtol=1e-8)
+
+
+def test_transition_time():
+    times = jnp.array([0.0, 0.25, 0.5, 1.0])
+    np.testing.assert_allclose(exact.transition_time(times, jnp.array([0.0, 0.2, 0.7, 1.0])), 0.25 + 0.25 * 0.6)
+    assert exact.transition_time(times, jnp.array([0.6, 0.7, 0.8, 1.0])) == 0
+    assert exact.transition_time(times, jnp.full(4, 0.1)) == 1
+    assert jnp.isfinite(jax.grad(lambda curve: exact.transition_time(times, curve))(jnp.full(4, 0.6))).all()
+
+
+@pytest.mark.slow
+def test_gradients_by_finite_differences():
+    """Of the kinetic cost, in the stiffness, the centre and the target's means."""
+    target, protocol = plane_mixture(), rich_protocol()
+    nodes = exact.lattice(2, 24)
+    pick = lambda pair: (pair[1].beta, pair[1].centre, pair[0].means)  # noqa: E731
+    directions = [jnp.array([[[0.3, 0.1], [0.1, -0.2]], [[0.1, 0.2], [0.2, 0.5]]]), jnp.full((2, 2), 0.7), jnp.eye(2)]
+
+    @eqx.filter_jit
+    def kinetic(step):
+        moved = [leaf + step * by for leaf, by in zip(pick((target, protocol)), directions, strict=True)]
+        mixture, process = eqx.tree_at(pick, (target, protocol), tuple(moved))
+        return exact.costs(mixture, process, nodes=nodes).kinetic
+
+    slope = jax.grad(kinetic)(jnp.array(0.0))
+    h = 1e-4
+    difference = (kinetic(jnp.array(h)) - kinetic(jnp.array(-h))) / (2 * h)
+    np.testing.assert_allclose(slope, difference, rtol=1e-6)
+
+
+def test_bad_input_is_named():
+    target, protocol = plane_mixture(), harmonic(1.0, noise_scale=1.0)
+    drawn = harmonic(1.0, start=pid.GaussianStart(jnp.zeros(2), 1.0), noise_scale=1.0)
+    density = pid.Density(lambda y: -jnp.sum(y**2), 2)
+    for call, words in (
+        (lambda: exact.marginal(target, protocol, 0.0), "t is 0.0"),
+        (lambda: exact.marginal(Samples(target.means), protocol, 1.0), "t is 1.0"),
+        (lambda: exact.marginals(target, protocol, jnp.array([0.5, 0.2])), "times is"),
+        (lambda: exact.marginals(target, protocol, jnp.array([0.5, 1.0])), "times is"),
+        (lambda: exact.marginal(density, protocol, 0.5), "target is a Density"),
+        (lambda: exact.marginal(target, drawn, 0.5, starts=target), "starts is given"),
+        (lambda: exact.costs(target, protocol, starts=line_mixture()), "starts has dimension 1"),
+        (lambda: exact.quadratic_cost(target, protocol, jnp.ones(2), jnp.zeros((2, 2))), "stiffness has shape"),
+        (lambda: exact.lattice(0, 10), "dim is 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
