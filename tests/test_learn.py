@@ -1,0 +1,227 @@
+"""Learned protocols: the descent itself, what is learned and how, and the objectives against summation and differentiation."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import grid_quadrature
+
+import pidjax as pid
+from pidjax import GaussianMixture, exact, harmonic, learn, piecewise, zoo
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+    """optax itself raises Python floats to integer counts, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def line_mixture(dtype=jnp.float64):
+    means, variances = jnp.array([[-2.0], [1.5]], dtype), jnp.array([0.16, 0.64], dtype)
+    return GaussianMixture.isotropic(means, variances, jnp.array([0.3, 0.7], dtype))
+
+
+def test_descent_and_history(dtype):
+    """Of a quadratic with a known minimum; every iteration is in the history, whatever the stretches."""
+    middle = jnp.array([1.0, -2.0], dtype)
+    learned = learn.minimise(lambda x: jnp.sum((x - middle) ** 2), jnp.zeros(2, dtype), num_iterations=310)
+    assert learned.history.shape == (310,)
+    assert learned.history.dtype == dtype
+    assert learned.parameters.dtype == dtype
+    assert learned.history[0] == 5
+    np.testing.assert_allclose(learned.parameters, middle, atol=1e-2)
+    learned.check()
+
+
+def test_new_values_never_recompile():
+    """The objective is traced again for no value of the parameters, of what it holds, or of the number of iterations."""
+    traces = []
+
+    def distance(middle, x):
+        traces.append(None)
+        return jnp.sum((x - middle) ** 2)
+
+    for place, count in ((0.0, 30), (1.0, 60), (2.0, 7)):
+        learn.minimise(eqx.Partial(distance, jnp.full(2, place)), jnp.full(2, 5 * place), num_iterations=count)
+    assert len(traces) <= 2
+
+
+def test_any_optimiser():
+    learned = learn.minimise(
+        lambda x: jnp.sum((x - 3) ** 2), jnp.zeros(2), optimiser=optax.lbfgs(), num_iterations=5, progress=False
+    )
+    np.testing.assert_allclose(learned.parameters, 3, rtol=1e-10)
+
+
+def test_stopping_rule():
+    learned = learn.minimise(lambda x: (x - 1) ** 2, jnp.array(0.0), num_iterations=2000, tolerance=1e-6)
+    assert learned.has_settled
+    assert learned.history.size < 1000
+    np.testing.assert_allclose(learned.parameters, 1, atol=1e-2)
+
+
+def test_values_that_are_not_finite():
+    """√x beyond its domain: counted, explained, and the last finite parameters kept; at the start it is an error."""
+    root = lambda x: jnp.sqrt(x) * jnp.where(x > 0, 1, jnp.nan)  # noqa: E731
+    learned = learn.minimise(root, jnp.array(0.05), num_iterations=100)
+    assert learned.num_nonfinite > 0
+    assert learned.history.size < 100
+    with pytest.raises(learn.LearningError, match="not finite"):
+        learned.check()
+    with pytest.raises(ValueError, match="objective is nan"):
+        learn.minimise(root, jnp.array(-1.0))
+
+
+def test_objective_with_a_key():
+    """An estimated objective: noise of mean zero; the same key gives the same descent."""
+
+    def noisy(x, key):
+        return (x - 2) ** 2 + x * jax.random.normal(key)
+
+    runs = [
+        learn.minimise(noisy, jnp.array(0.0), optimiser=learn.adam(1e-2), num_iterations=1500, key=jax.random.key(seed))
+        for seed in (0, 0, 1)
+    ]
+    assert runs[0].parameters == runs[1].parameters != runs[2].parameters
+    np.testing.assert_allclose([float(run.parameters) for run in runs], 2, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    "value", [jnp.array([0.01, 2.0, 300.0]), jnp.array([[0.5, 40.0]]), jnp.array([[[2.0, -0.9], [-0.9, 0.7]]])]
+)
+def test_positive(value):
+    """A round trip, and any free numbers give a positive stiffness with finite derivatives."""
+    np.testing.assert_allclose(learn.Positive.of(value).value, value, rtol=1e-12)
+    free = 5 * jax.random.normal(jax.random.key(0), value.shape)
+    somewhere = learn.Positive(free).value
+    if value.ndim == 3:
+        assert (np.linalg.eigvalsh(np.asarray(somewhere)) > 0).all()
+    else:
+        assert (somewhere > 0).all()
+    slope = jax.jacrev(lambda free: learn.Positive(free).value)(free)
+    assert jnp.isfinite(slope).all()
+    with pytest.raises(ValueError, match="value is"):
+        learn.Positive.of(-value)
+
+
+def test_only_what_is_selected_is_learned():
+    target, protocol = line_mixture(), piecewise(jnp.array([1.0, 2.0]), centre=jnp.zeros((2, 1)), noise_scale=1.0)
+    start = learn.only(lambda one: one.beta, learn.positive(protocol))
+    objective = eqx.Partial(lambda target, protocol: exact.potential_cost(target, protocol), target)
+    learned = learn.minimise(objective, start, num_iterations=10, progress=False).parameters
+    assert jnp.all(learned.beta < protocol.beta)
+    for name in ("centre", "edges", "noise_scale"):
+        np.testing.assert_array_equal(getattr(learned, name), getattr(protocol, name))
+
+
+@pytest.mark.slow
+def test_refining_keeps_the_process():
+    target = line_mixture()
+    start = learn.only(lambda one: (one.beta, one.centre), learn.positive(harmonic(3.0, centre=jnp.array([0.4]))))
+    finer = learn.refined(start, 4)
+    assert type(finer.beta) is learn.Positive
+    assert type(finer.edges) is learn.Fixed
+    coarse, fine = (exact.marginal(target, learn.resolve(one), 0.3) for one in (start, finer))
+    np.testing.assert_allclose(fine.means, coarse.means, rtol=1e-12)
+    np.testing.assert_allclose(fine.covariances, coarse.covariances, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_learning_through_the_sampler():
+    """The centre that brings the mean of simulated paths to 0.7 at half-time brings that of the exact law there."""
+    target = GaussianMixture.isotropic(jnp.array([[1.0]]), 0.25)
+    protocol = harmonic(8.0, centre=jnp.zeros(1), noise_scale=1.0)
+    grid = pid.given(jnp.array([0.0, 0.25, 0.5, 1.0]))
+
+    def objective(protocol, key):
+        prepared = pid.prepare(target, protocol, grid)
+        paths = pid.rollout(prepared, pid.Moment(), key, jnp.arange(256), save_states=True)
+        return (jnp.mean(paths.states[:, 2]) - 0.7) ** 2
+
+    learned = learn.minimise(
+        objective, learn.only(lambda one: one.centre, protocol), num_iterations=300, key=jax.random.key(0)
+    )
+    law = exact.marginal(target, learned.parameters, 0.5)
+    standard_error = jnp.sqrt(law.covariance()[0, 0] / 256)
+    assert abs(law.mean()[0] - 0.7) < 4 * standard_error
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_sharpness_of_refined_protocols():
+    """The regular lattice: published by simulation .4127 at β = 6 and .4113, .4013, .4006 on 1, 2, 4 learned pieces."""
+    target, nodes = zoo.ada_regular().target, exact.lattice(2, 16)
+    constant = learn.sharpness(target, harmonic(6.0, noise_scale=1.0), nodes=nodes)
+    np.testing.assert_allclose(constant, 0.4127, atol=4e-3)
+    start = learn.only(lambda one: one.beta, learn.positive(harmonic(5.0, noise_scale=1.0)))
+    levels = learn.minimise_refining(
+        lambda protocol: learn.sharpness(target, protocol, num_times=60, nodes=nodes),
+        start, num_levels=3, optimiser=learn.adam(0.2), num_iterations=60,
+    )  # fmt: skip
+    values = [float(learn.sharpness(target, level.parameters, nodes=nodes)) for level in levels]
+    assert [level.parameters.num_pieces for level in levels] == [1, 2, 4]
+    assert values[2] < values[1] < values[0] <= constant
+    np.testing.assert_allclose(values, [0.4113, 0.4013, 0.4006], atol=4e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+@pytest.mark.parametrize("horizon", [1.0, 2.0])
+def test_control_gradient_by_differentiation(horizon):
+    """‖∂u*/∂x‖² of the control itself, by forward differentiation, with force and gauge, at the same times and nodes."""
+    target = GaussianMixture(
+        jnp.array([[-1.0, 0.5], [1.2, -0.3]]), jnp.array([[[0.3, 0.1], [0.1, 0.2]], [[0.2, 0.0], [0.0, 0.5]]])
+    )
+    matrix, vector = jnp.array([[[0.2, 0.7], [-0.4, 0.1]]]), jnp.array([[0.3, -0.2]])
+    edges = jnp.array([0.0, horizon])
+    protocol = piecewise(
+        jnp.array([2.0]), edges=edges, force=(matrix, vector), gauge=(2 * matrix, vector), noise_scale=1.0
+    )
+    shares, nodes = jnp.array([0.1, 0.5, 0.9]), exact.lattice(2, 8)
+
+    def at(t):
+        def squared(x):
+            return jnp.sum(jax.jacfwd(lambda x: pid.control(target, protocol, t, x))(x) ** 2)
+
+        return exact.expectation(exact.marginal(target, protocol, t), squared, nodes)
+
+    truth = jnp.trapezoid(jax.lax.map(eqx.filter_jit(at), shares * horizon), shares)
+    computed = learn.control_gradient(target, protocol, window=(0.1, 0.9), num_times=3, nodes=nodes)
+    np.testing.assert_allclose(computed, truth, rtol=1e-8)
+
+
+def test_energy_by_summation():
+    """β = 0 from the origin: x_t ~ Σ π_k N(tμ_k, t(1−t) + t²σ_k²), summed on a lattice at two times."""
+    target = line_mixture()
+    x, cell = grid_quadrature(-10, 10, 4001, 1)
+    log_density = np.asarray(jax.vmap(target.log_density)(jnp.asarray(x)))
+    values = []
+    for t in (0.25, 0.75):
+        spread = t * (1 - t) + t**2 * np.asarray(target.covariances[:, 0, 0])
+        shape = np.exp(-((x - t * np.asarray(target.means[:, 0])) ** 2) / (2 * spread)) / np.sqrt(2 * np.pi * spread)
+        values.append(-np.sum(shape @ np.asarray(target.weights) * log_density) * cell)
+    computed = learn.energy(target, harmonic(0.0, noise_scale=1.0), num_times=2)
+    np.testing.assert_allclose(computed, np.mean(values), rtol=1e-10)
+
+
+def test_bad_input_is_named():
+    target, protocol = line_mixture(), harmonic(1.0, noise_scale=1.0)
+    square = lambda x: jnp.sum(x**2)  # noqa: E731
+    for call, words in (
+        (lambda: learn.minimise(square, jnp.arange(3)), "parameters holds nothing"),
+        (lambda: learn.minimise(square, learn.Fixed(jnp.ones(2))), "parameters holds nothing"),
+        (lambda: learn.minimise(square, jnp.ones(2), num_iterations=0), "num_iterations is 0"),
+        (lambda: learn.minimise(square, jnp.ones(2), tolerance=-1.0), "tolerance is -1.0"),
+        (lambda: learn.minimise_refining(square, protocol, num_levels=0), "num_levels is 0"),
+        (lambda: learn.sharpness(target, protocol, num_times=2), "num_times is 2"),
+        (lambda: learn.product_of_experts([target], [1, 2]), "trust has 2 exponents"),
+        (lambda: learn.product_of_experts([target], [0]), "trust is"),
+        (lambda: learn.fuse_guides([protocol], [1.0]), "centres"),
+        (lambda: learn.mean_field.mean_field(target, target, jnp.ones(2), num_pieces=3), "num_pieces is 3"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
