@@ -61,7 +61,7 @@ def test_import_changes_no_configuration_and_loads_no_extra():
     script = """
 import sys, jax
 before = dict(jax.config.values)
-import pidjax, pidjax.metrics, pidjax.zoo, pidjax.neural, pidjax.plot
+import pidjax, pidjax.metrics, pidjax.zoo, pidjax.neural, pidjax.diagnostics, pidjax.plot
 assert {name: jax.config.values[name] for name in before} == before
 for extra in ("matplotlib", "scipy.optimize", "ott", "blackjax", "tqdm", "sklearn"):
     assert extra not in sys.modules, extra
