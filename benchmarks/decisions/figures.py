@@ -15,19 +15,18 @@ from pidjax.plot import MARKERS, PALETTE
 from .report import mean_and_error
 
 STYLES = {
-    "exact": 7,
-    "empirical, uniform paths": 1,
-    "uniform": 3,
-    "belief propagation": 4,
-    "local Boltzmann": 5,
-    "cavity messages": 3,
-    "populations, local Boltzmann": 5,
-    "fitted features": 0,
-    "network, trajectory balance": 4,
-    "Metropolis": 1,
-    "Gibbs": 2,
-    "Swendsen–Wang": 6,
+    "exact": (7, "o"),
+    "empirical, uniform paths": (3, "X"),
+    "local Boltzmann": (5, "v"),
+    "cavity messages": (3, "P"),
+    "populations, local Boltzmann": (5, "X"),
+    "fitted features": (0, "*"),
+    "network, trajectory balance": (4, "v"),
+    "Metropolis": (1, "s"),
+    "Gibbs": (2, "^"),
+    "Swendsen–Wang": (6, "D"),
 }
+"""Number of the colour, and marker."""
 SMALL = ("exact", "empirical, uniform paths", "local Boltzmann", "fitted features", "Metropolis", "Gibbs")
 AGAINST_COST = (
     "exact",
@@ -95,14 +94,14 @@ def _curves(pane, rows, case, column, names, axis):
         numbers = sorted({row[axis] for row in found})
         points = [mean_and_error([row for row in found if row[axis] == number], column) for number in numbers]
         means, errors = np.array([point for point in points if point is not None]).T
-        order = list(STYLES).index(name)
+        colour, marker = STYLES[name]
         pane.errorbar(
             numbers,
             means,
             errors,
             label=name,
-            color=PALETTE[STYLES[name]],
-            marker=MARKERS[order % len(MARKERS)],
+            color=PALETTE[colour],
+            marker=marker,
             markersize=5,
             linewidth=1.2,
             linestyle="--" if name in ("Metropolis", "Gibbs", "Swendsen–Wang") else "-",
@@ -156,6 +155,8 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> Figure:
     )
     left.set(title="length 32", ylabel="seconds after compilation")
     right.set(title="width 8", xscale="log")
+    right.set_xticks([row["length"] for row in by_length], [str(row["length"]) for row in by_length], minor=False)
+    right.set_xticks([], minor=True)
     low = min(row[kind] for row in rows for kind in kinds)
     left.set_ylim(bottom=low / 2)
     _legend(figure)
@@ -177,7 +178,8 @@ def path(model: df.Pairwise, steps: Sequence[int] = (0, 24, 60, 102, 144)) -> Fi
         image = pane.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1)
         row, column = divmod(step, side)
         edge = [(-0.5, row + 0.5), (column - 0.5, row + 0.5), (column - 0.5, row - 0.5), (side - 0.5, row - 0.5)]
-        pane.plot(*np.array(edge).T, color="black", linewidth=1.5, clip_on=False)
+        if 0 < step < model.num_sites:
+            pane.plot(*np.array(edge if column else edge[2:]).T, color="black", linewidth=1.5)
         pane.set(xticks=[], yticks=[], xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
         pane.set_title(f"{step} decided", fontsize=10)
     figure.colorbar(image, ax=panes, shrink=0.8, label=r"$E[s_i \mid$ decided$]$")

@@ -40,13 +40,6 @@ def exact(key, model, number):
     return Draws(np.asarray(df.exact(model).sample(key, number).samples), np.zeros(number), 0)
 
 
-def empirical(key, model, number):
-    """The published algorithm in law: as many samples as paths, by importance resampling from uniform paths."""
-    key, resample_key = jax.random.split(key)
-    solution = df.sample(key, model, df.Uniform(model), num_samples=number)
-    return Draws(np.asarray(solution.resample(resample_key)), None, 0)
-
-
 def chains(sweep: Callable[[df.Pairwise], df.Gibbs]) -> Method:
     """Ten chains side by side; values in the order of sweeps, so that a prefix is what a shorter run gives."""
 
@@ -80,6 +73,7 @@ def fitted(kind: Callable[[df.Pairwise], df.Green]) -> Method:
 
 EXACT = "exact"
 EMPIRICAL = "empirical, uniform paths"
+"""The published algorithm, as many samples as paths: in law resampling of the paths by their weights."""
 PRIORS: dict[str, Method] = {
     "uniform": from_prior(lambda _, model: df.Uniform(model)),
     "mean field": from_prior(lambda _, model: df.Product(df.mean_field(model), model.graph.order)),
@@ -87,16 +81,13 @@ PRIORS: dict[str, Method] = {
     "local Boltzmann": from_prior(lambda _, model: df.Boltzmann(model)),
     "cavity messages": from_prior(cavity),
 }
-CHAINS: dict[str, Method] = {
-    "Metropolis": chains(df.Metropolis),
-    "Gibbs": chains(df.Gibbs),
-    "Swendsen–Wang": chains(df.SwendsenWang),
-}
+SWEEPS = {"Metropolis": df.Metropolis, "Gibbs": df.Gibbs, "Swendsen–Wang": df.SwendsenWang}
+CHAINS: dict[str, Method] = {name: chains(sweep) for name, sweep in SWEEPS.items()}
 
 
 def methods(model: df.Pairwise, iterations: int) -> dict[str, Method]:
     """All methods that apply to a model."""
-    found: dict[str, Method] = {EXACT: exact, EMPIRICAL: empirical, **PRIORS}
+    found: dict[str, Method] = {EXACT: exact, EMPIRICAL: PRIORS["uniform"], **PRIORS}
     found["populations, local Boltzmann"] = from_prior(lambda _, m: df.Boltzmann(m), population=POPULATION)
     found["pooled states"] = fitted(lambda m: df.Table(m, window=6))
     found["fitted features"] = fitted(df.Features)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from pidjax import decision as df
 
 from . import figures, report
-from .methods import CHAINS, Draws, methods
+from .methods import CHAINS, EMPIRICAL, NUM_CHAINS, SWEEPS, Draws, ferromagnetic, methods
 
 CASES: dict[str, Callable[[], df.Pairwise]] = {
     "glass 3×3": lambda: df.ising_glass(3),
@@ -40,7 +40,7 @@ def run_decisions(out: Path, *, quick: bool, seeds: int | None = None) -> None:
     for case in cases:
         rows += case_rows(case, numbers, seeds, iterations=200 if quick else 500)
         (out / "decisions.json").write_text(json.dumps({"rows": rows}, indent=1))
-    results = {"rows": rows, "growth": growth(quick), "large": large(quick)}
+    results = {"rows": rows, "growth": growth(quick), "large": large(quick), "chains": correlation_times(cases)}
     (out / "decisions.json").write_text(json.dumps(results, indent=1))
     (out / "decisions.md").write_text(report.markdown(results))
     figures.draw(results, out)
@@ -81,9 +81,28 @@ def measured(name: str, draws: Draws, number: int, model: df.Pairwise, true, log
             row["log_z"] = float(peak + np.log(weights.mean()) - log_z)
         row["ess"] = float(weights.sum() ** 2 / (weights**2).sum() / number)
         weights = weights / weights.sum()
+        if name == EMPIRICAL:
+            weights = np.random.default_rng(number).multinomial(number, weights) / number
     spins = np.asarray(model.levels)[values]
     found = df.moments(spins, weights.astype(spins.dtype))
     return row | {key: float(value) for key, value in df.moment_errors(found, true)._asdict().items()}
+
+
+def correlation_times(cases: Sequence[str], num_sweeps: int = 5000) -> list[dict]:
+    """Integrated autocorrelation times, in sweeps, of the energy and of the sum of spins, from chains that start exact."""
+    rows = []
+    for case in cases:
+        model = CASES[case]()
+        start = df.exact(model).sample(jax.random.key(0), NUM_CHAINS).samples
+        for name, sweep in SWEEPS.items():
+            if name == "Swendsen–Wang" and not ferromagnetic(model):
+                continue
+            values = df.run(jax.random.key(1), sweep(model), num_chains=NUM_CHAINS, num_sweeps=num_sweeps, start=start)
+            energy = df.autocorrelation_time(jax.vmap(jax.vmap(model.log_weight))(values))
+            total = df.autocorrelation_time(model.spins(values).sum(axis=2))
+            rows.append({"case": case, "method": name, "energy": list(map(float, energy))})
+            rows[-1]["total"] = list(map(float, total))
+    return rows
 
 
 def growth(quick: bool) -> list[dict]:
