@@ -101,6 +101,21 @@ def test_relative_entropy_without_potential():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("beta", [-5.0, 0.0, 30.0])
+def test_costs_do_not_depend_on_the_pieces(beta):
+    """The closed form of one piece, and two equal pieces by propagators, on either side of β = 0."""
+    target, start = plane_mixture(), jnp.array([0.3, -0.2])
+    one, two = (
+        exact.costs(target, protocol, entropy=2.0)
+        for protocol in (
+            harmonic(beta, start=start, noise_scale=1.0),
+            piecewise(jnp.full(2, beta), start=start, noise_scale=1.0),
+        )
+    )
+    np.testing.assert_allclose(jnp.stack(two), jnp.stack(one), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.parametrize("until", [1.0, 0.7])
 def test_kinetic_and_potential_cost_by_quadrature(until):

@@ -3,7 +3,7 @@
     θ ← θ − optimiser( ∇L(θ) )
 
 in compiled stretches of a few dozen iterations, between which the host draws the progress bar and decides whether to stop.
-An iteration whose objective or gradient is not finite is counted and changes nothing.
+An iteration whose objective or gradient is not finite is counted and changes nothing; without randomness it ends the descent.
 """
 
 from collections.abc import Callable, Iterator
@@ -52,12 +52,11 @@ class Learned(eqx.Module):
         return resolve(self.free)
 
     def check(self) -> None:
-        """Raise `LearningError` if an iteration was not finite, saying where and what to try."""
+        """Raise `LearningError` if an iteration was not finite, saying what to try."""
         if self.num_nonfinite:
-            first = int(np.argmin(np.isfinite(self.history))) if not np.isfinite(self.history).all() else "?"
             raise LearningError(
-                f"{self.num_nonfinite} of {self.history.size} iterations had an objective or gradient that is not finite, "
-                f"the first at iteration {first}, and changed nothing. A step may have crossed a conjugate point or a "
+                f"{self.num_nonfinite} of {self.history.size} iterations had an objective or gradient that is not finite "
+                "and changed nothing. A step may have crossed a conjugate point or a "
                 "bound: take a smaller learning rate, or a `positive` stiffness"
             )
 
@@ -120,7 +119,8 @@ def minimise(
             num_nonfinite += int(bad)
             report(values)
             has_settled = tolerance is not None and _has_settled(history, tolerance)
-            if has_settled or (key is None and int(bad) and not np.isfinite(values[-1])):
+            is_stuck = key is None and int(bad) > 0
+            if has_settled or is_stuck:
                 break
     return Learned(eqx.combine(free, fixed), np.concatenate(history), num_nonfinite, has_settled)
 
