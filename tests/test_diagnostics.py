@@ -212,46 +212,6 @@ def test_weights_are_respected():
 
 
 @pytest.mark.slow
-def test_published_sharpness():
-    """On the regular grid at constant β, from 2000 Euler paths: S + 10 (t* − ½)₊² is .4127 at β = 6 and .4113 at β = 5."""
-    target = zoo.ada_regular().target
-    times = np.linspace(0, 1, 201)
-
-    def objective(curve):
-        late = jnp.maximum(exact.transition_time(times, curve) - 0.5, 0)
-        return diagnostics.sharpness(times, curve) + 10 * late**2
-
-    times = jnp.asarray(times)
-    for beta, published in ((6.0, 0.4127), (5.0, 0.4113)):
-        protocol = pid.harmonic(beta, noise_scale=1.0)
-        solution = pid.sample(KEY, target, protocol=protocol, num_samples=2000, grid=pid.uniform(200), save_paths=True)
-        paths = diagnostics.ensemble(solution)
-        curve = jnp.array([0.0, *(regular_weighted_state_correlation(beta, t) for t in times[1:-1]), 1.0])
-        found = diagnostics.autocorrelations(paths).sharpness
-        assert_within(found.value, diagnostics.sharpness(times, curve), found.standard_error)
-        square = jnp.sum(paths.weighted_states**2, axis=-1)
-        regularised = diagnostics.average(
-            (square, square[:, -1]), paths.log_weights, lambda means: objective(means[0] / means[1])
-        )
-        assert_within(regularised.value, objective(curve), regularised.standard_error)
-        assert_within(published, objective(curve), regularised.standard_error)
-
-
-def regular_weighted_state_correlation(beta, t):
-    """Â(t) on the regular grid, a product of two equal mixtures on the line: 1-d quadrature at the signal-to-noise ratio K."""
-    root = np.sqrt(beta)
-    snr = root * np.sinh(root * t) / (np.sinh(root) * np.sinh(root * (1 - t)))
-    means, mode_variance = np.array([-1.5, 0.0, 1.5]), 0.09
-    seen_variance = mode_variance + 1 / snr
-    x = np.linspace(-1.5 - 10 * np.sqrt(seen_variance), 1.5 + 10 * np.sqrt(seen_variance), 4001)
-    densities = np.exp(-((x[:, None] - means) ** 2) / (2 * seen_variance)) / np.sqrt(2 * np.pi * seen_variance) / 3
-    component_means = means + mode_variance / seen_variance * (x[:, None] - means)
-    density = densities.sum(axis=1)
-    weighted_state = (densities * component_means).sum(axis=1) / np.maximum(density, 1e-300)
-    return np.trapezoid(density * weighted_state**2, x) / (1.5 + mode_variance)
-
-
-@pytest.mark.slow
 def test_dtypes(dtype):
     """Single precision stays single."""
     target = pid.GaussianMixture.isotropic(jnp.array([[-1.0, 0.0], [1.0, 0.5]], dtype), jnp.asarray(0.2, dtype))

@@ -20,7 +20,7 @@ with saved paths, and comes as an `Estimate`: a value and its standard error, th
 
 from .average import average
 from .balance import DriftDiffusion, LangevinMismatch, drift_diffusion, langevin_mismatch
-from .correlation import Autocorrelations, autocorrelations, sharpness
+from .correlation import Autocorrelations, autocorrelations
 from .cost import PathCosts, path_costs
 from .decision import (
     Decisions,
@@ -41,5 +41,5 @@ __all__ = [
     "Region", "Reliability", "Sensitivity", "autocorrelations", "average", "ball", "class_probabilities", "control_jacobian",
     "decisions", "drift_diffusion", "early_exit", "energy_efficiency", "ensemble", "is_reliable",
     "langevin_mismatch", "path_costs", "path_cross_entropies", "predicted_class_probabilities", "responsibilities",
-    "restricted_wasserstein2", "sensitivity", "sharpness", "tail", "weighted_state_jacobian",
+    "restricted_wasserstein2", "sensitivity", "tail", "weighted_state_jacobian",
 ]  # fmt: skip

@@ -3,7 +3,8 @@
     A(t) = E[ x_t·x_1 ] / E|x_1|²,       Â(t) = E[ x̂_t·x_1 ] / E|x_1|²
 
 x̂ is a conditional mean, so that E[x_t·x_1] = E[x_t·x̂_t] and E[x̂_t·x_1] = E|x̂_t|²: the second forms are what is averaged,
-with the smaller variance. Â rises from |E x_1|²/E|x_1|² to 1. Exact curves without simulation: `pidjax.exact`.
+with the smaller variance. Â rises from |E x_1|²/E|x_1|² to 1. Exact curves without simulation: `pidjax.exact`; the exact
+sharpness: `pidjax.learn`.
 
     transition time   the first t at which Â is ½
     sharpness         S = ∫ ( 1 − |2Â − 1| ) dt:  0 for a jump, ½ for Â = t
@@ -55,15 +56,9 @@ def autocorrelations(paths: Ensemble) -> Autocorrelations:
         state=of(inner, lambda curve: curve),
         weighted_state=of(square, lambda curve: curve),
         transition_time=of(square, lambda curve: transition_time(paths.times, curve)),
-        sharpness=of(square, lambda curve: sharpness(paths.times, curve)),
+        sharpness=of(square, lambda curve: _sharpness(paths.times, curve)),
     )
 
 
-def sharpness(times: Float[Array, " times"], curve: Float[Array, " times"]) -> Float[Array, ""]:
-    """S = (1/T) ∫ ( 1 − |2Â(t) − 1| ) dt, by the trapezoidal rule.
-
-    Example:
-        >>> sharpness(jnp.linspace(0, 1, 101), jnp.linspace(0, 1, 101)).round(4).item()
-        0.5
-    """
+def _sharpness(times: Float[Array, " times"], curve: Float[Array, " times"]) -> Float[Array, ""]:
     return integrate(1 - jnp.abs(2 * curve - 1), times)[-1] / (times[-1] - times[0])
