@@ -78,6 +78,7 @@ class TestWeights:
         values, log_law = df.reveal(KEY, priors[name], 20)
         np.testing.assert_allclose(log_law, jax.vmap(lambda v: df.log_probability(priors[name], v))(values), atol=1e-10)
 
+    @pytest.mark.slow
     def test_potts(self):
         model = df.potts(df.lattice(2, 3), 0.8, jax.random.normal(KEY, (6, 3)))
         log_z = df.exact(model).log_z
@@ -201,6 +202,7 @@ class TestNeural:
         trained = df.train(KEY, glass, df.Neural(KEY, df.Boltzmann(glass)), num_iterations=300)
         assert abs(trained.log_z - GLASS3) < 0.01
 
+    @pytest.mark.slow
     def test_losses_have_the_gradient_of_the_divergence(self, glass):
         """The gradient of reverse_kl over exact configurations, weighted by the prior, is that of KL(p ‖ p̃/Z)."""
         prior = df.Neural(KEY, df.Boltzmann(glass))

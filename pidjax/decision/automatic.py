@@ -7,7 +7,7 @@ from .transfer import Transfer
 
 
 def exact(model: Pairwise) -> Exact:
-    """Enumeration up to 2^10 configurations, else Transfer along the graph's order, else Elimination.
+    """Enumeration up to 2^10 configurations, else Transfer along the graph's order, or Elimination if it is much narrower.
 
     Raises:
         ValueError: neither order has tables of at most 2^20 numbers; both widths are told.
@@ -19,19 +19,14 @@ def exact(model: Pairwise) -> Exact:
     """
     if model.num_values**model.num_sites <= 2**10:
         return Enumeration(model)
-    try:
-        transfer = Transfer(model)
-    except ValueError as error:
+    ways, reasons = [], []
+    for way in (Transfer, Elimination):
         try:
-            return Elimination(model)
-        except ValueError as other:
-            raise ValueError(f"{error}. And {other}") from None
-    narrow = 2**10
-    if model.num_values**transfer.window > narrow:
-        try:
-            elimination = Elimination(model)
-        except ValueError:
-            return transfer
-        if elimination.width < transfer.window // 2:
-            return elimination
-    return transfer
+            ways.append(way(model))
+        except ValueError as error:
+            reasons.append(str(error))
+    if not ways:
+        raise ValueError(". And ".join(reasons))
+    if len(ways) == 2 and ways[1].width < ways[0].window // 2:
+        return ways[1]
+    return ways[0]
