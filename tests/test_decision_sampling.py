@@ -10,6 +10,7 @@ import pytest
 from helpers import assert_within, mean_and_error
 
 from pidjax import decision as df
+from pidjax.solution import SamplingError
 
 KEY = jax.random.key(7)
 GLASS3 = 9.0749608857
@@ -100,7 +101,7 @@ class TestWeights:
         assert solution.to_dict()["samples"].shape == (500, 9)
         assert solution.resample(KEY, 30).shape == (30, 9)
         np.testing.assert_allclose(solution.weights.sum(), 1)
-        with pytest.raises(df.Solution.check.__globals__["SamplingError"], match="effective sample size"):
+        with pytest.raises(SamplingError, match="effective sample size"):
             df.sample(KEY, df.ising_glass(10), df.Uniform(df.ising_glass(10)), num_samples=500).check()
         assert jnp.isnan(df.sample(KEY, glass, num_samples=500, population=500).log_z_error)
 
@@ -173,6 +174,11 @@ class TestEmpirical:
         frequency, error = mean_and_error(found)
         assert_within(frequency[weights > 0], weights[weights > 0], np.maximum(error[weights > 0], 1e-3))
         assert frequency[weights == 0].sum() == 0
+
+    def test_what_no_path_holds_has_no_mass(self, glass):
+        chain = df.Empirical.from_prior(KEY, glass, df.Uniform(glass), num_paths=3)
+        laws = jax.vmap(lambda v: df.log_probability(chain, v))(df.Enumeration(glass).configurations)
+        np.testing.assert_allclose(jnp.sum(jnp.exp(laws)), 1, rtol=1e-10)
 
     def test_log_z_is_that_of_its_paths(self, glass):
         chain = df.Empirical.from_prior(KEY, glass, df.Uniform(glass), num_paths=5000)

@@ -5,7 +5,8 @@
 With weights over complete paths, the end of a path of this chain is path k with probability W_k/ΣW: **in law it is
 importance resampling**, and makes no configuration that was not among the K. It is kept as the reference. What goes beyond
 it pools over states or features (`fit`) or resamples on the way (`sample` with populations); these make new configurations,
-with exact weights.
+with exact weights. As a prior it gives weight to
+its own paths only, so that E[W] = Z fails for it: log Ẑ is that of the paths.
 
 Source: Chertkov, Ahn & Behjoo, *Sampling Decisions*, arXiv 2503.14549.
 """
@@ -48,7 +49,9 @@ class Empirical(Prior):
         consistent = jnp.all((values < 0)[None, :] | (values[None, :] == self.paths.samples), axis=1)
         next_values = self.paths.samples[:, self.order[step]]
         weights = jnp.where(consistent, self.paths.weights, 0)
-        return jnp.log(jax.ops.segment_sum(weights, next_values, self.num_values) / jnp.sum(weights))
+        masses = jax.ops.segment_sum(weights, next_values, self.num_values)
+        total = jnp.sum(masses)
+        return jnp.where(total > 0, jnp.log(masses) - jnp.log(total), -jnp.inf)
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Int[Array, "num_samples n"]:
         """Equally weighted configurations, decided site by site; dependent, for they share the K paths."""
