@@ -5,8 +5,7 @@
 With weights over complete paths, the end of a path of this chain is path k with probability W_k/ΣW: **in law it is
 importance resampling**, and makes no configuration that was not among the K. It is kept as the reference. What goes beyond
 it pools over states or features (`fit`) or resamples on the way (`sample` with populations); these make new configurations,
-with exact weights. As a prior it gives weight to
-its own paths only, so that E[W] = Z fails for it: log Ẑ is that of the paths.
+with exact weights. As a prior it gives mass to its own paths only, so that E[W] = Z fails for it: log Ẑ is that of the paths.
 
 Source: Chertkov, Ahn & Behjoo, *Sampling Decisions*, arXiv 2503.14549.
 """
