@@ -4,7 +4,7 @@ from . import exact, learn
 from .control import control, log_psi, weighted_state
 from .grid import given, log_snr, uniform
 from .kernel import Green
-from .protocol import GaussianStart
+from .protocol import GaussianStart, Protocol
 from .rollout import backward_log_weights, prepare, rollout
 from .sample import sample
 from .schedule import from_function, harmonic, piecewise
@@ -18,8 +18,8 @@ from .targets.samples import Samples
 __version__ = "0.1.0"
 
 __all__ = [
-    "Ancestral", "Controlled", "Density", "Euler", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment", "Pool",
-    "Samples", "SamplingError", "Solution", "Surrogate", "backward_log_weights", "control", "exact", "from_function",
-    "given", "harmonic", "learn", "log_psi", "log_snr", "piecewise", "prepare", "rollout", "sample", "uniform",
-    "weighted_state",
+    "Ancestral", "Controlled", "Density", "Euler", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment",
+    "Pool", "Protocol", "Samples", "SamplingError", "Solution", "Surrogate", "backward_log_weights", "control",
+    "exact", "from_function", "given", "harmonic", "learn", "log_psi", "log_snr", "piecewise", "prepare", "rollout",
+    "sample", "uniform", "weighted_state",
 ]  # fmt: skip

@@ -1,4 +1,10 @@
-"""The linear algebra of small Gaussians, in full precision on every device."""
+"""The linear algebra of small Gaussians, in full precision on every device.
+
+Inverses and derivatives are matrix products: triangular solves of many small matrices are slow on CPU, and two of them at
+once have been seen to wait for each other for ever (jaxlib 0.10.1).
+"""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +21,6 @@ def matmul(left: Float[Array, "*k i j"], right: Float[Array, "*k j l"]) -> Float
     return jnp.matmul(left, right, precision=HIGHEST)
 
 
-def inverse_triangular(lower: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
-    """L⁻¹ of a lower triangular matrix."""
-    identity = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
-    return jax.scipy.linalg.solve_triangular(lower, identity, lower=True)
-
-
 def transpose(matrices: Float[Array, "*k i j"]) -> Float[Array, "*k j i"]:
     return jnp.swapaxes(matrices, -1, -2)
 
@@ -28,3 +28,77 @@ def transpose(matrices: Float[Array, "*k i j"]) -> Float[Array, "*k j i"]:
 def log_diagonal(lower: Float[Array, "*k d d"]) -> Float[Array, "*k"]:
     """Σ_i log L_ii, the log-determinant of a triangular matrix."""
     return jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1)
+
+
+@jax.custom_jvp
+def inverse_triangular(lower: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
+    """L⁻¹ of a lower triangular matrix: from the inverses of its diagonal blocks to those of twice the size,
+
+    [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹BA⁻¹, C⁻¹]].
+    """
+    *batch, dim, _ = lower.shape
+    size = 2 ** math.ceil(math.log2(dim))
+    filler = jnp.diag(jnp.where(jnp.arange(size) < dim, 0, 1).astype(lower.dtype))
+    padded = jnp.pad(lower, [(0, 0)] * len(batch) + [(0, size - dim)] * 2) + jnp.broadcast_to(
+        filler, (*batch, size, size)
+    )
+    inverses = 1 / jnp.diagonal(padded, axis1=-2, axis2=-1)[..., None, None]
+    width = 1
+    while width < size:
+        count = size // (2 * width)
+        blocks = jnp.diagonal(padded.reshape(*batch, count, 2 * width, count, 2 * width), axis1=-4, axis2=-2)
+        below = jnp.moveaxis(blocks, -1, -3)[..., width:, :width]
+        first, second = inverses[..., 0::2, :, :], inverses[..., 1::2, :, :]
+        corner = -matmul(second, matmul(below, first))
+        top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+        inverses = jnp.concatenate([top, jnp.concatenate([corner, second], axis=-1)], axis=-2)
+        width *= 2
+    return inverses[..., 0, :dim, :dim]
+
+
+@inverse_triangular.defjvp
+def _inverse_triangular_jvp(primals, tangents):
+    inverse_lower = inverse_triangular(*primals)
+    return inverse_lower, -matmul(inverse_lower, matmul(jnp.tril(tangents[0]), inverse_lower))
+
+
+@jax.custom_jvp
+def cholesky(matrices: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
+    """L, lower triangular, with L Lᵀ = A."""
+    return jnp.linalg.cholesky(matrices, symmetrize_input=True)
+
+
+@cholesky.defjvp
+def _cholesky_jvp(primals, tangents):
+    """dL = L · tril(L⁻¹ dA L⁻ᵀ), its diagonal halved."""
+    lower = cholesky(*primals)
+    whiten = inverse_triangular(lower)
+    change = 0.5 * (tangents[0] + transpose(tangents[0]))
+    inner = jnp.tril(matmul(whiten, matmul(change, transpose(whiten))))
+    half = (
+        0.5
+        * jnp.diagonal(inner, axis1=-2, axis2=-1)[..., None]
+        * jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
+    )
+    return lower, matmul(lower, inner - half)
+
+
+@jax.custom_jvp
+def inverse_and_log_determinant(
+    matrices: Float[Array, "*k d d"],
+) -> tuple[Float[Array, "*k d d"], Float[Array, "*k"]]:
+    """A⁻¹ and log |det A|, from one LU decomposition."""
+    packed, _, permutation = jax.lax.linalg.lu(matrices)
+    one = jnp.broadcast_to(jnp.eye(packed.shape[-1], dtype=packed.dtype), packed.shape)
+    inverse_lower = inverse_triangular(jnp.tril(packed, -1) + one)
+    inverse_upper = transpose(inverse_triangular(transpose(jnp.triu(packed))))
+    columns = jnp.argsort(permutation, axis=-1)[..., None, :]
+    inverse = jnp.take_along_axis(matmul(inverse_upper, inverse_lower), columns, axis=-1)
+    return inverse, log_diagonal(jnp.abs(packed))
+
+
+@inverse_and_log_determinant.defjvp
+def _inverse_and_log_determinant_jvp(primals, tangents):
+    inverse, log_determinant = inverse_and_log_determinant(*primals)
+    relative = matmul(inverse, tangents[0])
+    return (inverse, log_determinant), (-matmul(relative, inverse), jnp.trace(relative, axis1=-2, axis2=-1))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from . import _linear
 from ._linear import inverse_triangular, matmul, matvec, transpose
 
 Map = Float[Array, "..."]
@@ -61,12 +62,19 @@ def identity(like: Map) -> Map:
 
 def inverse(a: Map) -> Map:
     """A⁻¹."""
-    return jnp.linalg.inv(a) if a.ndim == 2 else 1 / a
+    return _linear.inverse_and_log_determinant(a)[0] if a.ndim == 2 else 1 / a
+
+
+def inverse_and_log_determinant(a: Map, dim: int) -> tuple[Map, Float[Array, ""]]:
+    """A⁻¹ and log |det A|."""
+    if a.ndim == 2:
+        return _linear.inverse_and_log_determinant(a)
+    return 1 / a, jnp.sum(jnp.log(jnp.abs(diagonal(a, dim))))
 
 
 def cholesky(a: Map) -> Factor:
     """L with L Lᵀ = A."""
-    return jnp.linalg.cholesky(a) if a.ndim == 2 else jnp.sqrt(a)
+    return _linear.cholesky(a) if a.ndim == 2 else jnp.sqrt(a)
 
 
 def inverse_factor(lower: Factor) -> Factor:
@@ -81,7 +89,7 @@ def diagonal(a: Map, dim: int) -> Float[Array, " d"]:
 
 def log_determinant(a: Map, dim: int) -> Float[Array, ""]:
     """log |det A|."""
-    return jnp.linalg.slogdet(a)[1] if a.ndim == 2 else jnp.sum(jnp.log(jnp.abs(diagonal(a, dim))))
+    return inverse_and_log_determinant(a, dim)[1]
 
 
 def norm(a: Map) -> Float[Array, ""]:

@@ -30,8 +30,8 @@ from ._structure import (
     diagonal,
     identity,
     inverse,
+    inverse_and_log_determinant,
     inverse_factor,
-    log_determinant,
     norm,
     plus_identity,
     product,
@@ -109,18 +109,23 @@ class Propagator(eqx.Module):
         quadratic = 0.5 * jnp.sum(x * apply(self.weight, x)) - jnp.sum(self.slope * x)
         return self.log_scale - quadratic - 0.5 * jnp.sum(white**2) - log_normaliser
 
-    def pull(self) -> Pull:
-        """∇ log ψ at the start of a duration > 0, as a function of x and x̂: η − Jx + ΦᵀQ⁻¹(x̂ − Φx − b)."""
-        whitening = inverse_factor(cholesky(self._safe_covariance))
-        to_end = product(product(adjoint(self.transition), adjoint(whitening)), whitening)
+    def pull(self, ahead: Bridge) -> Pull:
+        """∇ log ψ at the start of a duration > 0, as a function of x and x̂: η − Jx + ΦᵀQ⁻¹(x̂ − Φx − b).
+
+        Args:
+            ahead: this propagator conditioned behind any other one of positive covariance; its law x | ·, y ~ N(My + n, Σ)
+                holds the coupling of x and y, which is ΦᵀQ⁻¹ = Σ⁻¹M whatever came before.
+        """
+        to_end = product(adjoint(ahead.whitening), product(ahead.whitening, ahead.right))
         to_centre = symmetric(self.weight + product(to_end, self.transition))
         return Pull(to_end, to_centre, self.slope - apply(to_end, self.offset))
 
 
 def compose(first: Propagator, second: Propagator) -> Propagator:
     """∫ G₁(x → y) G₂(y → z) dy, with R = (I + Q₁J₂)⁻¹."""
-    meeting = plus_identity(product(first.covariance, second.weight))
-    r = inverse(meeting)
+    r, log_meeting = inverse_and_log_determinant(
+        plus_identity(product(first.covariance, second.weight)), first.offset.size
+    )
     slope = second.slope - apply(second.weight, first.offset)
     carried = apply(r, first.offset + apply(first.covariance, second.slope))
     forward = product(second.transition, r)
@@ -137,7 +142,7 @@ def compose(first: Propagator, second: Propagator) -> Propagator:
         weight=first.weight
         + symmetric(product(product(adjoint(first.transition), second.weight), product(r, first.transition))),
         slope=first.slope + apply(adjoint(first.transition), apply(adjoint(r), slope)),
-        log_scale=first.log_scale + second.log_scale - 0.5 * log_determinant(meeting, first.offset.size) + tilt,
+        log_scale=first.log_scale + second.log_scale - 0.5 * log_meeting + tilt,
     )
 
 
@@ -230,7 +235,7 @@ def _short(generator: Generator, duration: Float[Array, ""]) -> Propagator:
     (_, _, e_x, e_p, row_p, e_w), _ = jax.lax.scan(accumulate, first, orders)
     dim = push.size
     trace = jnp.sum(diagonal(drift, dim))
-    back = inverse(p_p)
+    back, log_growth = inverse_and_log_determinant(p_p, dim)
     q = symmetric(product(x_p, back))
     pulled = apply(back, e_p)
     return Propagator(
@@ -239,5 +244,5 @@ def _short(generator: Generator, duration: Float[Array, ""]) -> Propagator:
         covariance=q,
         weight=symmetric(product(back, p_x)),
         slope=-pulled,
-        log_scale=-0.5 * (log_determinant(p_p, dim) + trace + e_w - jnp.sum(row_p * pulled)) - duration * rate,
+        log_scale=-0.5 * (log_growth + trace + e_w - jnp.sum(row_p * pulled)) - duration * rate,
     )

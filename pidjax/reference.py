@@ -8,7 +8,7 @@ In float32 a subtraction near t = 1 would cost digits of everything that follows
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -153,6 +153,11 @@ class Piecewise(Reference):
         return Propagator.identity(self.generator.drift[0], self.start)
 
     @property
+    def _fuzzy(self) -> Propagator:
+        """Unit noise: the end point's pull on the state is the same whatever came before, and this has a width."""
+        return eqx.tree_at(lambda one: one.covariance, self._none, identity(self._none.covariance))
+
+    @property
     def _beginning(self) -> Propagator:
         if self.start_covariance is None:
             return self._none
@@ -180,9 +185,12 @@ class Piecewise(Reference):
             before, since, after = carry
             begins, forward, backward = indexed
             since = jax.tree.map(lambda fresh, old: jnp.where(begins, fresh, old), self._none, since)
-            since = compose(since, forward) if num_inner else forward
-            after = compose(backward, after)
-            return (compose(before, forward), since, after), (before, since, after)
+            firsts, seconds = [before, backward], [forward, after]
+            if num_inner:
+                firsts, seconds = [*firsts, since], [*seconds, forward]
+            through, remaining, *stepped = _unstacked(jax.vmap(compose)(_stacked(firsts), _stacked(seconds)))
+            since = stepped[0] if num_inner else forward
+            return (through, since, remaining), (before, since, remaining)
 
         backwards = jax.tree.map(lambda leaf: leaf[::-1], parts)
         _, (before, since, after) = jax.lax.scan(
@@ -199,15 +207,18 @@ class Piecewise(Reference):
     def bridges(self, times):
         before, step, after = self.propagators(times)
         later = jax.tree.map(lambda leaf, last: jnp.concatenate([leaf[1:], last[None]]), after, self._none)
+        fuzzy = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (times.step.size, *leaf.shape)), self._fuzzy)
+        pairs = [before, step, before, fuzzy], [after, later, step, after]
+        observation, toward, back, ahead = _unstacked(jax.vmap(jax.vmap(condition))(*map(_stacked, pairs)))
         t = times.t[:-1]
         reference = self._at(Affine(self.generator.drift, self.generator.push), t)
-        pull = jax.vmap(Propagator.pull)(after)
+        pull = jax.vmap(Propagator.pull)(after, ahead)
         return Bridges(
             t=t,
             step=times.step,
-            observation=jax.vmap(condition)(before, after),
-            toward=jax.vmap(condition)(step, later),
-            back=jax.vmap(condition)(before, step),
+            observation=observation,
+            toward=toward,
+            back=back,
             drift=Pull(pull.to_end, pull.to_centre - reference.matrix, pull.push + reference.vector),
             force=self._at(self.force, t),
         )
@@ -221,9 +232,11 @@ class Piecewise(Reference):
             from_start = 0 if self.start_covariance is not None else jnp.sum(start**2)
             return before.log(start, x) + 0.5 * self.regauge * (jnp.sum(x**2) - from_start)
 
-        to_end, to_centre, push = after.pull()
+        pairs = [before, self._fuzzy], [after, after]
+        observation, ahead = _unstacked(jax.vmap(condition)(*map(_stacked, pairs)))
+        to_end, to_centre, push = after.pull(ahead)
         pull = Pull(to_end, to_centre + self.regauge * identity(to_centre), push)
-        return Instant(condition(before, after), pull, log_green, self._at(self.force, t), self._at(self.gauge, t))
+        return Instant(observation, pull, log_green, self._at(self.force, t), self._at(self.gauge, t))
 
     def opening(self, dim):
         if self.start_covariance is None:
@@ -232,18 +245,31 @@ class Piecewise(Reference):
         ends = jnp.concatenate([zero, one])
         whole = jax.tree.map(lambda leaf: leaf[0], self.propagators(Times(ends, ends[::-1], one))[2])
         nothing = jnp.zeros_like(whole.weight)
+        pairs = [self._none, self._beginning, self._none], [whole, whole, self._beginning]
+        observation, toward, back = _unstacked(jax.vmap(condition)(*map(_stacked, pairs)))
         return Bridges(
             t=zero[0],
             step=zero[0],
-            observation=condition(self._none, whole),
-            toward=condition(self._beginning, whole),
-            back=condition(self._none, self._beginning),
+            observation=observation,
+            toward=toward,
+            back=back,
             drift=Pull(nothing, nothing, jnp.zeros_like(self.start)),
             force=None,
         )
 
     def times_at_snr(self, ratios, dim):
         return search_times(self, ratios, dim)
+
+
+def _stacked(trees: list) -> Any:
+    """One tree with the trees along a new leading axis: one batch of matrices instead of several programs of them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _unstacked(tree: Any) -> list:
+    """The trees along the leading axis."""
+    count = jax.tree.leaves(tree)[0].shape[0]
+    return [jax.tree.map(lambda leaf: leaf[k], tree) for k in range(count)]  # noqa: B023
 
 
 def log_snr_of(observation: Bridge, dim: int) -> Float[Array, ""]:

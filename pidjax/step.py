@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ._linear import cholesky
 from ._structure import Factor, apply, dense, diagonal, inverse_factor, sandwich
 from .bridge import Bridges, observe
 from .targets.base import Law, Tiltable
@@ -133,7 +134,7 @@ class Moment(Gaussian):
     def proposal(self, target, now, start, x, key):
         law = target.tilt(observe(now.observation, x, start), key)
         covariance = dense(now.toward.covariance, x.size) + sandwich(now.toward.right, law.covariance())
-        return Proposal(now.toward.mean(x, law.mean), jnp.linalg.cholesky(covariance))
+        return Proposal(now.toward.mean(x, law.mean), cholesky(covariance))
 
 
 class Ancestral(Rule):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
-from .._linear import log_diagonal, matvec
+from .._linear import cholesky, log_diagonal, matvec
 from ..targets.mixture import GaussianMixture
 
 _PER_AXIS = {1: 400, 2: 96, 3: 32}
@@ -109,7 +109,7 @@ def expectation(
 def _expectation(mixture: GaussianMixture, function, nodes: Nodes | None) -> Array:
     """E[f(k, x)] with the number k of the component that x belongs to."""
     points, weights = default_nodes(mixture.dim, mixture.means.dtype) if nodes is None else nodes
-    factors = jnp.linalg.cholesky(mixture.covariances)
+    factors = cholesky(mixture.covariances)
 
     @jax.checkpoint
     def of_component(k, mean, factor):
@@ -135,7 +135,7 @@ def entropy(mixture: GaussianMixture, nodes: Nodes | None = None) -> Float[Array
         >>> print(f"{entropy(GaussianMixture.isotropic(jnp.array([[0.0], [2.0]]), 0.5)):.4f}")
         1.5724
     """
-    log_scales = log_diagonal(jnp.linalg.cholesky(mixture.covariances))
+    log_scales = log_diagonal(cholesky(mixture.covariances))
     normal = 0.5 * mixture.dim * (1 + jnp.log(2 * jnp.pi).astype(log_scales.dtype)) + log_scales
     alive = mixture.weights > 0
     surprise = jnp.where(alive, -jnp.where(alive, mixture.log_weights, 0), 0)
@@ -149,7 +149,7 @@ def entropy(mixture: GaussianMixture, nodes: Nodes | None = None) -> Float[Array
 
 def _log_components(mixture: GaussianMixture, x: Float[Array, " d"]) -> Float[Array, " k"]:
     """log π_k N(x; μ_k, Σ_k), up to a common constant."""
-    factors = jnp.linalg.cholesky(mixture.covariances)
+    factors = cholesky(mixture.covariances)
     offsets = x[None] - mixture.means
     white = jax.vmap(lambda factor, offset: jax.scipy.linalg.solve_triangular(factor, offset, lower=True))(
         factors, offsets

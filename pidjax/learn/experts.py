@@ -15,7 +15,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._linear import inverse_triangular, log_diagonal, matmul, matvec, transpose
+from .._linear import cholesky, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from .._structure import apply, inverse
 from ..protocol import Protocol
 from ..targets.mixture import GaussianMixture
@@ -53,7 +53,7 @@ def _product(first: GaussianMixture, second: GaussianMixture) -> GaussianMixture
     """N₁N₂ = N(m₁; m₂, C₁+C₂) N(·; m, C) with C = C₁ − C₁(C₁+C₂)⁻¹C₁ and m = m₁ + C₁(C₁+C₂)⁻¹(m₂ − m₁), over pairs."""
 
     def of_pair(log_weight, mean, covariance, other_log_weight, other_mean, other_covariance):
-        whiten = inverse_triangular(jnp.linalg.cholesky(covariance + other_covariance))
+        whiten = inverse_triangular(cholesky(covariance + other_covariance))
         gain = matmul(whiten, covariance)
         white = matvec(whiten, other_mean - mean)
         log_overlap = log_diagonal(whiten) - 0.5 * jnp.sum(white**2)

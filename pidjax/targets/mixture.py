@@ -17,7 +17,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from .._checks import as_floating, check_positive_definite, normalised_weights
-from .._linear import inverse_triangular, log_diagonal, matmul, matvec, transpose
+from .._linear import cholesky, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from .._structure import apply, product
 from ..bridge import Observation
 from .base import Law, Target, discrete
@@ -111,15 +111,15 @@ class GaussianMixture(Target):
     def tilt(self, observation: Observation, key=None) -> TiltedMixture:
         gain, value = observation
         one = jnp.eye(self.dim, dtype=self.means.dtype)
-        prior = jnp.linalg.cholesky(self.covariances)
+        prior = cholesky(self.covariances)
         seen = jax.vmap(lambda factor: product(gain, factor))(prior)
-        whiten = inverse_triangular(jnp.linalg.cholesky(one[None] + matmul(seen, transpose(seen))))
+        whiten = inverse_triangular(cholesky(one[None] + matmul(seen, transpose(seen))))
         white = matvec(whiten, value[None] - jax.vmap(lambda mean: apply(gain, mean))(self.means))
         log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
         log_mass = logsumexp(log_joint)
         log_weights = log_joint - log_mass
         means = self.means + matvec(prior, matvec(transpose(seen), matvec(transpose(whiten), white)))
-        inner = jnp.linalg.cholesky(one[None] + matmul(transpose(seen), seen))
+        inner = cholesky(one[None] + matmul(transpose(seen), seen))
         factors = matmul(prior, transpose(inverse_triangular(inner)))
         return TiltedMixture(
             log_mass=log_mass,
@@ -131,7 +131,7 @@ class GaussianMixture(Target):
         )
 
     def log_density(self, y):
-        whiten = inverse_triangular(jnp.linalg.cholesky(self.covariances))
+        whiten = inverse_triangular(cholesky(self.covariances))
         white = matvec(whiten, y[None] - self.means)
         log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
         return logsumexp(log_joint) - 0.5 * self.dim * jnp.log(2 * jnp.pi).astype(y.dtype)
@@ -160,7 +160,7 @@ class GaussianMixture(Target):
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Exact independent draws, shape (num_samples, d)."""
-        factors = jnp.linalg.cholesky(self.covariances)
+        factors = cholesky(self.covariances)
 
         def draw(key):
             key_component, key_noise = jax.random.split(key)
