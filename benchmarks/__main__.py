@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [decisions] [speed] [case …]`: see `--help`."""
+"""`python -m benchmarks [core] [decisions] [protocols] [speed] [case …]`: see `--help`."""
 
 import argparse
 import json
@@ -6,12 +6,12 @@ import sys
 import time
 from pathlib import Path
 
-from . import decisions, figures, report, speed
+from . import decisions, figures, protocols, report, speed
 from .cases import CASES
 from .core import run_core
 from .outcome import Budget
 
-SUITES = ("core", "decisions", "speed")
+SUITES = ("core", "decisions", "protocols", "speed")
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -48,6 +48,9 @@ def main(arguments: list[str]) -> int:
     if "speed" in suites:
         ratios = speed.run_speed(quick=options.quick)
         (options.out / "speed.json").write_text(json.dumps(ratios, indent=1))
+    if "protocols" in suites:
+        rows = protocols.run_protocols(quick=options.quick)
+        (options.out / "protocols.json").write_text(json.dumps(rows, indent=1))
     if "decisions" in suites:
         decisions.run_decisions(options.out, quick=options.quick, seeds=options.seeds)
     if "core" in suites:

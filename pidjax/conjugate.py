@@ -26,14 +26,14 @@ def check_conjugate(
     values = [concrete(array) for array in (stiffness, drift, edges, horizon)]
     if any(value is None for value in values):
         return
-    stiffness, drift, edges, horizon = (np.asarray(value, dtype=np.float64) for value in values)
-    maps = list(zip(_matrices(stiffness, dim), _matrices(drift, dim), strict=True))
+    stiffnesses, drifts, ends, end = (np.asarray(value, dtype=np.float64) for value in values)
+    maps = list(zip(_matrices(stiffnesses, dim), _matrices(drifts, dim), strict=True))
     if all(np.linalg.eigvalsh(s)[0] >= -1e-6 * (1 + np.abs(s).max()) for s, _ in maps):
         return
-    time = first_conjugate_time(maps, edges)
+    time = first_conjugate_time(maps, ends)
     if time is not None:
         raise ValueError(
-            f"beta, force and gauge have a conjugate point at t = {time * horizon:.4g}, within the horizon {horizon:g}: the "
+            f"beta, force and gauge have a conjugate point at t = {time * end:.4g}, within the horizon {end:g}: the "
             f"Green function is infinite from there on (smallest beta, or beta with its gauge terms, in the unit problem: "
             f"{min(np.linalg.eigvalsh(s)[0] for s, _ in maps):g}; a constant scalar must exceed -pi^2 = -9.8696). Pass a "
             "larger beta, or a shorter horizon"

@@ -121,11 +121,21 @@ def control(
     """
     point = Point(target, protocol, t, x, remaining, key)
     unit, instant = point.unit, point.instant
-    slope = instant.pull(point.x, point.law.mean)
-    if target.has_density:
-        score = jax.grad(point.target.log_density)(point.x)
-        at_end = score - jax.grad(instant.log_green, argnums=1)(unit.start, point.x)
-    else:
-        at_end = jnp.full_like(slope, jnp.nan)
     gauge = 0 if instant.gauge is None else instant.gauge(point.x)
-    return (jnp.where(point.remaining > 0, slope, at_end) - gauge) * unit.scale / unit.horizon
+    on_the_way = instant.pull(point.x, point.law.mean) - gauge
+    at_end = control_at_end(point.target, instant, unit.start, point.x)
+    return jnp.where(point.remaining > 0, on_the_way, at_end) * unit.scale / unit.horizon
+
+
+def control_at_end(
+    target: Tiltable, last: Instant, start: Float[Array, " d"], x: Float[Array, " d"]
+) -> Float[Array, " d"]:
+    """∇log p̃(x) − ∇log G(0, x₀ → 1, x) − A, in the unit problem; NaN for a target without a density.
+
+    Args:
+        last: the reference at t = 1.
+    """
+    if not target.has_density:
+        return jnp.full_like(x, jnp.nan)
+    slope = jax.grad(target.log_density)(x) - jax.grad(last.log_green, argnums=1)(start, x)
+    return slope if last.gauge is None else slope - last.gauge(x)

@@ -108,8 +108,11 @@ class Protocol(eqx.Module):
         fractions = jnp.arange(factor, dtype=self.edges.dtype) / factor
         starts = self.edges[:-1, None] + jnp.diff(self.edges)[:, None] * fractions[None]
         fields = (self.beta, self.centre, self.force, self.gauge, self.linear, self.constant)
-        finer = jax.tree.map(lambda leaf: jnp.repeat(leaf, factor, axis=0), fields)
-        return Protocol(*finer, jnp.append(starts.ravel(), self.edges[-1]), self.start, self.noise_scale)
+        beta, centre, force, gauge, linear, constant = jax.tree.map(
+            lambda leaf: jnp.repeat(leaf, factor, axis=0), fields
+        )
+        edges = jnp.append(starts.ravel(), self.edges[-1])
+        return Protocol(beta, centre, force, gauge, linear, constant, edges, self.start, self.noise_scale)
 
     def unit(self, mean: Float[Array, " d"], spread: Float[Array, ""]) -> Unit:
         """The unit problem for a target of this mean and spread (standard deviation per coordinate).

@@ -88,8 +88,15 @@ class Harmonic(Reference):
 
     def bridges(self, times):
         def along(t, step, remaining, after):
-            pins = self.green.pin(t, remaining), self.green.pin(step, after), self.green.pin(t, step)
-            return Bridges(t, step, *map(self._bridge, pins), self._pull(remaining), None)
+            return Bridges(
+                t=t,
+                step=step,
+                observation=self._bridge(self.green.pin(t, remaining)),
+                toward=self._bridge(self.green.pin(step, after)),
+                back=self._bridge(self.green.pin(t, step)),
+                drift=self._pull(remaining),
+                force=None,
+            )
 
         return jax.vmap(along)(times.t[:-1], times.step, times.remaining[:-1], times.remaining[1:])
 

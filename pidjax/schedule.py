@@ -1,5 +1,7 @@
 """Protocols: constant, piecewise constant, or sampled from functions of time."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -110,7 +112,7 @@ def from_function(
     horizon: ArrayLike = 1.0,
     start: ArrayLike | GaussianStart | None = None,
     noise_scale: ArrayLike | None = None,
-    **coefficients,
+    **coefficients: Any,
 ) -> Protocol:
     """A smooth protocol, held at its value in the middle of each of equal pieces.
 
@@ -137,11 +139,11 @@ def from_function(
     edges = horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces
     middles = (edges[:-1] + edges[1:]) / 2
 
-    def stacked(value):
+    def stacked(value) -> Any:
         function = value if callable(value) else lambda t: jax.tree.map(jnp.asarray, value)
         return jax.vmap(function)(middles)
 
-    fields = {name: stacked(value) for name, value in coefficients.items() if value is not None}
+    fields: dict[str, Any] = {name: stacked(value) for name, value in coefficients.items() if value is not None}
     return piecewise(**fields, edges=edges, start=start, noise_scale=noise_scale)
 
 

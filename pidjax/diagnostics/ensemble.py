@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..control import control_at_end
 from ..protocol import Unit
 from ..rollout import Prepared
 from ..solution import Solution
@@ -106,11 +107,7 @@ def _controls_and_forces(prepared: Prepared, states, weighted_states):
         return now.drift(x, weighted_state) - force, force
 
     def at_end(x):
-        control = jnp.full_like(x, jnp.nan)
-        if target.has_density:
-            control = jax.grad(target.log_density)(x) - jax.grad(last.log_green, argnums=1)(unit.start, x)
-        if last.gauge is not None:
-            control = control - last.gauge(x)
+        control = control_at_end(target, last, unit.start, x)
         return control, jnp.zeros_like(x) if last.force is None else last.force(x)
 
     def along(path, weighted):
