@@ -32,3 +32,10 @@ def quick_compilation(request):
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs():
+    """Dropped after each file: a process can map no more than some thousands of them."""
+    yield
+    jax.clear_caches()

@@ -81,6 +81,7 @@ def test_the_control_is_the_slope_of_the_green_function(beta):
         np.testing.assert_allclose(bridges.drift.to_end[k] * y - bridges.drift.to_centre[k] * x, slope, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_observation_in_units_of_its_noise():
     green, start, x, y = Green(jnp.array(2.0)), jnp.array([0.5]), jnp.array([0.1]), jnp.array([1.3])
     law = Harmonic(green, jnp.zeros(())).instant(jnp.array(0.3), jnp.array(0.7)).observation

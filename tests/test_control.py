@@ -53,6 +53,7 @@ def test_golden_values(beta, t, x, value, state, drift):
 
 
 @pytest.mark.parametrize(("beta", "t", "x", "value", "state", "drift"), GOLDEN)
+@pytest.mark.slow
 def test_golden_values_in_float32(beta, t, x, value, state, drift):
     computed = answers(mixture(jnp.float32), unit(beta, jnp.float32), jnp.float32(t), jnp.array([x], jnp.float32))
     for got, exact in zip(computed, (value, state, drift), strict=True):

@@ -87,12 +87,14 @@ class TestExact:
         order = np.random.default_rng(0).permutation(9)
         np.testing.assert_allclose(df.Transfer(model, order).log_z, GLASS[3], atol=1e-9)
 
+    @pytest.mark.slow
     def test_infinite_temperature(self):
         exact = df.Transfer(df.ising_glass(5).tempered(0.0))
         np.testing.assert_allclose(exact.log_z, 25 * np.log(2), rtol=1e-14)
         np.testing.assert_allclose(exact.marginals, 0.5, atol=1e-14)
         np.testing.assert_allclose(exact.correlations, np.eye(25), atol=1e-14)
 
+    @pytest.mark.slow
     def test_zero_temperature(self):
         """log Z/β → the largest log p̃, the moments and the samples → those of its configuration."""
         model = df.ising_glass(4)
@@ -133,6 +135,7 @@ class TestExact:
         np.testing.assert_allclose(solution.ess, 100, rtol=1e-10)
         assert solution.log_z_error < 1e-7
 
+    @pytest.mark.slow
     def test_gradient_agrees_with_finite_differences(self):
         model = df.ising_glass(3)
 
@@ -162,6 +165,7 @@ def onsager(coupling):
 
 
 @pytest.mark.parametrize("coupling", [0.3, 0.55])
+@pytest.mark.slow
 def test_onsager_is_approached(coupling):
     """On cylinders w around and L long, log Z = L F_w − (ends): the difference of two lengths per site is free of the ends,
     and approaches Onsager's free energy as the width grows."""
@@ -199,6 +203,7 @@ class TestChain:
         np.testing.assert_array_equal(green[-1], np.eye(4))
 
     @pytest.mark.parametrize("costly", [False, True])
+    @pytest.mark.slow
     def test_final_law_is_that_of_the_energy(self, chain, costly):
         energy = jnp.array([0.3, -1.0, jnp.inf, 2.0])
         costs = jax.random.normal(KEY, (5, 4)) if costly else None
@@ -232,6 +237,7 @@ class TestChain:
         prior = np.asarray(jnp.exp(df.log_forward(chain, jnp.zeros((5, 4)))[-1]))
         np.testing.assert_allclose(df.solve(chain, energy).kl_cost, (law * np.log(law / prior)).sum(), rtol=1e-12)
 
+    @pytest.mark.slow
     def test_sampled_paths_follow_the_marginals(self, chain):
         decisions = df.solve(chain, jnp.array([0.3, -1.0, jnp.inf, 2.0]))
         paths = decisions.sample(KEY, 20_000)
@@ -239,6 +245,7 @@ class TestChain:
             found, error = mean_and_error(jax.nn.one_hot(paths[:, t], 4))
             assert_within(found, jnp.exp(decisions.log_marginals[t]), error + 1e-12)
 
+    @pytest.mark.slow
     def test_derivatives_in_energies_and_in_zero_probabilities(self, chain):
         """By finite differences; a zero probability is moved to the positive side."""
         final = jnp.array([0.0, 1.0, -1.0, 0.5])
@@ -273,6 +280,7 @@ class TestChain:
         np.testing.assert_allclose(one.log_marginals, other.log_marginals, atol=1e-12)
         np.testing.assert_allclose(one.transitions(), other.transitions(), atol=1e-12)
 
+    @pytest.mark.slow
     def test_sparse_large(self):
         """A simple random walk on 100,001 states: the bridge's law halfway is hypergeometric, in closed form."""
         size, steps = 100_001, 40
@@ -358,6 +366,7 @@ class TestGuide:
         with pytest.raises(ValueError, match="infeasible"):
             df.solve(df.Dense(jnp.eye(2)[None]), jnp.array([jnp.inf, jnp.inf]))
 
+    @pytest.mark.slow
     def test_chain_conditioned_on_its_history(self):
         """Ten fair coins, seven heads."""
         coins = df.Dense(jnp.full((10, 2, 2), 0.5))

@@ -55,6 +55,7 @@ def priors(glass):
 class TestWeights:
     @pytest.mark.parametrize("population", [1, 20])
     @pytest.mark.parametrize("name", PRIORS)
+    @pytest.mark.slow
     def test_mean_weight_is_z(self, glass, priors, name, population):
         solution = df.sample(KEY, glass, priors[name], num_samples=8000, population=population)
         ratios = jnp.exp(solution.log_weights - GLASS3).reshape(solution.num_groups, -1).mean(axis=1)
@@ -95,6 +96,7 @@ class TestWeights:
         told = np.mean([float(run.log_z_error) for run in runs])
         assert 0.6 < told / spread < 1.6
 
+    @pytest.mark.slow
     def test_solution(self, glass):
         solution = df.sample(KEY, glass, num_samples=500)
         assert solution.check() is solution
@@ -165,6 +167,7 @@ class TestFitted:
 
 
 class TestEmpirical:
+    @pytest.mark.slow
     def test_is_importance_resampling_in_law(self, glass):
         """Each of its samples is one of its paths, with the probability of its weight."""
         chain = df.Empirical.from_prior(KEY, glass, df.Boltzmann(glass), num_paths=30)
@@ -239,6 +242,7 @@ class TestNeural:
         mean, error = mean_and_error(batch(df.log_variance))
         assert_within(mean, 2 * exact, error + 1e-4)
 
+    @pytest.mark.slow
     def test_a_step_does_not_see_what_comes_later(self, glass):
         prior = df.Neural(KEY, df.Boltzmann(glass))
         network = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), prior.network)

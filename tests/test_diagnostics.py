@@ -93,6 +93,7 @@ def test_controls_are_those_of_control():
     assert jnp.allclose(paths.start, protocol.start)
 
 
+@pytest.mark.slow
 def test_autocorrelations_of_a_gaussian():
     """From the origin A(t) = t, and Â(t) = ts²/(1 − t + ts²); Â = ½ at t = 1/(1 + s²)."""
     found = diagnostics.autocorrelations(gaussian_paths())
@@ -105,6 +106,7 @@ def test_autocorrelations_of_a_gaussian():
     assert_within(found.sharpness.value, np.trapezoid(1 - np.abs(2 * curve - 1), TIMES), found.sharpness.standard_error)
 
 
+@pytest.mark.slow
 def test_path_cross_entropies_and_energy_efficiency():
     paths = gaussian_paths()
     found = diagnostics.path_cross_entropies(paths, GAUSSIAN.log_density)
@@ -139,6 +141,7 @@ def test_drift_diffusion_of_a_gaussian():
     assert jnp.all(jnp.isfinite(found.strength.standard_error))
 
 
+@pytest.mark.slow
 def test_langevin_mismatch_of_a_gaussian():
     """Both drifts are along x: every path has the same mismatch, cosine and ratio, but at the start, where both vanish."""
     found = diagnostics.langevin_mismatch(gaussian_paths(), GAUSSIAN.log_density)
@@ -160,6 +163,7 @@ def test_langevin_mismatch_of_a_gaussian():
 
 
 @pytest.mark.parametrize(("beta", "total", "kinetic"), [(1.0, 1.505765, 0.881014), (10.0, 5.618716, 2.066048)])
+@pytest.mark.slow
 def test_costs_of_the_regular_grid(beta, total, kinetic):
     """Against the exact figures, and the potential cost accumulated to half time against the exact second moment."""
     target, protocol = zoo.ada_regular().target, pid.harmonic(beta, noise_scale=1.0)
@@ -196,6 +200,7 @@ def test_costs_in_rescaled_units():
             assert_within(estimate.value[-1], getattr(truth, name), estimate.standard_error[-1])
 
 
+@pytest.mark.slow
 def test_weights_are_respected():
     """A crude rule with weights: E x_t = sinh(t)/sinh(1) E y at β = 1, and the cross-entropy at the end that of `metrics`."""
     target, protocol = two_modes(), pid.harmonic(1.0, noise_scale=1.0)

@@ -102,6 +102,7 @@ def test_responsibilities_are_bayes_rule():
     assert jnp.allclose(diagnostics.responsibilities(target, jnp.asarray(y)), np.array(joint) / np.sum(joint))
 
 
+@pytest.mark.slow
 def test_class_probabilities_are_bayes_rule_and_a_martingale():
     """x_t = my + √s z with m = S(t)/S(1), s = S(t)S(1−t)/S(1): Bayes' rule for the seen components; E r = π at every t."""
     target, (_, paths) = three_modes(), three_mode_paths()
@@ -122,6 +123,7 @@ def test_class_probabilities_are_bayes_rule_and_a_martingale():
     assert_within(mean.value, np.broadcast_to(target.weights, mean.value.shape), mean.standard_error + 1e-12)
 
 
+@pytest.mark.slow
 def test_decisions():
     """From one half up: the risk falls from 1 − max π to the overlap, and is the error of the guess; the CDF rises to one."""
     target, (_, paths) = three_modes(), three_mode_paths()
@@ -163,6 +165,7 @@ def test_each_threshold_of_a_decision():
         assert not diagnostics.is_reliable(times, sure, strict).any(), field
 
 
+@pytest.mark.slow
 def test_early_exit():
     """At the start W2² is E|y − x₀|²; at the end both sets are exact draws, at the floor."""
     solution, _ = three_mode_paths()
@@ -179,6 +182,7 @@ def test_early_exit():
     assert jnp.allclose(found.times, jnp.array([0.0, 0.5, 1.0]))
 
 
+@pytest.mark.slow
 def test_restricted_distance_is_that_of_the_points_inside():
     first, second = (jax.random.normal(key, (200, 2)) for key in jax.random.split(KEY))
     centre = jnp.array([0.5, 0.0])

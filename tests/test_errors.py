@@ -82,6 +82,7 @@ def gaussian(y):
         (lambda: pid.control(TARGET, pid.harmonic(), 0.5, jnp.zeros(3)), r"x has shape \(3,\)"),
     ],
 )
+@pytest.mark.slow
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -100,6 +101,7 @@ def test_a_bare_density_has_no_tilted_law():
         pid.weighted_state(pid.Density(gaussian, 2), pid.harmonic(), 0.5, jnp.zeros(2))
 
 
+@pytest.mark.slow
 def test_nan_paths_are_counted_and_explained():
     density = pid.Density(lambda y: jnp.where(y[0] > 0, jnp.nan, gaussian(y)), 2)
     standard = pid.GaussianMixture(jnp.zeros((1, 2)), jnp.eye(2)[None])
@@ -119,6 +121,7 @@ def test_a_collapsed_run_is_explained():
         solution.check()
 
 
+@pytest.mark.slow
 def test_a_run_outside_the_support_is_explained():
     nowhere = pid.Density(lambda y: jnp.where(y[0] > 100, 0.0, -jnp.inf), 2)
     standard = pid.GaussianMixture(jnp.zeros((1, 2)), jnp.eye(2)[None])

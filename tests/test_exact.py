@@ -87,6 +87,7 @@ def test_published_costs_in_float32(beta):
     np.testing.assert_allclose(costs.total, truth, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_relative_entropy_without_potential():
     """β = 0: C is the relative entropy of the target to N(x₀, I); here of one Gaussian, for a point and a Gaussian start."""
     mean, covariance, start = jnp.array([0.5, -1.0]), jnp.array([[0.5, 0.2], [0.2, 0.8]]), jnp.array([0.1, 0.3])
@@ -246,6 +247,7 @@ def test_law_of_the_state(kind):
     np.testing.assert_allclose(together.covariances[1], law.covariances, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_law_at_the_end_and_of_a_data_set():
     target, protocol = plane_mixture(), rich_protocol()
     end = exact.marginal(target, protocol, 1.0)
@@ -304,6 +306,7 @@ def test_nodes_have_the_moments_of_a_normal_law(nodes):
     np.testing.assert_allclose(nodes.weights @ jnp.cos(nodes.points[:, 0]), np.exp(-0.5), atol=tolerance)
 
 
+@pytest.mark.slow
 def test_correlations_by_summation():
     """A and Â in one dimension, both integrals summed on a lattice, β = 4 from x₀ = 0.3."""
     target, beta, start = line_mixture(), 4.0, 0.3

@@ -107,6 +107,7 @@ def test_positive(value):
         learn.Positive.of(-value)
 
 
+@pytest.mark.slow
 def test_only_what_is_selected_is_learned():
     target, protocol = line_mixture(), piecewise(jnp.array([1.0, 2.0]), centre=jnp.zeros((2, 1)), noise_scale=1.0)
     start = learn.only(lambda one: one.beta, learn.positive(protocol))
@@ -208,6 +209,7 @@ def test_control_gradient_by_differentiation(horizon):
     np.testing.assert_allclose(computed, truth, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_energy_by_summation():
     """β = 0 from the origin: x_t ~ Σ π_k N(tμ_k, t(1−t) + t²σ_k²), summed on a lattice at two times."""
     target = line_mixture()

@@ -112,6 +112,7 @@ def experts():
 
 
 @pytest.mark.parametrize("trust", [(1, 1), (1, 2), (2, 1), (0, 3)])
+@pytest.mark.slow
 def test_product_of_experts(trust):
     """log p − Σ κ_i log p_i is one constant, and p has mass one by its type."""
     first, second = experts()
@@ -136,6 +137,7 @@ def test_published_product():
 
 
 @pytest.mark.parametrize("is_matrix", [False, True])
+@pytest.mark.slow
 def test_fused_guides(is_matrix):
     """Σ κ_i V_i less the fused potential is one constant."""
     stiffness = jnp.array([[[2.0, 0.5], [0.5, 1.0]]]) if is_matrix else jnp.array([2.0])

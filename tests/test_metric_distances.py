@@ -130,6 +130,7 @@ def test_wasserstein2_is_the_best_of_all_permutations():
         assert float(metrics.wasserstein2(x, y)) == pytest.approx(math.sqrt(best), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_sinkhorn_divergence_of_a_set_with_itself_and_its_translate():
     x = normal(14, 60)
     assert float(metrics.sinkhorn_divergence(x, x, epsilon=0.5)) == pytest.approx(0, abs=1e-4)

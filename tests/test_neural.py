@@ -208,6 +208,7 @@ def test_reference_covers_a_target_of_unknown_scale(scale):
     assert jnp.allclose(protocol.start, mean)
 
 
+@pytest.mark.slow
 def test_clipped_gradient_is_no_longer_than_asked(target):
     far = jnp.full(target.dim, 1e3)
     control = disturbed(guided(target, clip=2.0)).control

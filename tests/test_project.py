@@ -24,7 +24,7 @@ ORDER = ["_checks", "_linear", "_structure", "kernel", "clock", "bridge", "propa
          "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn", "solution",
          "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision", "plot"]  # fmt: skip
 MODULES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in ("neural", "exact", "learn") else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in ("control", "decision", "diagnostics", "exact", "learn", "neural") else [])
     for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")
 ]
 

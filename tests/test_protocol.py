@@ -79,6 +79,7 @@ def test_every_kind_of_target_takes_every_protocol():
 
 
 @pytest.mark.parametrize("rule", [pid.Ancestral(), pid.Moment(), pid.Euler()], ids=repr)
+@pytest.mark.slow
 def test_backward_paths_weigh_what_forward_paths_do(rule):
     """1/mean(W) over paths drawn backward is the forward ESS: for a small error of the rule it is near the reverse one."""
     protocol = random_protocol(4, 2, start=START)
@@ -112,6 +113,7 @@ def test_the_clock_of_every_scalar_protocol(rule):
             np.testing.assert_allclose(computed, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_gaussian_start_has_the_law_it_should():
     """x(0) ~ μ₀ ψ(0, ·)/Z, by quadrature in one dimension; the end law stays exact."""
     target = pid.GaussianMixture.isotropic(jnp.array([[-1.0], [1.5]]), 0.3, jnp.array([0.3, 0.7]))
@@ -137,6 +139,7 @@ log_psi, weighted_state, control = (
 )
 
 
+@pytest.mark.slow
 def test_a_narrow_gaussian_start_is_a_point():
     point, narrow = (
         random_protocol(2, 2, start=start)
@@ -148,6 +151,7 @@ def test_a_narrow_gaussian_start_is_a_point():
         np.testing.assert_allclose(computed, expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_units():
     """[0, T] with noise σ: values at t and x are those of the unit problem at t/T, with costs unchanged."""
     horizon, noise = 3.0, 0.7
@@ -172,6 +176,7 @@ def test_units():
     np.testing.assert_allclose(control(wider, users, 0.6 * horizon, x * scale), unit_control, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_refining_changes_nothing_but_the_number_of_pieces():
     protocol = random_protocol(8, 2)
     finer = protocol.refine(3)
@@ -182,6 +187,7 @@ def test_refining_changes_nothing_but_the_number_of_pieces():
         np.testing.assert_allclose(*values, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_smooth_protocol_converges_as_the_square_of_the_piece():
     """log ψ at successive halvings: the differences fall by four, to a tenth (their own order is the next, h⁴)."""
 
@@ -228,6 +234,7 @@ def test_gradients_through_the_sampler():
         np.testing.assert_allclose(along, (loss(moved[1]) - loss(moved[0])) / 2e-5, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_new_values_do_not_recompile():
     traces = []
 

@@ -22,6 +22,7 @@ def solution():
     return pid.sample(jax.random.key(0), SCALED, num_samples=4000, save_paths=True)
 
 
+@pytest.mark.slow
 def test_log_z_and_expectations_within_their_errors(solution):
     assert_within(solution.log_z, 2.0, solution.log_z_error)
     mean, error = solution.expectation(lambda y: {"y": y, "square": y**2})
@@ -96,6 +97,7 @@ def test_units_only_change_the_units():
     np.testing.assert_allclose(user.log_weights, unit.log_weights, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_pytree_samples_and_plain_dictionary():
     density = pid.Density(lambda p: -0.5 * jnp.sum(p["a"] ** 2) - 0.5 * p["b"] ** 2, {"a": jnp.zeros((2, 2)), "b": 0.0})
     standard = pid.GaussianMixture(jnp.zeros((1, 5)), jnp.eye(5)[None])
@@ -107,6 +109,7 @@ def test_pytree_samples_and_plain_dictionary():
     np.testing.assert_allclose(plain["log_z"], 2.5 * np.log(2 * np.pi), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_settings_say_what_was_chosen():
     exact = pid.sample(jax.random.key(0), TARGET, num_samples=10).settings
     assert (exact["rule"], exact["grid"], exact["num_steps"], exact["rescaled"]) == ("Ancestral", "LogSNR", 20, True)
@@ -114,6 +117,7 @@ def test_settings_say_what_was_chosen():
     assert data["rule"] == "Moment, last step drawn"
 
 
+@pytest.mark.slow
 def test_data_come_back_as_data():
     points = jax.random.normal(jax.random.key(0), (30, 20))
     solution = pid.sample(jax.random.key(1), pid.Samples(points), num_samples=40)

@@ -117,6 +117,7 @@ def test_weak_order_of_euler():
     assert np.all(np.abs(differences) <= 1 / 0.3 / numbers[:2] / (4 * np.log(2))), orders
 
 
+@pytest.mark.slow
 def test_entropy_order_of_euler():
     """KL(controlled ‖ optimal) = −E log W = ½∫E|u_K − u*|²dt falls as 1/K: along a path u* is Hölder of order ½."""
     losses = [mean_and_error(-run(mixture(), UNIT, uniform(num_steps), Euler(), 4000)[1]) for num_steps in (16, 64)]
@@ -124,6 +125,7 @@ def test_entropy_order_of_euler():
     assert_within(np.log(coarse / fine) / np.log(4), 1, np.hypot(coarse_error / coarse, fine_error / fine) / np.log(4))
 
 
+@pytest.mark.slow
 def test_a_discrete_draw_has_no_derivative():
     def loss(mean):
         target = GaussianMixture.isotropic(mean[None], 0.3)

@@ -172,6 +172,7 @@ def test_new_values_do_not_recompile():
     assert traces == 1
 
 
+@pytest.mark.slow
 def test_chunks_do_not_change_the_paths():
     whole = pid.sample(jax.random.key(5), mixture(), num_samples=50, num_steps=4, rule=pid.Moment())
     parts = pid.sample(jax.random.key(5), mixture(), num_samples=50, num_steps=4, rule=pid.Moment(), batch_size=16)

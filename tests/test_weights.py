@@ -77,6 +77,7 @@ def test_every_number_of_steps(rule, num_steps):
 
 @pytest.mark.parametrize("beta", [-3.0, 0.0, 1.0, 30.0])
 @pytest.mark.parametrize("rule", RULES[:2], ids=repr)
+@pytest.mark.slow
 def test_every_stiffness(rule, beta):
     """Uniform times at small β; at β = 30 the last steps would be too long for `Euler`, so log-SNR times."""
     assert_unbiased(mixture(), rule=rule, beta=beta, grid=uniform(5) if beta < 10 else log_snr(12, 0.1, 30.0))
