@@ -10,7 +10,7 @@ import pytest
 import pidjax as pid
 from pidjax import metrics, zoo
 
-pytestmark = [pytest.mark.slow, pytest.mark.optimised]
+pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.optimised]
 
 
 def moved(known, shift, scale):

@@ -72,6 +72,7 @@ class TestExact:
 
     @pytest.mark.parametrize("way", [df.Enumeration, df.Transfer, df.Elimination])
     @pytest.mark.parametrize("name", MODELS)
+    @pytest.mark.slow
     def test_moments_are_those_of_enumeration(self, name, way):
         model = MODELS[name]()
         log_z, marginals, correlations, mean_log_weight = truth(model)
@@ -216,6 +217,7 @@ class TestChain:
             mass = mass @ transition
         np.testing.assert_allclose(mass, law, atol=1e-14)
 
+    @pytest.mark.slow
     def test_control_is_the_best_over_all_paths(self, chain):
         """−log Z = −log E_prior[e^{−cost}], and the optimal law of paths is the prior tilted by e^{−cost}."""
         costs, final = jax.random.normal(KEY, (5, 4)), jnp.array([0.0, 1.0, -1.0, 0.5])
@@ -263,6 +265,7 @@ class TestChain:
             slope = (log_z(rows, final.at[state].add(step)) - log_z(rows, final.at[state].add(-step))) / (2 * step)
             np.testing.assert_allclose(by_final[state], slope, rtol=1e-6)
 
+    @pytest.mark.slow
     def test_derivatives_where_states_are_forbidden(self, chain):
         def cost(shift):
             energy = jnp.array([0.3, 0.0, jnp.inf, 2.0]) + shift * jnp.array([1.0, 0.0, 0.0, 0.0])

@@ -70,6 +70,7 @@ class TestWeights:
         assert_within(found, df.exact(glass).magnetisations, error)
 
     @pytest.mark.parametrize("name", PRIORS)
+    @pytest.mark.slow
     def test_priors_are_normalised(self, glass, priors, name):
         configurations = df.Enumeration(glass).configurations
         log_law = jax.vmap(lambda v: df.log_probability(priors[name], v))(configurations)
@@ -142,6 +143,7 @@ class TestFitted:
         solution = df.sample(KEY, glass, prior, num_samples=100)
         np.testing.assert_allclose(solution.log_weights, GLASS3, atol=1e-9)
 
+    @pytest.mark.slow
     def test_features_are_exact_for_a_narrow_lattice(self):
         """On a ladder the frontier is two spins: its fields and one coupling are all there is."""
         model = df.ising(df.lattice(6, 2), 0.4 * jax.random.normal(KEY, (16,)), 0.4 * jax.random.normal(KEY, (12,)))
@@ -160,6 +162,7 @@ class TestFitted:
         assert df.sample(KEY, model).ess < 0.01 * 4096
         assert_within(solution.log_z, df.Transfer(model).log_z, solution.log_z_error)
 
+    @pytest.mark.slow
     def test_works_in_any_order(self, glass):
         order = np.random.default_rng(0).permutation(9)
         prior = df.fit(KEY, glass, df.Features(glass, order), num_paths=300)
@@ -253,6 +256,7 @@ class TestNeural:
 
 class TestMarkov:
     @pytest.mark.parametrize("sweep", [df.Metropolis, df.Gibbs, df.SwendsenWang])
+    @pytest.mark.slow
     def test_keeps_the_exact_law(self, sweep):
         model = df.ising_grid(3)
         start = df.exact(model).sample(KEY, 20_000).samples

@@ -119,6 +119,7 @@ def test_path_cross_entropies_and_energy_efficiency():
         assert_within(integral.value, np.trapezoid(truth, TIMES), integral.standard_error)
 
 
+@pytest.mark.slow
 def test_conditioning_on_the_end():
     """Given |x_1|² > 2s² log 2 (half of the paths), E|x_1|² = 2s²(1 + log 2), and E[x_t] stays at the origin."""
     threshold = 2 * SPREAD**2 * np.log(2)

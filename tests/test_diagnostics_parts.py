@@ -50,6 +50,7 @@ def test_jacobians_by_automatic_differentiation(target, protocol):
         assert jnp.allclose(one, other, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_jacobian_at_the_start_is_its_limit():
     target, protocol = two_modes(), pid.harmonic(1.0, noise_scale=1.0)
     at_start = diagnostics.control_jacobian(target, protocol, 0.0, jnp.zeros(2))

@@ -142,6 +142,7 @@ def test_kinetic_and_potential_cost_by_quadrature(until):
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_costs_of_simulated_paths():
     """Kinetic, potential and gauge cost of 4,000 ancestral paths: sums over 200 steps, ∘dx by the trapezoidal rule."""
     target, protocol = plane_mixture(), rich_protocol()
@@ -340,6 +341,7 @@ def test_transition_time():
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_gradients_by_finite_differences():
     """Of the kinetic cost, in the stiffness, the centre and the target's means."""
     target, protocol = plane_mixture(), rich_protocol()

@@ -153,6 +153,7 @@ def test_learning_through_the_sampler():
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_sharpness_of_simulated_paths():
     """S on the regular lattice at β = 6 from Â = E|x̂|²/E|x₁|² of 4,000 paths; its error from 20 groups of them."""
     target, protocol = zoo.ada_regular().target, harmonic(6.0, noise_scale=1.0)
@@ -168,6 +169,7 @@ def test_sharpness_of_simulated_paths():
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_sharpness_of_refined_protocols():
     """The regular lattice with the penalty of late decisions: on two pieces below what coordinate descent found on eight."""
     target, nodes = zoo.ada_regular().target, exact.lattice(2, 12)

@@ -46,6 +46,7 @@ def test_learned_corridor(dtype):
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_corridor_without_regularisation():
     """At most 0.43885 with the same parameters; below 0.40 with a matrix stiffness of the same bound."""
     for start, bound in ((corridor.ShiftAndStiffness.start(), 0.43885), (corridor.Free.start(), 0.40)):
@@ -125,6 +126,7 @@ def test_product_of_experts(trust):
     assert fused.weights.size == 3 ** trust[0] * 2 ** trust[1]
 
 
+@pytest.mark.slow
 def test_published_product():
     first, second = experts()
     fused = learn.product_of_experts([first, second], (1, 1))
@@ -196,6 +198,7 @@ def test_neck_and_tunnel():
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_learned_centre_line():
     """To keep paths on a bent line the centre leads in the bends: the learned one is closer to it than the line itself."""
     target = GaussianMixture.isotropic(jnp.array([[2.0, 0.5], [2.0, -0.5]]), 0.05)

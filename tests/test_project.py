@@ -23,8 +23,13 @@ ROOT = Path(__file__).parents[1]
 ORDER = ["_checks", "_linear", "_structure", "kernel", "clock", "bridge", "propagator", "conjugate", "reference", "grid",
          "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn", "solution",
          "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision", "plot"]  # fmt: skip
+NOTEBOOKS = [
+    pytest.param(path, marks=[] if path.stem == "pictures" else [pytest.mark.extended])
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+]
+SLOW_ROOMS = ("control", "decision", "diagnostics", "exact", "learn", "neural")
 MODULES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in ("control", "decision", "diagnostics", "exact", "learn", "neural") else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in SLOW_ROOMS else [])
     for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")
 ]
 
@@ -111,7 +116,7 @@ def test_every_public_name_has_a_docstring():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, monkeypatch):
     """A notebook from the first to the last cell, with few paths."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

@@ -39,6 +39,7 @@ def test_the_flow_of_all_pieces_together(rank, stiffness):
 
 @pytest.mark.parametrize("beta", [-9.0, -4.0, -1.0, 0.0, 1.0, 100.0])
 @pytest.mark.parametrize("structure", [(), (2,), (2, 2)], ids=["scalar", "diagonal", "matrix"])
+@pytest.mark.slow
 def test_pieces_of_one_stiffness_are_the_closed_form(beta, structure):
     """Beyond −π²/4 too, where the propagator form needs a change of gauge."""
     one = jnp.eye(2) if len(structure) == 2 else jnp.ones(structure)

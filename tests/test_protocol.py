@@ -45,8 +45,14 @@ def statistics(paths, target):
 
 @pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize("start", [None, START], ids=["point", "gaussian"])
-@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("rank", "start"),
+    [
+        pytest.param(rank, start, marks=[] if rank == 2 else [pytest.mark.extended], id=f"{rank}-{name}")
+        for rank in (0, 1, 2)
+        for start, name in ((None, "point"), (START, "gaussian"))
+    ],
+)
 def test_the_end_law_is_exact_for_every_protocol(rank, start, dtype):
     """Ancestral at K = 5: moments and mode weights; Moment at K = 2 and 20: E[W] = Z too."""
     target = cast(TARGET, dtype)
@@ -60,6 +66,7 @@ def test_the_end_law_is_exact_for_every_protocol(rank, start, dtype):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_every_kind_of_target_takes_every_protocol():
     """A data set, a pool, local draws: through `sample`, with force, gauge, pieces and a Gaussian start."""
     protocol = random_protocol(3, 2, start=START)
