@@ -86,7 +86,7 @@ def learning(iterations: int = 300) -> dict[str, Any]:
     for _ in range(2):
         begin = time.perf_counter()
         learned = minimise(
-            corridor.regularised_loss, corridor.ShiftAndStiffness.of(), num_iterations=iterations, progress=False
+            corridor.regularised_loss, corridor.ShiftAndStiffness.start(), num_iterations=iterations, progress=False
         )
         jax.block_until_ready(learned.parameters)
         seconds.append(time.perf_counter() - begin)
