@@ -30,7 +30,9 @@ def log_green(protocol, x, y):
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
-@pytest.mark.parametrize("stiffness", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize(
+    "stiffness", [pytest.param(0.0, marks=pytest.mark.slow), pytest.param(1.0, marks=pytest.mark.slow), 30.0]
+)
 def test_the_flow_of_all_pieces_together(rank, stiffness):
     protocol = random_protocol(rank, rank, stiffness=stiffness)
     expected = log_green_by_flow(protocol, np.array(X), np.array(Y), 2)

@@ -83,6 +83,7 @@ def test_moment_is_exact_for_a_gaussian(num_steps):
     np.testing.assert_allclose(log_weights, 0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_weak_order_of_euler():
     """For a Gaussian target the chain is linear, x' = A x + B + √dt z, so its end variance is known without sampling.
 
