@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from pidjax import metrics
+from pidjax.weighted import systematic
 
 from . import measure
 from .cases import CASES, Case
@@ -98,9 +99,7 @@ def measured(case: Case, floors, outcome: Outcome, key, first: bool) -> dict[str
 def resampled(key, samples, log_weights, count: int):
     """Equally weighted samples by systematic resampling, in random order."""
     key_offset, key_order = jax.random.split(key)
-    cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
-    positions = (jnp.arange(count) + jax.random.uniform(key_offset)) / count * cumulative[-1]
-    chosen = jnp.minimum(jnp.searchsorted(cumulative, positions, side="right"), len(samples) - 1)
+    chosen = systematic(key_offset, jax.nn.softmax(log_weights), count)
     return samples[jax.random.permutation(key_order, chosen)]
 
 

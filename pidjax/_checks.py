@@ -68,6 +68,12 @@ def check_positive_definite(name: str, matrices: Float[Array, "k d d"]) -> None:
             raise ValueError(f"{name}[{index}] is not positive definite: its smallest eigenvalue is {smallest:g}")
 
 
+def check_count(name: str, value) -> None:
+    """Raise unless the value is an integer ≥ 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; pass an integer >= 1")
+
+
 def check_key(name: str, key) -> None:
     """Raise unless the value is one typed random key; its type is known under a transformation too."""
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):

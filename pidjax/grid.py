@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, concrete
+from ._checks import as_floating, check_count, concrete
 from .reference import Reference, Times
 
 
@@ -19,8 +19,10 @@ class Grid(eqx.Module):
     """Chooses the times, given the reference and the range of ratios at which the target resolves."""
 
     @abstractmethod
-    def times(self, reference: Reference, snr_range: tuple[Array, Array], horizon: Array, dim: int) -> Times:
-        """The grid on the unit horizon, in the dtype of the horizon."""
+    def times(
+        self, reference: Reference, snr_range: tuple[Array, Array], first_snr: Array, horizon: Array, dim: int
+    ) -> Times:
+        """The grid on the unit horizon, in the dtype of the horizon; `first_snr` is the ratio at t = 0."""
 
     def check(self, horizon: Array) -> None:
         """Raise if the grid does not fit a concrete horizon."""
@@ -31,7 +33,7 @@ class Uniform(Grid):
 
     num_steps: int = eqx.field(static=True)
 
-    def times(self, reference, snr_range, horizon, dim):
+    def times(self, reference, snr_range, first_snr, horizon, dim):
         k = jnp.arange(self.num_steps + 1, dtype=horizon.dtype)
         t, remaining = k / self.num_steps, k[::-1] / self.num_steps
         return Times(t, remaining, jnp.full(self.num_steps, 1 / self.num_steps, horizon.dtype))
@@ -44,11 +46,10 @@ class LogSNR(Grid):
     low: Float[Array, ""] | None
     high: Float[Array, ""] | None
 
-    def times(self, reference, snr_range, horizon, dim):
+    def times(self, reference, snr_range, first_snr, horizon, dim):
         low = snr_range[0] if self.low is None else self.low.astype(horizon.dtype)
         high = snr_range[1] if self.high is None else self.high.astype(horizon.dtype)
-        lowest = reference.lowest_snr(dim).astype(horizon.dtype)
-        low, high = jnp.maximum(low, 2 * lowest), jnp.maximum(high, 4 * lowest)
+        low, high = jnp.maximum(low, 2 * first_snr), jnp.maximum(high, 4 * first_snr)
         fractions = jnp.linspace(0, 1, max(self.num_steps - 1, 1), dtype=horizon.dtype)[: self.num_steps - 1]
         ratios = jnp.exp((1 - fractions) * jnp.log(low) + fractions * jnp.log(high))
         t, remaining = reference.times_at_snr(ratios, dim)
@@ -60,7 +61,7 @@ class Given(Grid):
 
     values: Float[Array, " times"]
 
-    def times(self, reference, snr_range, horizon, dim):
+    def times(self, reference, snr_range, first_snr, horizon, dim):
         self.check(horizon)
         t = (self.values.astype(horizon.dtype) / horizon).at[-1].set(1)
         return Times.of(t, 1 - t)
@@ -81,7 +82,8 @@ def uniform(num_steps: int) -> Uniform:
         >>> uniform(100).num_steps
         100
     """
-    return Uniform(_num_steps(num_steps))
+    check_count("num_steps", num_steps)
+    return Uniform(num_steps)
 
 
 def log_snr(num_steps: int, low: ArrayLike | None = None, high: ArrayLike | None = None) -> LogSNR:
@@ -102,6 +104,7 @@ def log_snr(num_steps: int, low: ArrayLike | None = None, high: ArrayLike | None
     The state as an observation of the end point depends on its ratio alone, so on this grid every scalar β makes the same
     chain. Where K is a matrix the ratio is det(K)^(1/d).
     """
+    check_count("num_steps", num_steps)
     ends = [None if end is None else as_floating(name, end) for name, end in (("low", low), ("high", high))]
     lowest, highest = (None if end is None else concrete(end) for end in ends)
     for name, number in (("low", lowest), ("high", highest)):
@@ -109,7 +112,7 @@ def log_snr(num_steps: int, low: ArrayLike | None = None, high: ArrayLike | None
             raise ValueError(f"{name} is {number:g}; pass a signal-to-noise ratio > 0")
     if lowest is not None and highest is not None and not lowest < highest:
         raise ValueError(f"low is {lowest:g} and high is {highest:g}; pass low < high")
-    return LogSNR(_num_steps(num_steps), *ends)
+    return LogSNR(num_steps, *ends)
 
 
 def given(times: ArrayLike) -> Given:
@@ -132,9 +135,3 @@ def given(times: ArrayLike) -> Given:
         if not (values[1:] > values[:-1]).all():
             raise ValueError("times is not increasing; pass 0 = t_0 < t_1 < … < t_K = horizon")
     return Given(times)
-
-
-def _num_steps(num_steps: int) -> int:
-    if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps!r}; pass an integer >= 1")
-    return num_steps

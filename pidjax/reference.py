@@ -55,17 +55,16 @@ class Reference(eqx.Module):
         """The three laws and the drift along a grid."""
 
     @abstractmethod
+    def observations(self, times: Times) -> Bridge:
+        """Of these, the law of x_t given both ends alone."""
+
+    @abstractmethod
     def instant(self, t: Float[Array, ""], remaining: Float[Array, ""]) -> Instant:
         """The same at one time in [0, 1); at t = 1 only `log_green` has a meaning."""
 
     @abstractmethod
     def opening(self, dim: int) -> Bridges | None:
         """The step that draws a Gaussian start, given the end; None for a point."""
-
-    def lowest_snr(self, dim: int) -> Float[Array, ""]:
-        """The ratio at t = 0: zero, but for a Gaussian start."""
-        opening = self.opening(dim)
-        return jnp.zeros(()) if opening is None else jnp.exp(log_snr_of(opening.toward, dim))
 
     @abstractmethod
     def times_at_snr(self, ratios: Float[Array, " n"], dim: int) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
@@ -99,6 +98,9 @@ class Harmonic(Reference):
             )
 
         return jax.vmap(along)(times.t[:-1], times.step, times.remaining[:-1], times.remaining[1:])
+
+    def observations(self, times):
+        return jax.vmap(lambda *now: self._bridge(self.green.pin(*now)))(times.t[:-1], times.remaining[:-1])
 
     def instant(self, t, remaining):
         begun, goes_on = t > 0, remaining > 0
@@ -230,6 +232,10 @@ class Piecewise(Reference):
             force=self._at(self.force, t),
         )
 
+    def observations(self, times):
+        before, _, after = self.propagators(times)
+        return jax.vmap(condition)(before, after)
+
     def instant(self, t, remaining):
         zero, one = jnp.zeros_like(t), jnp.ones_like(t)
         times = Times.of(jnp.stack([zero, t, one]), jnp.stack([one, remaining, zero]))
@@ -296,7 +302,7 @@ def search_times(
         t, remaining = jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit)
         zero, one = jnp.zeros((1,), t.dtype), jnp.ones((1,), t.dtype)
         times = Times.of(jnp.concatenate([zero, t, one]), jnp.concatenate([one, remaining, zero]))
-        observation = jax.tree.map(lambda leaf: leaf[1:], reference.bridges(times).observation)
+        observation = jax.tree.map(lambda leaf: leaf[1:], reference.observations(times))
         log_ratios = jax.vmap(lambda one: log_snr_of(one, dim))(observation)
         precision = jax.vmap(lambda one: _mean_square(one.whitening, dim))(observation)
         return log_ratios, precision * t * remaining

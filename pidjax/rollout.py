@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from .bridge import Bridges, observe
 from .grid import Grid
 from .protocol import Protocol, Unit
+from .reference import log_snr_of
 from .step import Rule
 from .targets.base import Target, Tiltable
 
@@ -44,8 +45,10 @@ def prepare(target: Target, protocol: Protocol, grid: Grid) -> Prepared:
     rescaled = target.rescaled(unit.shift, unit.scale)
     low, high = target.snr_range()
     snr_range = (low * unit.scale**2, high * unit.scale**2)
-    times = grid.times(unit.reference, snr_range, unit.horizon, target.dim)
-    return Prepared(rescaled, unit.reference.bridges(times), unit.reference.opening(target.dim), unit)
+    opening = unit.reference.opening(target.dim)
+    first_snr = jnp.zeros_like(unit.scale) if opening is None else jnp.exp(log_snr_of(opening.toward, target.dim))
+    times = grid.times(unit.reference, snr_range, first_snr, unit.horizon, target.dim)
+    return Prepared(rescaled, unit.reference.bridges(times), opening, unit)
 
 
 class Paths(NamedTuple):

@@ -14,7 +14,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from ._checks import check_key
+from ._checks import check_count, check_key
+from ._progress import progress_bar
 from .grid import Grid, log_snr
 from .protocol import Protocol
 from .rollout import Prepared, prepare, rollout, weighted_states
@@ -90,10 +91,11 @@ def sample(
     num_chunks = math.ceil(num_samples / (batch_size or _default_batch(target.dim, num_samples)))
     chunk = math.ceil(num_samples / num_chunks)
     parts = []
-    for number in _progress(range(num_chunks), progress):
-        indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
-        parts.append(_run_chunk(prepared, rule, key_paths, indices, save_paths))
-        jax.block_until_ready(parts[-1])
+    with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
+        for number in range(num_chunks):
+            indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
+            parts.append(jax.block_until_ready(_run_chunk(prepared, rule, key_paths, indices, save_paths)))
+            advance(1)
     samples, log_weights, nonfinite, states, expected = jax.tree.map(
         lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts
     )
@@ -200,16 +202,6 @@ def _spread(indices: np.ndarray) -> Array:
     return jax.device_put(indices, NamedSharding(Mesh(np.array(devices), ("paths",)), PartitionSpec("paths")))
 
 
-def _progress(chunks: range, wanted: bool):
-    if not wanted or len(chunks) == 1:
-        return chunks
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return chunks
-    return tqdm(chunks, desc="pidjax", unit="chunk", delay=2)
-
-
 def _describe(module: eqx.Module) -> str:
     inner = getattr(module, "rule", None)
     return type(module).__name__ if inner is None else f"{_describe(inner)}, last step drawn"
@@ -230,5 +222,5 @@ def _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_
     if grid is not None and num_steps is not None:
         raise ValueError(f"num_steps is {num_steps} and grid is given too; pass one of them")
     for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"{name} is {value!r}; pass an integer >= 1")
+        if value is not None:
+            check_count(name, value)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, check_symmetric, concrete
+from ._checks import as_floating, check_count, check_symmetric, concrete
 from .bridge import Affine
 from .protocol import GaussianStart, Protocol
 
@@ -133,8 +133,7 @@ def from_function(
         >>> protocol.beta
         Array([1.125, 1.375, 1.625, 1.875], dtype=float32)
     """
-    if not isinstance(num_pieces, int) or num_pieces < 1:
-        raise ValueError(f"num_pieces is {num_pieces!r}; pass an integer >= 1")
+    check_count("num_pieces", num_pieces)
     horizon = _positive("horizon", horizon)
     edges = horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces
     middles = (edges[:-1] + edges[1:]) / 2

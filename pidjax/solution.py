@@ -21,13 +21,10 @@ from jaxtyping import Array, Float, Key
 from .rollout import Prepared, backward_log_weights
 from .step import Rule
 from .targets.base import Target
+from .weighted import SamplingError, Weighted
 
 
-class SamplingError(RuntimeError):
-    """What `Solution.check` raises: what went wrong, and what to try."""
-
-
-class Solution(eqx.Module):
+class Solution(Weighted):
     """Weighted samples of the target, with the evidence of how good they are.
 
     Attributes:
@@ -67,26 +64,12 @@ class Solution(eqx.Module):
         return jnp.append(self.prepared.bridges.t, 1) * self.prepared.unit.horizon
 
     @property
-    def num_samples(self) -> int:
-        return self.log_weights.shape[0]
-
-    @property
-    def weights(self) -> Float[Array, " N"]:
-        """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
-        return jnp.exp(self.log_weights - logsumexp(self.log_weights))
-
-    @property
     def ess(self) -> Float[Array, ""]:
         """(ΣW)²/ΣW², between 1 and N, with a shared pool's 1/ESS added to its inverse."""
         inverse = jnp.sum(self.weights**2)
         if self.pool_ess is not None:
             inverse = inverse + 1 / self.pool_ess
         return 1 / inverse
-
-    @property
-    def log_z(self) -> Float[Array, ""]:
-        """log mean W, the logarithm of an unbiased estimate of Z."""
-        return logsumexp(self.log_weights) - jnp.log(self.num_samples).astype(self.log_weights.dtype)
 
     @property
     def log_z_error(self) -> Float[Array, ""]:
@@ -120,19 +103,6 @@ class Solution(eqx.Module):
         """The leaf with samples of weight zero replaced by the first of the heaviest, so that 0 · NaN never arises."""
         heavy = (self.log_weights > -jnp.inf).reshape(-1, *[1] * (leaf.ndim - 1))
         return jnp.where(heavy, leaf, leaf[jnp.argmax(self.log_weights)][None])
-
-    def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:
-        """Equally weighted samples, drawn with the weights by systematic resampling, in random order."""
-        count = self.num_samples if num_samples is None else num_samples
-        if count < 1:
-            raise ValueError(f"num_samples is {count}; pass an integer >= 1")
-        key_offset, key_order = jax.random.split(key)
-        cumulative = jnp.cumsum(self.weights)
-        offset = jax.random.uniform(key_offset, (), cumulative.dtype)
-        positions = (jnp.arange(count, dtype=cumulative.dtype) + offset) / count * cumulative[-1]
-        chosen = jnp.minimum(jnp.searchsorted(cumulative, positions, side="right"), self.num_samples - 1)
-        chosen = jax.random.permutation(key_order, chosen)
-        return jax.tree.map(lambda leaf: leaf[chosen], self.samples)
 
     def forward_ess(
         self, key: Key[Array, ""], exact: Float[Array, "n d"], log_z: float | None = None

@@ -1,5 +1,7 @@
 """What several tests share: comparison within a standard error, an independent reference in many digits, quadrature."""
 
+import itertools
+
 import mpmath
 import numpy as np
 
@@ -49,3 +51,14 @@ def grid_quadrature(low, high, count, dim):
     axis = np.linspace(low, high, count)
     points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
     return points, (axis[1] - axis[0]) ** dim
+
+
+def enumerated(model):
+    """All configurations of a spin model and their log p̃, in NumPy, from the definition."""
+    q, n = model.num_values, model.num_sites
+    values = np.array(list(itertools.product(range(q), repeat=n)))
+    fields, couplings = np.asarray(model.fields), np.asarray(model.couplings)
+    log_weights = fields[np.arange(n)[None], values].sum(1)
+    for e, (i, j) in enumerate(model.graph.edges):
+        log_weights = log_weights + couplings[e][values[:, i], values[:, j]]
+    return values, log_weights

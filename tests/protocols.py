@@ -1,4 +1,4 @@
-"""Random protocols, and the mid level written out independently: dense matrices, the exponential of the whole Hamiltonian."""
+"""Protocols and mixtures that several tests share; the mid level once more, by the Hamiltonian's exponential."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -81,3 +81,24 @@ def log_green_by_flow(protocol, x, y, dim):
     row = flow[-1, dim:-2]
     exponent -= (flow[-1, -2] - row @ inverse @ e1) / 2
     return quadratic + affine + exponent - 0.5 * np.linalg.slogdet(2 * np.pi * p12)[1]
+
+
+def line_mixture(dtype=jnp.float64):
+    means, variances = jnp.array([[-2.0], [1.5]], dtype), jnp.array([0.16, 0.64], dtype)
+    return pid.GaussianMixture.isotropic(means, variances, jnp.array([0.3, 0.7], dtype))
+
+
+def plane_mixture():
+    covariances = jnp.array([[[0.3, 0.1], [0.1, 0.2]], [[0.2, -0.05], [-0.05, 0.5]]])
+    return pid.GaussianMixture(jnp.array([[-1.0, 0.5], [1.2, -0.3]]), covariances, jnp.array([0.4, 0.6]))
+
+
+def rich_protocol():
+    """Two pieces of matrix stiffness, force and gauge, none of which commute."""
+    beta = jnp.array([[[2.0, 0.5], [0.5, 1.0]], [[0.5, -0.3], [-0.3, 3.0]]])
+    force = jnp.array([[[0.2, 0.7], [-0.4, 0.1]], [[-0.3, 0.2], [0.5, 0.2]]]), jnp.array([[0.3, -0.2], [0.1, 0.4]])
+    gauge = jnp.array([[[0.1, 0.6], [-0.5, 0.2]], [[0.2, -0.3], [0.4, -0.1]]]), jnp.array([[0.2, 0.1], [-0.3, 0.2]])
+    return pid.piecewise(
+        beta, centre=jnp.array([[0.3, 0.0], [0.5, -0.4]]), force=force, gauge=gauge, linear=jnp.full((2, 2), 0.3),
+        constant=jnp.array([0.1, -0.2]), start=jnp.array([0.2, -0.1]), noise_scale=1.0,
+    )  # fmt: skip

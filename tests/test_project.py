@@ -20,9 +20,10 @@ import pytest
 import pidjax
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["_checks", "_linear", "_structure", "kernel", "clock", "bridge", "propagator", "conjugate", "reference", "grid",
-         "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn", "solution",
-         "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision", "plot"]  # fmt: skip
+ORDER = ["_checks", "_progress", "_linear", "_structure", "kernel", "clock", "bridge", "propagator", "conjugate",
+         "reference", "grid", "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn",
+         "weighted", "solution", "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision",
+         "plot"]  # fmt: skip
 NOTEBOOKS = [
     pytest.param(path, marks=[] if path.stem == "pictures" else [pytest.mark.extended])
     for path in sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -21,7 +21,8 @@ Source: Chertkov, Ahn & Behjoo, *Sampling Decisions*, arXiv 2503.14549.
 
 from .automatic import exact
 from .beliefs import Cavity, belief_propagation, mean_field
-from .chain import Dense, Sparse, log_desirability, log_forward, log_green, solve, solve_control
+from .chain import Dense, Sparse, log_desirability, log_forward, log_green
+from .desirability import solve, solve_control
 from .elimination import Elimination
 from .empirical import Empirical
 from .errors import exact_moments, moment_errors, moments

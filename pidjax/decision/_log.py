@@ -61,6 +61,12 @@ def _(primals, tangents):
     return result, jnp.sum(counted * value_tangent + ratios * probability_tangent, -1)
 
 
+def safe_log(probabilities: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log p, −inf with derivative 0 at p = 0."""
+    positive = probabilities > 0
+    return jnp.where(positive, jnp.log(jnp.where(positive, probabilities, 1)), -jnp.inf)
+
+
 def log_scatter(
     log_values: Float[Array, " k"], probabilities: Float[Array, " k"], targets: Int[Array, " k"], size: int
 ) -> Float[Array, " size"]:
@@ -75,7 +81,7 @@ def log_scatter(
     alive = jnp.isfinite(counted)
     ratios = jnp.where(alive, jnp.exp(jnp.where(alive, log_values, 0) - peak[targets]), 0)
     total = jax.ops.segment_sum(probabilities * ratios, targets, size)
-    return jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)) + peak, -jnp.inf)
+    return safe_log(total) + peak
 
 
 def pick(log_values: Float[Array, " q"], uniform: Float[Array, ""]) -> Int[Array, ""]:

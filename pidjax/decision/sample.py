@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
+from ..weighted import systematic
 from ._log import pick
 from .model import UNKNOWN, Pairwise
 from .prior import Boltzmann, Prior
-from .solution import Solution, systematic
+from .solution import Solution
 
 
 def sample(

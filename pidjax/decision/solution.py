@@ -14,13 +14,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from ..solution import SamplingError
+from ..weighted import SamplingError, Weighted
 
 
-class Solution(eqx.Module):
+class Solution(Weighted):
     """Weighted configurations, with the evidence of how good they are.
 
     Attributes:
@@ -36,23 +35,9 @@ class Solution(eqx.Module):
     num_energy_evaluations: int = eqx.field(static=True)
 
     @property
-    def num_samples(self) -> int:
-        return self.log_weights.shape[0]
-
-    @property
-    def weights(self) -> Float[Array, " N"]:
-        """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
-        return jnp.exp(self.log_weights - logsumexp(self.log_weights))
-
-    @property
     def ess(self) -> Float[Array, ""]:
         """(ΣW)²/ΣW². Resampled members of a group share ancestors, which it does not see: the errors do."""
         return 1 / jnp.sum(self.weights**2)
-
-    @property
-    def log_z(self) -> Float[Array, ""]:
-        """log mean W, the logarithm of an unbiased estimate of Z."""
-        return logsumexp(self.log_weights) - jnp.log(self.num_samples).astype(self.log_weights.dtype)
 
     @property
     def log_z_error(self) -> Float[Array, ""]:
@@ -81,15 +66,6 @@ class Solution(eqx.Module):
         pairs = jax.tree.map(moments, values)
         return jax.tree.transpose(jax.tree.structure(values), jax.tree.structure((0, 0)), pairs)
 
-    def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Int[Array, "m n"]:
-        """Equally weighted configurations, drawn with the weights by systematic resampling, in random order."""
-        count = self.num_samples if num_samples is None else num_samples
-        if count < 1:
-            raise ValueError(f"num_samples is {count}; pass an integer >= 1")
-        chosen_key, order_key = jax.random.split(key)
-        chosen = systematic(chosen_key, self.weights, count)
-        return self.samples[jax.random.permutation(order_key, chosen)]
-
     def check(self, min_ess_fraction: float = 0.1) -> "Solution":
         """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
 
@@ -116,17 +92,3 @@ class Solution(eqx.Module):
             "num_groups": self.num_groups,
             "num_energy_evaluations": self.num_energy_evaluations,
         }
-
-
-def systematic(key: Key[Array, ""], weights: Float[Array, " n"], count: int) -> Int[Array, " count"]:
-    """`count` indices in ascending order, index i on average count·w_i times, by one uniform offset.
-
-    Example:
-        >>> systematic(jax.random.key(0), jnp.array([0.0, 0.5, 0.5]), 4).tolist()
-        [1, 1, 2, 2]
-    """
-    cumulative = jnp.cumsum(weights)
-    offset = jax.random.uniform(key, (), weights.dtype)
-    positions = (jnp.arange(count, dtype=weights.dtype) + offset) / count * cumulative[-1]
-    last = jnp.max(jnp.where(weights > 0, jnp.arange(len(weights)), 0))
-    return jnp.minimum(jnp.searchsorted(cumulative, positions, side="right").astype(int), last)

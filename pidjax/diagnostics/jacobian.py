@@ -41,13 +41,7 @@ def control_jacobian(
         >>> control_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
         [[3.0]]
     """
-    point = Point(target, protocol, t, x, remaining, key)
-    pull, gauge, d = point.instant.pull, point.instant.gauge, x.size
-    to_end = dense(pull.to_end, d)
-    jacobian = matmul(to_end, matmul(point.law.covariance(), transpose(to_end))) - dense(pull.to_centre, d)
-    if gauge is not None:
-        jacobian = jacobian - dense(gauge.matrix, d)
-    return jacobian / point.unit.horizon
+    return _control_jacobian(Point(target, protocol, t, x, remaining, key))
 
 
 def weighted_state_jacobian(
@@ -67,8 +61,20 @@ def weighted_state_jacobian(
         >>> weighted_state_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
         [[4.0]]
     """
-    point = Point(target, protocol, t, x, remaining, key)
-    return product(point.law.covariance(), adjoint(dense(point.instant.pull.to_end, x.size)))
+    return _weighted_state_jacobian(Point(target, protocol, t, x, remaining, key))
+
+
+def _control_jacobian(point: Point) -> Float[Array, "d d"]:
+    pull, gauge, d = point.instant.pull, point.instant.gauge, point.x.size
+    to_end = dense(pull.to_end, d)
+    jacobian = matmul(to_end, matmul(point.law.covariance(), transpose(to_end))) - dense(pull.to_centre, d)
+    if gauge is not None:
+        jacobian = jacobian - dense(gauge.matrix, d)
+    return jacobian / point.unit.horizon
+
+
+def _weighted_state_jacobian(point: Point) -> Float[Array, "d d"]:
+    return product(point.law.covariance(), adjoint(dense(point.instant.pull.to_end, point.x.size)))
 
 
 class Sensitivity(NamedTuple):
@@ -111,8 +117,8 @@ def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitiv
     """
 
     def at(t, remaining, x):
-        omega = control_jacobian(target, protocol, t, x, remaining=remaining)
-        gain = weighted_state_jacobian(target, protocol, t, x, remaining=remaining)
+        point = Point(target, protocol, t, x, remaining, None)
+        omega, gain = _control_jacobian(point), _weighted_state_jacobian(point)
         rates = jnp.linalg.eigvalsh(0.5 * (omega + omega.T))
         offset = x - paths.start
         length = jnp.linalg.norm(offset)

@@ -14,7 +14,7 @@ from .._structure import dense
 from ..bridge import observe
 from ..protocol import Protocol
 from ..targets.base import Target
-from .law import along, as_mixture, marginals
+from .law import as_mixture, inner_times, laws, observations
 from .quadrature import Nodes, expectation
 
 
@@ -36,7 +36,7 @@ def correlation(target: Target, protocol: Protocol, times: Float[Array, " n"]) -
         Array([0.25, 0.5 ], dtype=float32)
     """
     mixture = as_mixture(target)
-    unit, bridges = along(target, protocol, times)
+    unit, grid = inner_times(target, protocol, times)
     mean, second = mixture.mean(), _second_moment(mixture)
 
     def at(observation):
@@ -45,7 +45,7 @@ def correlation(target: Target, protocol: Protocol, times: Float[Array, " n"]) -
         origin = unit.from_unit(observation.mean(unit.start, unit.to_unit(jnp.zeros_like(mean))))
         return (jnp.sum(origin * mean) + jnp.sum(right * second)) / jnp.trace(second)
 
-    return jax.vmap(at)(bridges.observation)
+    return jax.vmap(at)(observations(unit, grid))
 
 
 def weighted_state_correlation(
@@ -64,9 +64,8 @@ def weighted_state_correlation(
         Array([0.25, 0.5 ], dtype=float32)
     """
     mixture = as_mixture(target)
-    unit, bridges = along(target, protocol, times)
-    tilted = target.rescaled(unit.shift, unit.scale)
-    laws = marginals(target, protocol, times)
+    unit, grid = inner_times(target, protocol, times)
+    tilted, seen = target.rescaled(unit.shift, unit.scale), observations(unit, grid)
 
     def at(pair):
         observation, law = pair
@@ -77,7 +76,7 @@ def weighted_state_correlation(
 
         return expectation(law, squared, nodes)
 
-    return jax.lax.map(at, (bridges.observation, laws)) / jnp.trace(_second_moment(mixture))
+    return jax.lax.map(at, (seen, laws(mixture, unit, seen))) / jnp.trace(_second_moment(mixture))
 
 
 def transition_time(times: Float[Array, " n"], curve: Float[Array, " n"], level: float = 0.5) -> Float[Array, ""]:

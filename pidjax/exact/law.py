@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from .._checks import concrete
 from .._structure import apply, dense, sandwich
-from ..bridge import Bridge, Bridges
+from ..bridge import Bridge
 from ..protocol import GaussianStart, Protocol, Unit
 from ..reference import Times
 from ..targets.base import Target
@@ -75,8 +75,8 @@ def marginals(
     """
     mixture = as_mixture(target)
     check_starts(target, protocol, starts)
-    unit, bridges = along(target, protocol, times)
-    return jax.vmap(lambda observation: _seen(mixture, unit, observation, starts))(bridges.observation)
+    unit, grid = inner_times(target, protocol, times)
+    return laws(mixture, unit, observations(unit, grid), starts)
 
 
 def score(target: Target, protocol: Protocol, t: ArrayLike, x: Float[Array, " d"]) -> Float[Array, " d"]:
@@ -103,8 +103,8 @@ def as_mixture(target: Target) -> GaussianMixture:
     raise ValueError(f"target is a {type(target).__name__}; exact laws are those of a GaussianMixture or Samples")
 
 
-def along(target: Target, protocol: Protocol, times: Float[Array, " n"]) -> tuple[Unit, Bridges]:
-    """The unit problem, and its reference at n times inside (0, T)."""
+def inner_times(target: Target, protocol: Protocol, times: Float[Array, " n"]) -> tuple[Unit, Times]:
+    """The unit problem, and the grid from 0 to 1 through n times inside (0, T)."""
     unit = protocol.unit(*target.location())
     values, end = concrete(times), concrete(unit.horizon)
     if values is not None and end is not None:
@@ -113,8 +113,19 @@ def along(target: Target, protocol: Protocol, times: Float[Array, " n"]) -> tupl
             raise ValueError(f"times is {values}; pass increasing times inside (0, {float(end):g})")
     zero, one = jnp.zeros_like(unit.start[:1]), jnp.ones_like(unit.start[:1])
     t = times.astype(zero.dtype) / unit.horizon
-    grid = Times.of(jnp.concatenate([zero, t, one]), jnp.concatenate([one, 1 - t, zero]))
-    return unit, jax.tree.map(lambda leaf: leaf[1:], unit.reference.bridges(grid))
+    return unit, Times.of(jnp.concatenate([zero, t, one]), jnp.concatenate([one, 1 - t, zero]))
+
+
+def observations(unit: Unit, grid: Times) -> Bridge:
+    """The law of x_t given both ends, at the inner times of the grid."""
+    return jax.tree.map(lambda leaf: leaf[1:], unit.reference.observations(grid))
+
+
+def laws(
+    mixture: GaussianMixture, unit: Unit, observations: Bridge, starts: GaussianMixture | None = None
+) -> GaussianMixture:
+    """The law of x_t from that given both ends, at n times: every leaf has n in front."""
+    return jax.vmap(lambda observation: _seen(mixture, unit, observation, starts))(observations)
 
 
 def _seen(mixture: GaussianMixture, unit: Unit, observation: Bridge, starts: GaussianMixture | None) -> GaussianMixture:

@@ -6,10 +6,8 @@ in compiled stretches of a few dozen iterations, between which the host draws th
 An iteration whose objective or gradient is not finite is counted and changes nothing; without randomness it ends the descent.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 import equinox as eqx
@@ -19,7 +17,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from .._checks import check_key
+from .._checks import check_count, check_key
+from .._progress import progress_bar
 from .parameters import is_learned, refined, resolve
 
 Objective = Callable[..., Float[Array, ""]]
@@ -104,7 +103,7 @@ def minimise(
     state = optimiser.init(free)
     history: list[np.ndarray] = []
     num_nonfinite, has_settled = 0, False
-    with _progress(num_iterations, progress) as report:
+    with progress_bar(num_iterations, "learn", "iteration", progress) as advance:
         for first in range(0, num_iterations, _ITERATIONS_PER_CALL):
             count = min(_ITERATIONS_PER_CALL, num_iterations - first)
             free, state, values, bad = _iterate(
@@ -117,7 +116,7 @@ def minimise(
                 )
             history.append(values)
             num_nonfinite += int(bad)
-            report(values)
+            advance(count, objective=f"{values[-1]:.5g}")
             has_settled = tolerance is not None and _has_settled(history, tolerance)
             is_stuck = key is None and int(bad) > 0
             if has_settled or is_stuck:
@@ -158,8 +157,7 @@ def minimise_refining(
 
     Source: Chertkov & Behjoo, *Adaptive Path Integral Diffusion*, arXiv 2512.11858.
     """
-    if num_levels < 1:
-        raise ValueError(f"num_levels is {num_levels}; pass an integer >= 1")
+    check_count("num_levels", num_levels)
     levels = [minimise(objective, parameters, **options)]
     while len(levels) < num_levels:
         levels.append(minimise(objective, refine(levels[-1].free), **options))
@@ -198,28 +196,10 @@ def _has_settled(history: list[np.ndarray], tolerance: float) -> bool:
     return bool(np.nanmean(history[-2]) - np.nanmean(history[-1]) < tolerance)
 
 
-@contextmanager
-def _progress(num_iterations: int, wanted: bool) -> Iterator[Callable[[np.ndarray], None]]:
-    """What to tell the values of each stretch, to see them on a bar."""
-    if not (wanted and find_spec("tqdm")):
-        yield lambda values: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=num_iterations, desc="learn", unit="iteration", delay=2) as bar:
-
-        def report(values):
-            bar.set_postfix(objective=f"{values[-1]:.5g}", refresh=False)
-            bar.update(values.size)
-
-        yield report
-
-
 def _check_arguments(parameters, num_iterations, key, tolerance) -> None:
     if not any(jax.tree.leaves(is_learned(parameters))):
         raise ValueError("parameters holds nothing to learn: no floating array outside of a Fixed")
-    if not isinstance(num_iterations, int) or isinstance(num_iterations, bool) or num_iterations < 1:
-        raise ValueError(f"num_iterations is {num_iterations!r}; pass an integer >= 1")
+    check_count("num_iterations", num_iterations)
     if key is not None:
         check_key("key", key)
     if tolerance is not None and not tolerance >= 0:

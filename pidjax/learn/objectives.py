@@ -16,7 +16,7 @@ from .._linear import matmul
 from .._structure import dense
 from ..bridge import observe
 from ..exact.correlation import transition_time, weighted_state_correlation
-from ..exact.law import along, as_mixture, marginals
+from ..exact.law import as_mixture, inner_times, laws, marginals
 from ..exact.quadrature import Nodes, default_nodes, expectation, lattice
 from ..protocol import Protocol
 from ..targets.base import Target
@@ -94,7 +94,8 @@ def control_gradient(
     mixture = as_mixture(target)
     shares = jnp.linspace(*window, num_times, dtype=mixture.means.dtype)
     times = shares * protocol.horizon
-    unit, bridges = along(target, protocol, times)
+    unit, grid = inner_times(target, protocol, times)
+    bridges = jax.tree.map(lambda leaf: leaf[1:], unit.reference.bridges(grid))
     tilted = target.rescaled(unit.shift, unit.scale)
     force = jnp.zeros_like(times) if bridges.force is None else bridges.force.matrix
     fields = bridges.observation, bridges.drift.to_end, bridges.drift.to_centre, force
@@ -110,7 +111,7 @@ def control_gradient(
 
         return expectation(law, squared_norm, _nodes(nodes, target))
 
-    norms = jax.lax.map(at, (fields, marginals(target, protocol, times)))
+    norms = jax.lax.map(at, (fields, laws(mixture, unit, bridges.observation)))
     return jnp.trapezoid(norms, shares) / unit.horizon**2
 
 

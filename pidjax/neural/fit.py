@@ -8,10 +8,8 @@ The Path Integral Sampler is the case β = 0 with nothing explicit in the contro
     solution = sample(key, target, protocol=protocol, grid=uniform(100), rule=trained.rule)
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
-from importlib.util import find_spec
 
 import equinox as eqx
 import jax
@@ -20,7 +18,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from .._checks import check_key
+from .._checks import check_count, check_key
+from .._progress import progress_bar
 from ..grid import Grid, uniform
 from ..protocol import Protocol
 from ..rollout import Prepared, prepare
@@ -117,7 +116,7 @@ def fit(
 
     state = optimiser.init(learned)
     history = []
-    with _progress(num_iterations, progress) as report:
+    with progress_bar(num_iterations, "fit", "iteration", progress) as advance:
         for first in range(0, num_iterations, _ITERATIONS_PER_CALL):
             count = min(_ITERATIONS_PER_CALL, num_iterations - first)
             iterations = jnp.array([first, count])
@@ -126,7 +125,7 @@ def fit(
             )
             history.append(np.asarray(losses)[:count])
             _check_finite(history[-1], first)
-            report(history[-1])
+            advance(count, loss=f"{history[-1].mean():.3f}")
     num_gradients = num_iterations * batch_size * (prepared.bridges.num_steps + 1 if _is_guided(rule) else 1)
     return Trained(eqx.combine(learned, fixed), np.concatenate(history), num_gradients)
 
@@ -156,23 +155,6 @@ def _iterate(prepared, learned, fixed, state, key, iterations, batch_size: int, 
     return jax.lax.fori_loop(0, count, iterate, (learned, state, losses))
 
 
-@contextmanager
-def _progress(num_iterations: int, wanted: bool) -> Iterator[Callable[[np.ndarray], None]]:
-    """What to tell the losses of each call, to see them on a bar."""
-    if not (wanted and find_spec("tqdm")):
-        yield lambda losses: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=num_iterations, desc="fit", unit="iteration", delay=2) as bar:
-
-        def report(losses):
-            bar.set_postfix(loss=f"{losses.mean():.3f}", refresh=False)
-            bar.update(losses.size)
-
-        yield report
-
-
 def _is_guided(rule: Gaussian) -> bool:
     nodes = jax.tree.leaves(rule, is_leaf=lambda node: isinstance(node, Guided))
     return any(isinstance(node, Guided) for node in nodes)
@@ -197,8 +179,7 @@ def _check_arguments(key, target, rule, num_iterations, batch_size) -> None:
     if not isinstance(rule, Gaussian):
         raise ValueError(f"rule is a {type(rule).__name__}; pass Controlled(...), Euler(correction=...) or Moment()")
     for name, value in (("num_iterations", num_iterations), ("batch_size", batch_size)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} is {value!r}; pass an integer >= 1")
+        check_count(name, value)
 
 
 def _check_dtype(learned, dtype) -> None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
+from .._checks import check_count
 from ..protocol import Protocol
 from ..targets.base import Target
 
@@ -75,8 +76,7 @@ class Network(eqx.Module):
         self, key: Key[Array, ""], dim: int, *, width: int = 64, depth: int = 2, dtype: DTypeLike | None = None
     ):
         for name, number in (("dim", dim), ("width", width), ("depth", depth)):
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise ValueError(f"{name} is {number!r}; pass an integer >= 1")
+            check_count(name, number)
         key_time, key_state, key_rest = jax.random.split(key, 3)
         self.of_time = _perceptron_of_time(key_time, width, width, dtype)
         self.of_state = eqx.nn.Linear(dim, width, use_bias=False, dtype=dtype, key=key_state)

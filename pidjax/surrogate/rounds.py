@@ -7,9 +7,9 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._linear import HIGHEST
+from ..weighted import systematic
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation
-from .tempered import systematic
 
 ROUNDS = 64
 DRAWS = 8192
@@ -155,7 +155,7 @@ def moved_draws(
     """
     dim, dtype = draws.points.shape[0], draws.points.dtype
     key_resample, key_moves = jr.split(key)
-    parents = systematic(key_resample, log_weights, CHAINS)
+    parents = systematic(key_resample, jax.nn.softmax(log_weights), CHAINS)
     points, values = draws.points[:, parents], draws.values[parents]
     factors = mixture.factors[jnp.argmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)]
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..weighted import systematic
 from .energy import Energy
 
 PARTICLES = 4096
@@ -65,7 +66,7 @@ def tempered_particles(key: PRNGKeyArray, energy: Energy) -> Cloud:
         inverse_temperature = next_inverse_temperature(log_ratio, cloud.inverse_temperature)
         gained = (inverse_temperature - cloud.inverse_temperature) * jnp.where(cloud.values == -jnp.inf, 0.0, log_ratio)
         log_weights = jnp.where(cloud.values == -jnp.inf, -jnp.inf, gained)
-        parents = systematic(key_resample, log_weights, PARTICLES)
+        parents = systematic(key_resample, jax.nn.softmax(log_weights), PARTICLES)
         points, values = cloud.points[:, parents], cloud.values[parents]
         resampled = points
 
@@ -111,12 +112,3 @@ def next_inverse_temperature(log_ratio: Float[Array, " n"], current: Float[Array
     rest = 1 - current
     low, _ = jax.lax.fori_loop(0, BISECTIONS, halve, (jnp.zeros_like(current), 2 * rest))
     return jnp.where(low >= rest, 1.0, current + jnp.maximum(low, jnp.finfo(low.dtype).eps * current))
-
-
-def systematic(key: PRNGKeyArray, log_weights: Float[Array, " m"], number: int) -> Int[Array, " n"]:
-    """Systematic resampling: index i is chosen ⌊n w_i⌋ or ⌈n w_i⌉ times."""
-    cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
-    marks = (
-        (jnp.arange(number, dtype=cumulative.dtype) + jr.uniform(key, (), log_weights.dtype)) / number * cumulative[-1]
-    )
-    return jnp.minimum(jnp.searchsorted(cumulative, marks), log_weights.shape[0] - 1)

@@ -1,0 +1,62 @@
+"""Weighted samples, continuous or discrete, and what holds of all of them.
+
+With weights W_i of N samples, E[W] = Z:
+
+    log Ẑ = log mean W,     w_i = W_i/ΣW.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Int, Key
+
+
+class SamplingError(RuntimeError):
+    """What `check` raises: what went wrong, and what to try."""
+
+
+class Weighted(eqx.Module):
+    """Samples, leading axis N, with log W, shape (N,)."""
+
+    samples: eqx.AbstractVar[Any]
+    log_weights: eqx.AbstractVar[Float[Array, " N"]]
+
+    @property
+    def num_samples(self) -> int:
+        return self.log_weights.shape[0]
+
+    @property
+    def weights(self) -> Float[Array, " N"]:
+        """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
+        return jnp.exp(self.log_weights - logsumexp(self.log_weights))
+
+    @property
+    def log_z(self) -> Float[Array, ""]:
+        """log mean W, the logarithm of an unbiased estimate of Z."""
+        return logsumexp(self.log_weights) - jnp.log(self.num_samples).astype(self.log_weights.dtype)
+
+    def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:
+        """Equally weighted samples, drawn with the weights by systematic resampling, in random order."""
+        count = self.num_samples if num_samples is None else num_samples
+        if count < 1:
+            raise ValueError(f"num_samples is {count}; pass an integer >= 1")
+        key_offset, key_order = jax.random.split(key)
+        chosen = jax.random.permutation(key_order, systematic(key_offset, self.weights, count))
+        return jax.tree.map(lambda leaf: leaf[chosen], self.samples)
+
+
+def systematic(key: Key[Array, ""], weights: Float[Array, " n"], count: int) -> Int[Array, " count"]:
+    """`count` indices in ascending order, index i on average count·w_i times, by one uniform offset.
+
+    Example:
+        >>> systematic(jax.random.key(0), jnp.array([0.0, 0.5, 0.5]), 4).tolist()
+        [1, 1, 2, 2]
+    """
+    cumulative = jnp.cumsum(weights)
+    offset = jax.random.uniform(key, (), weights.dtype)
+    positions = (jnp.arange(count, dtype=weights.dtype) + offset) / count * cumulative[-1]
+    last = jnp.max(jnp.where(weights > 0, jnp.arange(len(weights)), 0))
+    return jnp.minimum(jnp.searchsorted(cumulative, positions, side="right").astype(int), last)
