@@ -16,21 +16,25 @@ _STRETCH = 0.25
 
 
 def check_conjugate(
-    stiffness: Float[Array, "P *map"], drift: Float[Array, "P *map"], edges: Float[Array, " ends"], horizon, dim: int
+    stiffness: Float[Array, "P *map"], drift: Float[Array, "P *map"], edges: Float[Array, " ends"], dim: int
 ) -> None:
-    """Raise if concrete pieces have a conjugate point on the unit horizon, saying when.
+    """Raise if concrete pieces of the unit problem have a conjugate point before the end, saying when.
+
+    Args:
+        edges: the ends of the pieces in the user's units, from 0 to the horizon.
 
     Raises:
         ValueError: with the time of the conjugate point in the user's units.
     """
-    values = [concrete(array) for array in (stiffness, drift, edges, horizon)]
+    values = [concrete(array) for array in (stiffness, drift, edges)]
     if any(value is None for value in values):
         return
-    stiffnesses, drifts, ends, end = (np.asarray(value, dtype=np.float64) for value in values)
+    stiffnesses, drifts, ends = (np.asarray(value, dtype=np.float64) for value in values)
+    end = ends[-1]
     maps = list(zip(_matrices(stiffnesses, dim), _matrices(drifts, dim), strict=True))
     if all(np.linalg.eigvalsh(s)[0] >= -1e-6 * (1 + np.abs(s).max()) for s, _ in maps):
         return
-    time = first_conjugate_time(maps, ends)
+    time = first_conjugate_time(maps, ends / end)
     if time is not None:
         raise ValueError(
             f"beta, force and gauge have a conjugate point at t = {time * end:.4g}, within the horizon {end:g}: the "

@@ -29,18 +29,27 @@ class Point(eqx.Module):
     x: Float[Array, " d"]
     law: Law
 
-    def __init__(self, target, protocol, t, x, remaining, key):
-        self.unit = protocol.unit(*target.location())
-        self.target = target.rescaled(self.unit.shift, self.unit.scale)
-        if x.shape != self.unit.start.shape:
-            raise ValueError(f"x has shape {x.shape}; pass one point of shape ({target.dim},)")
-        elapsed = jnp.asarray(t, x.dtype)
-        remaining = self.unit.horizon - elapsed if remaining is None else jnp.asarray(remaining, x.dtype)
-        self.remaining = remaining / self.unit.horizon
-        self.instant = self.unit.reference.instant(elapsed / self.unit.horizon, self.remaining)
-        self.x = self.unit.to_unit(x)
-        observation = observe(self.instant.observation, self.x, self.unit.start)
+    def __init__(self, target, unit, t, remaining, x, key):
+        self.unit, self.remaining = unit, remaining
+        self.target = target.rescaled(unit.shift, unit.scale)
+        self.instant = unit.reference.instant(t, remaining)
+        self.x = unit.to_unit(x)
+        observation = observe(self.instant.observation, self.x, unit.start)
         self.law = self.target.tilt(observation, jax.random.key(0) if key is None else key)
+
+
+def place(target: Target, protocol: Protocol, t: ArrayLike, x: Array, remaining: ArrayLike | None, key) -> tuple:
+    """What a `Point` is made of, checked, in the unit problem but for x.
+
+    Raises:
+        ValueError: x of a wrong shape; as `Protocol.unit`.
+    """
+    unit = protocol.unit(*target.location())
+    if x.shape != unit.start.shape:
+        raise ValueError(f"x has shape {x.shape}; pass one point of shape ({target.dim},)")
+    elapsed = jnp.asarray(t, x.dtype)
+    remaining = unit.horizon - elapsed if remaining is None else jnp.asarray(remaining, x.dtype)
+    return target, unit, elapsed / unit.horizon, remaining / unit.horizon, x, key
 
 
 def log_psi(
@@ -69,10 +78,15 @@ def log_psi(
 
     Source: Behjoo & Chertkov, arXiv 2409.15166.
     """
-    point = Point(target, protocol, t, x, remaining, key)
+    return _log_psi(*place(target, protocol, t, x, remaining, key))
+
+
+@eqx.filter_jit
+def _log_psi(*arguments) -> Float[Array, ""]:
+    point = Point(*arguments)
     observation = point.instant.observation
     log_green = jnp.where(observation.is_spread, point.instant.log_green(point.unit.start, point.x), 0)
-    return point.law.log_mass - observation.log_normaliser(x.size) - log_green
+    return point.law.log_mass - observation.log_normaliser(point.x.size) - log_green
 
 
 def weighted_state(
@@ -94,8 +108,13 @@ def weighted_state(
         >>> print(f"{weighted_state(target, protocol, 0.5, jnp.ones(1))[0]:.3f}")
         1.500
     """
-    point = Point(target, protocol, t, x, remaining, key)
-    return jnp.where(point.remaining > 0, point.unit.from_unit(point.law.mean), x)
+    return _weighted_state(*place(target, protocol, t, x, remaining, key))
+
+
+@eqx.filter_jit
+def _weighted_state(target, unit, t, remaining, x, key) -> Float[Array, " d"]:
+    point = Point(target, unit, t, remaining, x, key)
+    return jnp.where(remaining > 0, unit.from_unit(point.law.mean), x)
 
 
 def control(
@@ -119,7 +138,12 @@ def control(
 
     Source: Behjoo & Chertkov, arXiv 2409.15166, with both signs as derived from u* = ∇log ψ.
     """
-    point = Point(target, protocol, t, x, remaining, key)
+    return _control(*place(target, protocol, t, x, remaining, key))
+
+
+@eqx.filter_jit
+def _control(*arguments) -> Float[Array, " d"]:
+    point = Point(*arguments)
     unit, instant = point.unit, point.instant
     gauge = 0 if instant.gauge is None else instant.gauge(point.x)
     on_the_way = instant.pull(point.x, point.law.mean) - gauge

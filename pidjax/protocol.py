@@ -120,65 +120,10 @@ class Protocol(eqx.Module):
         Raises:
             ValueError: another dimension than the target's; a conjugate point (concrete values only).
         """
-        self = jax.tree.map(lambda leaf: leaf.astype(mean.dtype), self)
         self._check_dimension(mean.size)
-        horizon = self.horizon
-        if self.noise_scale is None:
-            shift, scale = mean, spread
-        else:
-            shift, scale = jnp.zeros_like(mean), self.noise_scale * jnp.sqrt(horizon)
-        start = self.start.mean if isinstance(self.start, GaussianStart) else self.start
-        unit_start = (jnp.zeros_like(mean) if start is None else start - shift) / scale
-        reference = self._reference(unit_start, shift, scale)
-        return Unit(reference, unit_start, shift, scale, horizon)
-
-    def _reference(self, start, shift, scale) -> Reference:
-        dim = shift.size
-        beta = self.beta if self.noise_scale is None else self.beta * self.horizon * scale**2
-        is_closed = self.num_pieces == 1 and beta.ndim < 3 and not isinstance(self.start, GaussianStart)
-        if is_closed and all(part is None for part in (self.force, self.gauge, self.linear, self.constant)):
-            centre = jnp.zeros((), start.dtype) if self.centre is None else (self.centre[0] - shift) / scale
-            check_conjugate(beta, jnp.zeros_like(beta), self.edges / self.horizon, self.horizon, dim)
-            return Harmonic(Green(beta[0]), centre)
-
-        covariance = self.start.covariance / scale**2 if isinstance(self.start, GaussianStart) else None
-        force = _changed(self.force, shift, scale, self.horizon, self.horizon / scale)
-        gauge = _changed(self.gauge, shift, scale, scale**2, scale)
-        maps = (beta, *(field.matrix for field in (force, gauge) if field is not None))
-        rank = max(part.ndim - 1 for part in maps)
-        rank = rank if covariance is None else max(rank, covariance.ndim)
-        none = Affine(jnp.zeros_like(beta), jnp.zeros((self.num_pieces, dim), start.dtype))
-
-        def generator(beta, centre, force, gauge, linear, constant):
-            beta, f, a = (lift(part, rank, dim) for part in (beta, force.matrix, gauge.matrix))
-            slope, rate = linear - apply(beta, centre), constant + 0.5 * jnp.sum(centre * apply(beta, centre))
-            return Generator(
-                drift=f - a,
-                push=force.vector - gauge.vector,
-                stiffness=beta + product(adjoint(f), a) + product(adjoint(a), f) - product(adjoint(a), a),
-                slope=slope + apply(adjoint(f - a), gauge.vector) + apply(adjoint(a), force.vector),
-                rate=rate
-                + 0.5 * jnp.sum(diagonal(a, dim))
-                + jnp.sum((force.vector - 0.5 * gauge.vector) * gauge.vector),
-            )
-
-        zeros = none.vector
-        linear = zeros if self.linear is None else self.linear
-        fields = (
-            beta,
-            zeros if self.centre is None else (self.centre - shift[None]) / scale,
-            none if force is None else force,
-            none if gauge is None else gauge,
-            self.horizon * scale * linear,
-            self.horizon * (linear @ shift + (0 if self.constant is None else self.constant)),
-        )
-        generators = jax.vmap(generator)(*fields)
-        edges = self.edges / self.horizon
-        check_conjugate(generators.stiffness, generators.drift, edges, self.horizon, dim)
-        lifted = None if covariance is None else lift(covariance, rank, dim)
-        lift_field = jax.vmap(lambda part: Affine(lift(part.matrix, rank, dim), part.vector))
-        force, gauge = (None if part is None else lift_field(part) for part in (force, gauge))
-        return Piecewise.of(generators, force, gauge, edges[1:-1], start, lifted)
+        unit, stiffness, drift = _unit(self, mean, spread)
+        check_conjugate(stiffness, drift, self.edges, mean.size)
+        return unit
 
     def _check_dimension(self, dim: int) -> None:
         for name in ("beta", "centre", "force", "gauge", "linear", "start"):
@@ -190,6 +135,67 @@ class Protocol(eqx.Module):
                         f"{name} has shape {shape} but the target has dimension {dim}; pass "
                         + expected.get(name, f"shape ({dim},)" if len(shape) == 1 else f"shape ({dim}, {dim})")
                     )
+
+
+@eqx.filter_jit
+def _unit(protocol: Protocol, mean: Float[Array, " d"], spread: Float[Array, ""]) -> tuple[Unit, Array, Array]:
+    """The unit problem, with the stiffness S and the drift F of each piece."""
+    protocol = jax.tree.map(lambda leaf: leaf.astype(mean.dtype), protocol)
+    horizon = protocol.horizon
+    if protocol.noise_scale is None:
+        shift, scale = mean, spread
+    else:
+        shift, scale = jnp.zeros_like(mean), protocol.noise_scale * jnp.sqrt(horizon)
+    start = protocol.start.mean if isinstance(protocol.start, GaussianStart) else protocol.start
+    start = (jnp.zeros_like(mean) if start is None else start - shift) / scale
+    reference, stiffness, drift = _reference(protocol, start, shift, scale)
+    return Unit(reference, start, shift, scale, horizon), stiffness, drift
+
+
+def _reference(protocol: Protocol, start, shift, scale) -> tuple[Reference, Array, Array]:
+    dim, horizon = shift.size, protocol.horizon
+    beta = protocol.beta if protocol.noise_scale is None else protocol.beta * horizon * scale**2
+    is_closed = protocol.num_pieces == 1 and beta.ndim < 3 and not isinstance(protocol.start, GaussianStart)
+    if is_closed and all(part is None for part in (protocol.force, protocol.gauge, protocol.linear, protocol.constant)):
+        centre = jnp.zeros((), start.dtype) if protocol.centre is None else (protocol.centre[0] - shift) / scale
+        return Harmonic(Green(beta[0]), centre), beta, jnp.zeros_like(beta)
+
+    covariance = protocol.start.covariance / scale**2 if isinstance(protocol.start, GaussianStart) else None
+    force = _changed(protocol.force, shift, scale, horizon, horizon / scale)
+    gauge = _changed(protocol.gauge, shift, scale, scale**2, scale)
+    maps = (beta, *(field.matrix for field in (force, gauge) if field is not None))
+    rank = max(part.ndim - 1 for part in maps)
+    rank = rank if covariance is None else max(rank, covariance.ndim)
+    none = Affine(jnp.zeros_like(beta), jnp.zeros((protocol.num_pieces, dim), start.dtype))
+
+    def generator(beta, centre, force, gauge, linear, constant):
+        beta, f, a = (lift(part, rank, dim) for part in (beta, force.matrix, gauge.matrix))
+        slope, rate = linear - apply(beta, centre), constant + 0.5 * jnp.sum(centre * apply(beta, centre))
+        return Generator(
+            drift=f - a,
+            push=force.vector - gauge.vector,
+            stiffness=beta + product(adjoint(f), a) + product(adjoint(a), f) - product(adjoint(a), a),
+            slope=slope + apply(adjoint(f - a), gauge.vector) + apply(adjoint(a), force.vector),
+            rate=rate + 0.5 * jnp.sum(diagonal(a, dim)) + jnp.sum((force.vector - 0.5 * gauge.vector) * gauge.vector),
+        )
+
+    zeros = none.vector
+    linear = zeros if protocol.linear is None else protocol.linear
+    fields = (
+        beta,
+        zeros if protocol.centre is None else (protocol.centre - shift[None]) / scale,
+        none if force is None else force,
+        none if gauge is None else gauge,
+        horizon * scale * linear,
+        horizon * (linear @ shift + (0 if protocol.constant is None else protocol.constant)),
+    )
+    generators = jax.vmap(generator)(*fields)
+    lifted = None if covariance is None else lift(covariance, rank, dim)
+    lift_field = jax.vmap(lambda part: Affine(lift(part.matrix, rank, dim), part.vector))
+    force, gauge = (None if part is None else lift_field(part) for part in (force, gauge))
+    inner = (protocol.edges / horizon)[1:-1]
+    reference = Piecewise.of(generators, force, gauge, inner, start, lifted)
+    return reference, generators.stiffness, generators.drift
 
 
 def _changed(field: Affine | None, shift, scale, matrix_scale, vector_scale) -> Affine | None:

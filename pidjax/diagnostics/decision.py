@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.scipy.stats import multivariate_normal
 from jaxtyping import Array, Bool, Float
 
-from ..control import Point
+from ..control import Point, place
 from ..metrics import Estimate
 from ..protocol import Protocol
 from ..targets.mixture import GaussianMixture, TiltedMixture
@@ -86,7 +86,7 @@ def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ense
     horizon = paths.times[-1]
 
     def at(t, x):
-        law = Point(target, protocol, t, x, horizon - t, None).law
+        law = Point(*place(target, protocol, t, x, horizon - t, None)).law
         return jnp.exp(cast(TiltedMixture, law).log_weights)
 
     def along(path):

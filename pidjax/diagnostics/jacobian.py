@@ -15,8 +15,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from .._linear import matmul, matvec, transpose
-from .._structure import adjoint, dense, product
-from ..control import Point
+from .._structure import dense
+from ..control import Point, place
 from ..metrics import Estimate
 from ..protocol import Protocol
 from ..targets.base import Target
@@ -41,7 +41,7 @@ def control_jacobian(
         >>> control_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
         [[3.0]]
     """
-    return _control_jacobian(Point(target, protocol, t, x, remaining, key))
+    return _jacobians(*place(target, protocol, t, x, remaining, key))[0]
 
 
 def weighted_state_jacobian(
@@ -61,20 +61,20 @@ def weighted_state_jacobian(
         >>> weighted_state_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
         [[4.0]]
     """
-    return _weighted_state_jacobian(Point(target, protocol, t, x, remaining, key))
+    return _jacobians(*place(target, protocol, t, x, remaining, key))[1]
 
 
-def _control_jacobian(point: Point) -> Float[Array, "d d"]:
+@eqx.filter_jit
+def _jacobians(*arguments) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
+    """∂u*/∂x and ∂x̂/∂x."""
+    point = Point(*arguments)
     pull, gauge, d = point.instant.pull, point.instant.gauge, point.x.size
     to_end = dense(pull.to_end, d)
-    jacobian = matmul(to_end, matmul(point.law.covariance(), transpose(to_end))) - dense(pull.to_centre, d)
+    gain = matmul(point.law.covariance(), transpose(to_end))
+    control = matmul(to_end, gain) - dense(pull.to_centre, d)
     if gauge is not None:
-        jacobian = jacobian - dense(gauge.matrix, d)
-    return jacobian / point.unit.horizon
-
-
-def _weighted_state_jacobian(point: Point) -> Float[Array, "d d"]:
-    return product(point.law.covariance(), adjoint(dense(point.instant.pull.to_end, point.x.size)))
+        control = control - dense(gauge.matrix, d)
+    return control / point.unit.horizon, gain
 
 
 class Sensitivity(NamedTuple):
@@ -117,8 +117,7 @@ def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitiv
     """
 
     def at(t, remaining, x):
-        point = Point(target, protocol, t, x, remaining, None)
-        omega, gain = _control_jacobian(point), _weighted_state_jacobian(point)
+        omega, gain = _jacobians(*place(target, protocol, t, x, remaining, None))
         rates = jnp.linalg.eigvalsh(0.5 * (omega + omega.T))
         offset = x - paths.start
         length = jnp.linalg.norm(offset)

@@ -51,6 +51,11 @@ def marginal(
     check_starts(target, protocol, starts)
     unit = protocol.unit(*target.location())
     t = checked_time(t, unit.horizon, is_open=isinstance(target, Samples))
+    return _at(mixture, unit, t, starts)
+
+
+@eqx.filter_jit
+def _at(mixture: GaussianMixture, unit: Unit, t: Float[Array, ""], starts: GaussianMixture | None) -> GaussianMixture:
     observation = unit.reference.instant(t / unit.horizon, 1 - t / unit.horizon).observation
     return _seen(mixture, unit, observation, starts)
 
@@ -116,11 +121,13 @@ def inner_times(target: Target, protocol: Protocol, times: Float[Array, " n"]) -
     return unit, Times.of(jnp.concatenate([zero, t, one]), jnp.concatenate([one, 1 - t, zero]))
 
 
+@eqx.filter_jit
 def observations(unit: Unit, grid: Times) -> Bridge:
     """The law of x_t given both ends, at the inner times of the grid."""
     return jax.tree.map(lambda leaf: leaf[1:], unit.reference.observations(grid))
 
 
+@eqx.filter_jit
 def laws(
     mixture: GaussianMixture, unit: Unit, observations: Bridge, starts: GaussianMixture | None = None
 ) -> GaussianMixture:
