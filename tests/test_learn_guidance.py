@@ -37,6 +37,9 @@ def test_corridor_losses(guide, loss, dtype):
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(jnp.dtype("float32"), marks=pytest.mark.extended), jnp.dtype("float64")], ids=str
+)
 def test_learned_corridor(dtype):
     """300 steps of Adam at 3e-2 on the regularised loss: 0.4540."""
     learned = learn.minimise(corridor.regularised_loss, corridor.ShiftAndStiffness.start(dtype=dtype))

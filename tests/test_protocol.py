@@ -47,11 +47,18 @@ def statistics(paths, target):
 @pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.parametrize(
-    ("rank", "start"),
+    ("rank", "start", "dtype"),
     [
-        pytest.param(rank, start, marks=[] if rank == 2 else [pytest.mark.extended], id=f"{rank}-{name}")
+        pytest.param(
+            rank,
+            start,
+            jnp.dtype(dtype),
+            marks=[] if (rank, dtype == "float32") == (2, start is not None) else [pytest.mark.extended],
+            id=f"{rank}-{'point' if start is None else 'gaussian'}-{dtype}",
+        )
         for rank in (0, 1, 2)
-        for start, name in ((None, "point"), (START, "gaussian"))
+        for start in (None, START)
+        for dtype in ("float32", "float64")
     ],
 )
 def test_the_end_law_is_exact_for_every_protocol(rank, start, dtype):

@@ -6,13 +6,15 @@ A has a closed form, x_t being affine in the end point; Â is an integral over t
 user's own: a target far from the origin has both near one throughout.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._structure import dense
 from ..bridge import observe
-from ..protocol import Protocol
+from ..protocol import Protocol, Unit
+from ..reference import Times
 from ..targets.base import Target
 from .law import as_mixture, inner_times, laws, observations
 from .quadrature import Nodes, expectation
@@ -63,8 +65,13 @@ def weighted_state_correlation(
         >>> weighted_state_correlation(target, harmonic(0.0, noise_scale=1.0), jnp.array([0.25, 0.5])).round(4)
         Array([0.25, 0.5 ], dtype=float32)
     """
+    as_mixture(target)
+    return _weighted_state_correlation(target, *inner_times(target, protocol, times), nodes)
+
+
+@eqx.filter_jit
+def _weighted_state_correlation(target: Target, unit: Unit, grid: Times, nodes: Nodes | None) -> Float[Array, " n"]:
     mixture = as_mixture(target)
-    unit, grid = inner_times(target, protocol, times)
     tilted, seen = target.rescaled(unit.shift, unit.scale), observations(unit, grid)
 
     def at(pair):

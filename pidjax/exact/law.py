@@ -95,7 +95,12 @@ def score(target: Target, protocol: Protocol, t: ArrayLike, x: Float[Array, " d"
         >>> score(target, harmonic(0.0, noise_scale=1.0), 0.5, jnp.ones(1)).round(4)
         Array([-2.], dtype=float32)
     """
-    return jax.grad(marginal(target, protocol, t).log_density)(x)
+    return _score(marginal(target, protocol, t), x)
+
+
+@eqx.filter_jit
+def _score(law: GaussianMixture, x: Float[Array, " d"]) -> Float[Array, " d"]:
+    return jax.grad(law.log_density)(x)
 
 
 def as_mixture(target: Target) -> GaussianMixture:

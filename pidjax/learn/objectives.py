@@ -7,6 +7,7 @@
 The Jacobian of the control is exact: ∂u*/∂x = −J_xx − A₁ + B Cov(y | t, x) Bᵀ, with ∇log ψ = B x̂ − J_xx x + …
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -18,7 +19,8 @@ from ..bridge import observe
 from ..exact.correlation import transition_time, weighted_state_correlation
 from ..exact.law import as_mixture, inner_times, laws, marginals
 from ..exact.quadrature import Nodes, default_nodes, expectation, lattice
-from ..protocol import Protocol
+from ..protocol import Protocol, Unit
+from ..reference import Times
 from ..targets.base import Target
 from ..targets.mixture import GaussianMixture
 
@@ -95,9 +97,17 @@ def control_gradient(
     shares = jnp.linspace(*window, num_times, dtype=mixture.means.dtype)
     times = shares * protocol.horizon
     unit, grid = inner_times(target, protocol, times)
+    norms = _squared_jacobians(target, unit, grid, _nodes(nodes, target))
+    return jnp.trapezoid(norms, shares) / unit.horizon**2
+
+
+@eqx.filter_jit
+def _squared_jacobians(target: Target, unit: Unit, grid: Times, nodes: Nodes) -> Float[Array, " n"]:
+    """E‖∂u*/∂x‖² on the unit horizon, at the inner times of the grid."""
+    mixture = as_mixture(target)
     bridges = jax.tree.map(lambda leaf: leaf[1:], unit.reference.bridges(grid))
     tilted = target.rescaled(unit.shift, unit.scale)
-    force = jnp.zeros_like(times) if bridges.force is None else bridges.force.matrix
+    force = jnp.zeros_like(grid.t[1:-1]) if bridges.force is None else bridges.force.matrix
     fields = bridges.observation, bridges.drift.to_end, bridges.drift.to_centre, force
 
     def at(pair):
@@ -109,10 +119,9 @@ def control_gradient(
             tilt = tilted.tilt(observe(observation, unit.to_unit(x), unit.start))
             return jnp.sum((matmul(matmul(b, tilt.covariance()), b.T) - falling) ** 2)
 
-        return expectation(law, squared_norm, _nodes(nodes, target))
+        return expectation(law, squared_norm, nodes)
 
-    norms = jax.lax.map(at, (fields, laws(mixture, unit, bridges.observation)))
-    return jnp.trapezoid(norms, shares) / unit.horizon**2
+    return jax.lax.map(at, (fields, laws(mixture, unit, bridges.observation)))
 
 
 def energy(
@@ -135,9 +144,13 @@ def energy(
     half = 0.5 / num_times
     shares = jnp.linspace(half, 1 - half, num_times, dtype=target.means.dtype)
     laws = marginals(target, protocol, shares * protocol.horizon)
-    return jnp.mean(
-        jax.lax.map(lambda law: expectation(law, lambda x: -target.log_density(x), _nodes(nodes, target)), laws)
-    )
+    return jnp.mean(_energies(target, laws, _nodes(nodes, target)))
+
+
+@eqx.filter_jit
+def _energies(target: GaussianMixture, laws: GaussianMixture, nodes: Nodes) -> Float[Array, " n"]:
+    """E[−log p(x)] under each law."""
+    return jax.lax.map(lambda law: expectation(law, lambda x: -target.log_density(x), nodes), laws)
 
 
 def _nodes(nodes: Nodes | None, target: Target) -> Nodes:
