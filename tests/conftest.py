@@ -1,8 +1,13 @@
 """Strictness for every test: 64 bits, no silent promotion of ranks or dtypes, annotations checked at run time."""
 
 import importlib.util
+import os
 import pkgutil
+from importlib.metadata import version
 from pathlib import Path
+
+if version("jaxlib").startswith(("0.9.", "0.10.")):  # the tests are many small programs: half the time to compile each
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jax.numpy as jnp

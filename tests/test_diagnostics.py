@@ -218,6 +218,9 @@ def test_weights_are_respected():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "dtype", [jnp.dtype("float32"), pytest.param(jnp.dtype("float64"), marks=pytest.mark.extended)], ids=str
+)
 def test_dtypes(dtype):
     """Single precision stays single."""
     target = pid.GaussianMixture.isotropic(jnp.array([[-1.0, 0.0], [1.0, 0.5]], dtype), jnp.asarray(0.2, dtype))

@@ -150,8 +150,15 @@ def test_costs_of_simulated_paths():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("until", [None, 0.8])
-@pytest.mark.parametrize("noise_scale", [None, 0.8])
+@pytest.mark.parametrize(
+    ("noise_scale", "until"),
+    [
+        (None, 0.8),
+        (0.8, None),
+        pytest.param(None, None, marks=pytest.mark.extended),
+        pytest.param(0.8, 0.8, marks=pytest.mark.extended),
+    ],
+)
 def test_quadratic_cost_by_quadrature(noise_scale, until):
     """A matrix Q around its own centre, under a scalar β, on a horizon of two."""
     target, edges = plane_mixture(), jnp.array([0.0, 0.5, 2.0])

@@ -186,7 +186,7 @@ def test_sharpness_of_refined_protocols():
 
 @pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize("horizon", [1.0, 2.0])
+@pytest.mark.parametrize("horizon", [pytest.param(1.0, marks=pytest.mark.extended), 2.0])
 def test_control_gradient_by_differentiation(horizon):
     """‖∂u*/∂x‖² of the control itself, by forward differentiation, with force and gauge, at the same times and nodes."""
     target = GaussianMixture(

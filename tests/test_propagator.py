@@ -207,7 +207,7 @@ def ratio_matrix(stiffness, t, remaining, pieces):
     return dense(product(adjoint(gain), gain), 2)
 
 
-@pytest.mark.parametrize("pieces", [1, 8])
+@pytest.mark.parametrize("pieces", [pytest.param(1, marks=pytest.mark.extended), 8])
 @pytest.mark.slow
 def test_stiff_and_free_directions_together_in_float32(pieces):
     """β = diag(1e4, 0): K to 2e-4 at both ends of time, its slopes to 3e-3 of the largest they take."""

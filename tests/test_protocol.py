@@ -53,7 +53,7 @@ def statistics(paths, target):
             rank,
             start,
             jnp.dtype(dtype),
-            marks=[] if (rank, dtype == "float32") == (2, start is not None) else [pytest.mark.extended],
+            marks=[] if (rank, start, dtype) == (2, START, "float32") else [pytest.mark.extended],
             id=f"{rank}-{'point' if start is None else 'gaussian'}-{dtype}",
         )
         for rank in (0, 1, 2)
@@ -93,7 +93,9 @@ def test_every_kind_of_target_takes_every_protocol():
         assert_within(solution.log_z, 0, jnp.maximum(solution.log_z_error, 1e-9))
 
 
-@pytest.mark.parametrize("rule", [pid.Ancestral(), pid.Moment(), pid.Euler()], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [pid.Ancestral(), pid.Moment(), pytest.param(pid.Euler(), marks=pytest.mark.extended)], ids=repr
+)
 @pytest.mark.slow
 def test_backward_paths_weigh_what_forward_paths_do(rule):
     """1/mean(W) over paths drawn backward is the forward ESS: for a small error of the rule it is near the reverse one."""
@@ -108,7 +110,7 @@ def test_backward_paths_weigh_what_forward_paths_do(rule):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [pid.Ancestral(), pid.Moment()], ids=repr)
+@pytest.mark.parametrize("rule", [pytest.param(pid.Ancestral(), marks=pytest.mark.extended), pid.Moment()], ids=repr)
 def test_the_clock_of_every_scalar_protocol(rule):
     """On one grid of ratios (x − n)/√s and log W are the same for every β(t), F(t), c(t), ν(t) and start."""
 

@@ -128,6 +128,7 @@ def test_new_parameters_do_not_compile_again():
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_funnel_log_mass_and_honest_ess():
     def log_density(x):
         return univariate.logpdf(x[0], 0.0, 3.0) + jnp.sum(univariate.logpdf(x[1:], 0.0, jnp.exp(x[0] / 2)))
