@@ -1,10 +1,13 @@
 """The linear algebra of small Gaussians, in full precision on every device.
 
-Inverses and derivatives are matrix products: triangular solves of many small matrices are slow on CPU, and two of them at
-once have been seen to wait for each other for ever (jaxlib 0.10.1).
+On CPU, two decompositions of whole batches at once can wait for each other for ever: each holds a thread while its parts
+queue for one (jaxlib 0.10.1, two cores). So there the matrices of a batch are decomposed one after the other, which costs no
+more, and inverses and derivatives are matrix products.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +31,26 @@ def transpose(matrices: Float[Array, "*k i j"]) -> Float[Array, "*k j i"]:
 def log_diagonal(lower: Float[Array, "*k d d"]) -> Float[Array, "*k"]:
     """Σ_i log L_ii, the log-determinant of a triangular matrix."""
     return jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1)
+
+
+def _decomposition(of_one: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """A decomposition mapped over leading axes: by a loop on CPU, at once elsewhere."""
+    looped = jax.custom_batching.sequential_vmap(of_one)
+
+    def of_all(matrices: Float[Array, "*k d d"]) -> Any:
+        in_loop, at_once = looped, of_one
+        for _ in matrices.shape[:-2]:
+            in_loop, at_once = jax.vmap(in_loop), jax.vmap(at_once)
+        return jax.lax.platform_dependent(matrices, cpu=in_loop, default=at_once)
+
+    return of_all
+
+
+_cholesky = _decomposition(lambda matrix: jnp.linalg.cholesky(matrix, symmetrize_input=True))
+_lu = _decomposition(lambda matrix: jax.lax.linalg.lu(matrix))
+
+eigenvalues = _decomposition(lambda matrix: jnp.linalg.eigvalsh(matrix))
+"""Ascending eigenvalues of symmetric matrices; not to be differentiated."""
 
 
 @jax.custom_jvp
@@ -65,7 +88,7 @@ def _inverse_triangular_jvp(primals, tangents):
 @jax.custom_jvp
 def cholesky(matrices: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
     """L, lower triangular, with L Lᵀ = A."""
-    return jnp.linalg.cholesky(matrices, symmetrize_input=True)
+    return _cholesky(matrices)
 
 
 @cholesky.defjvp
@@ -88,7 +111,7 @@ def inverse_and_log_determinant(
     matrices: Float[Array, "*k d d"],
 ) -> tuple[Float[Array, "*k d d"], Float[Array, "*k"]]:
     """A⁻¹ and log |det A|, from one LU decomposition."""
-    packed, _, permutation = jax.lax.linalg.lu(matrices)
+    packed, _, permutation = _lu(matrices)
     one = jnp.broadcast_to(jnp.eye(packed.shape[-1], dtype=packed.dtype), packed.shape)
     inverse_lower = inverse_triangular(jnp.tril(packed, -1) + one)
     inverse_upper = transpose(inverse_triangular(transpose(jnp.triu(packed))))

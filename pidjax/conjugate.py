@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._checks import concrete
+from ._linear import eigenvalues
 
 _STRETCH = 0.25
 """Longest ‖τH‖ of a stretch."""
@@ -110,8 +111,8 @@ def regauging(
     """
     if stiffness.ndim == 3:
         symmetric = 0.5 * (drift + jnp.swapaxes(drift, -1, -2))
-        smallest, fastest = (jnp.linalg.eigvalsh(a) for a in (stiffness + symmetric @ symmetric, symmetric))
-        indefinite = jnp.min(jnp.linalg.eigvalsh(stiffness)) < -1e-6
+        smallest, fastest = (eigenvalues(a) for a in (stiffness + symmetric @ symmetric, symmetric))
+        indefinite = jnp.min(eigenvalues(stiffness)) < -1e-6
     else:
         smallest, fastest = stiffness + drift**2, drift
         indefinite = jnp.min(stiffness) < -1e-6

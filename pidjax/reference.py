@@ -143,7 +143,7 @@ class Piecewise(Reference):
     @classmethod
     def of(cls, generator: Generator, force, gauge, edges, start, start_covariance) -> "Piecewise":
         """From the generator as it is."""
-        c = jax.lax.stop_gradient(regauging(generator.stiffness, generator.drift))
+        c = regauging(*jax.lax.stop_gradient((generator.stiffness, generator.drift)))
 
         def add_gauge(part: Generator) -> Generator:
             one = identity(part.drift)

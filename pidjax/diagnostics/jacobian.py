@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from .._linear import matmul, matvec, transpose
+from .._linear import eigenvalues, matmul, matvec, transpose
 from .._structure import dense
 from ..control import Point, place
 from ..metrics import Estimate
@@ -118,16 +118,16 @@ def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitiv
 
     def at(t, remaining, x):
         omega, gain = _jacobians(*place(target, protocol, t, x, remaining, None))
-        rates = jnp.linalg.eigvalsh(0.5 * (omega + omega.T))
+        rates = eigenvalues(0.5 * (omega + omega.T))
         offset = x - paths.start
         length = jnp.linalg.norm(offset)
         direction = jnp.where(length > 0, offset / jnp.where(length > 0, length, 1), 0)
-        singular = jnp.linalg.svd(omega, compute_uv=False)
+        norm = jnp.sqrt(eigenvalues(matmul(omega.T, omega))[-1])
 
         def along(matrix):
             return jnp.sum(direction * matvec(matrix, direction))
 
-        return singular[0], jnp.sum(omega**2), jnp.trace(omega), rates[-1], rates[0], along(omega), along(gain)
+        return norm, jnp.sum(omega**2), jnp.trace(omega), rates[-1], rates[0], along(omega), along(gain)
 
     t = paths.times[:-1]
     of_times = jax.vmap(at, in_axes=(0, 0, 0))

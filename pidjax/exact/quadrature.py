@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
-from .._linear import cholesky, log_diagonal, matvec
+from .._linear import cholesky, inverse_triangular, log_diagonal, matvec
 from ..targets.mixture import GaussianMixture
 
 _PER_AXIS = {1: 400, 2: 96, 3: 32}
@@ -151,7 +151,5 @@ def _log_components(mixture: GaussianMixture, x: Float[Array, " d"]) -> Float[Ar
     """log π_k N(x; μ_k, Σ_k), up to a common constant."""
     factors = cholesky(mixture.covariances)
     offsets = x[None] - mixture.means
-    white = jax.vmap(lambda factor, offset: jax.scipy.linalg.solve_triangular(factor, offset, lower=True))(
-        factors, offsets
-    )
+    white = matvec(inverse_triangular(factors), offsets)
     return mixture.log_weights - log_diagonal(factors) - 0.5 * jnp.sum(white**2, axis=-1)

@@ -1,0 +1,53 @@
+"""Decompositions of small matrices: values and derivatives against NumPy and differences, under vmap, and many at once."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pidjax import _linear
+
+
+def batch(*shape):
+    root = jax.random.normal(jax.random.key(0), (*shape, 2 * shape[-1]))
+    return root @ jnp.swapaxes(root, -1, -2)
+
+
+def test_values_whatever_the_leading_axes():
+    matrices = batch(2, 3, 5)
+    factor = np.linalg.cholesky(np.asarray(matrices))
+    for computed in (_linear.cholesky(matrices), jax.vmap(jax.vmap(_linear.cholesky))(matrices)):
+        np.testing.assert_allclose(computed, factor, atol=1e-12)
+    inverse, log_determinant = jax.vmap(_linear.inverse_and_log_determinant)(matrices)
+    np.testing.assert_allclose(inverse, np.linalg.inv(np.asarray(matrices)), atol=1e-12)
+    np.testing.assert_allclose(log_determinant, np.linalg.slogdet(np.asarray(matrices))[1], rtol=1e-12)
+    np.testing.assert_allclose(_linear.eigenvalues(matrices), np.linalg.eigvalsh(np.asarray(matrices)), rtol=1e-10)
+
+
+def test_derivatives_by_finite_differences():
+    matrices, direction = batch(3, 4), batch(3, 4)[::-1]
+
+    def value(step):
+        moved = matrices + step * direction
+        inverse, log_determinant = _linear.inverse_and_log_determinant(moved)
+        return jnp.sum(jnp.sin(_linear.cholesky(moved))) + jnp.sum(jnp.cos(inverse)) + jnp.sum(log_determinant)
+
+    slope = jax.grad(value)(0.0)
+    np.testing.assert_allclose(slope, (value(1e-6) - value(-1e-6)) / 2e-6, rtol=1e-7)
+    np.testing.assert_allclose(jax.jvp(value, (0.0,), (1.0,))[1], slope, rtol=1e-12)
+
+
+def test_many_at_once_do_not_wait_for_each_other():
+    """Nine batches in one program: with LAPACK's own batches two cores stop for ever."""
+    script = """
+import jax, jax.numpy as jnp
+from pidjax import _linear
+def many(a):
+    return [f(c * a) for c in (1, 2, 3) for f in (_linear.cholesky, _linear.inverse_and_log_determinant, _linear.eigenvalues)]
+many, a = jax.jit(many), jnp.broadcast_to(2 * jnp.eye(48) + 0.1, (48, 48, 48))
+for _ in range(20):
+    jax.block_until_ready(many(a))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
