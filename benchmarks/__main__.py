@@ -21,7 +21,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"suites {SUITES} and cases {tuple(CASES)}")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where results and figures go")
-    parser.add_argument("--quick", action="store_true", help="smaller budgets: under ten minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="smaller budgets: some eleven minutes on two cores")
     parser.add_argument(
         "--seeds", type=int, help="of every method; by default 2 in the quick form, else 5, fewer of PIS"
     )
