@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import concrete
-from .._linear import matmul, transpose
+from .._linear import cholesky, matmul, transpose
 from ..protocol import Protocol
 
 
@@ -69,7 +69,7 @@ class Positive(Parameter):
         Raises:
             ValueError: a value that is not positive, or not positive definite.
         """
-        factor = jnp.linalg.cholesky(value) if value.ndim == 3 else value
+        factor = cholesky(value) if value.ndim == 3 else value
         scale = jnp.diagonal(factor, axis1=1, axis2=2) if value.ndim == 3 else factor
         known = concrete(scale)
         if known is not None and not (known > 0).all():
