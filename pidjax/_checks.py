@@ -1,5 +1,7 @@
 """Checks of values at the door. They act on concrete arrays; under a transformation they let everything pass."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +26,12 @@ def check_finite(name: str, value: jax.Array) -> None:
 
 
 def as_floating(name: str, value) -> jax.Array:
-    """The value as an array of a floating dtype, checked finite."""
+    """The value as an array of a floating dtype of 32 bits at least, checked finite."""
     array = jnp.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} holds complex numbers; pass real ones")
+    if array.dtype in (jnp.float16, jnp.bfloat16):
+        raise ValueError(f"{name} is of {array.dtype}, too coarse to sample with; pass float32 or float64")
     if not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(float)
     check_finite(name, array)
@@ -40,10 +46,11 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
     if weights.shape != (count,):
         raise ValueError(f"{name} has shape {weights.shape}; pass shape ({count},)")
     values = concrete(weights)
-    if values is not None and not ((values >= 0).all() and values.sum() > 0):
+    if values is not None and not (values.min() >= 0 and values.max() >= np.finfo(values.dtype).tiny):
         raise ValueError(
-            f"{name} has the minimum {values.min():g} and the sum {values.sum():g}; pass weights >= 0, not all 0"
+            f"{name} has the minimum {values.min():g} and the maximum {values.max():g}; pass weights >= 0, not all 0"
         )
+    weights = weights / jax.lax.stop_gradient(jnp.max(weights))
     return weights / jnp.sum(weights)
 
 
@@ -68,13 +75,34 @@ def check_positive_definite(name: str, matrices: Float[Array, "k d d"]) -> None:
             raise ValueError(f"{name}[{index}] is not positive definite: its smallest eigenvalue is {smallest:g}")
 
 
-def check_count(name: str, value) -> None:
-    """Raise unless the value is an integer ≥ 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; pass an integer >= 1")
+def as_scalar(name: str, value) -> jax.Array:
+    """The value as a floating array of shape (), checked finite."""
+    value = as_floating(name, value)
+    if value.shape != ():
+        raise ValueError(f"{name} has shape {value.shape}; pass a scalar")
+    return value
+
+
+def check_count(name: str, value) -> int:
+    """The value as an `int`; raise unless it is an integer ≥ 1, of Python's or of NumPy's kind."""
+    try:
+        count = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name} is {_in_short(value)}; pass an integer >= 1")
+    return count
 
 
 def check_key(name: str, key) -> None:
     """Raise unless the value is one typed random key; its type is known under a transformation too."""
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise ValueError(f"{name} is {key!r}; pass one typed key, jax.random.key(seed)")
+        raise ValueError(f"{name} is {_in_short(key)}; pass one typed key, jax.random.key(seed)")
+
+
+def _in_short(value) -> str:
+    """A value in one line of an error message."""
+    if isinstance(value, jax.Array) and value.ndim > 0:
+        return f"an array of {value.dtype}{list(value.shape)}"
+    text = repr(value)
+    return text if len(text) < 60 and "\n" not in text else f"a {type(value).__name__}"

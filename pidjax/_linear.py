@@ -49,8 +49,8 @@ def _decomposition(of_one: Callable[[Array], Any]) -> Callable[[Array], Any]:
 _cholesky = _decomposition(lambda matrix: jnp.linalg.cholesky(matrix, symmetrize_input=True))
 _lu = _decomposition(lambda matrix: jax.lax.linalg.lu(matrix))
 
-eigenvalues = _decomposition(lambda matrix: jnp.linalg.eigvalsh(matrix))
-"""Ascending eigenvalues of symmetric matrices; not to be differentiated."""
+_eigenvalues = _decomposition(lambda matrix: jnp.linalg.eigvalsh(matrix))
+_eigenvectors = _decomposition(lambda matrix: jnp.linalg.eigh(matrix)[1])
 
 
 @jax.custom_jvp
@@ -104,6 +104,20 @@ def _cholesky_jvp(primals, tangents):
         * jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
     )
     return lower, matmul(lower, inner - half)
+
+
+@jax.custom_jvp
+def eigenvalues(matrices: Float[Array, "*k d d"]) -> Float[Array, "*k d"]:
+    """Ascending eigenvalues of symmetric matrices A."""
+    return _eigenvalues(matrices)
+
+
+@eigenvalues.defjvp
+def _eigenvalues_jvp(primals, tangents):
+    """dλ = diag(Vᵀ dA V), finite where eigenvalues coincide."""
+    vectors = _eigenvectors(*primals)
+    change = 0.5 * (tangents[0] + transpose(tangents[0]))
+    return _eigenvalues(*primals), jnp.sum(vectors * matmul(change, vectors), axis=-2)
 
 
 @jax.custom_jvp

@@ -17,25 +17,30 @@ _STRETCH = 0.25
 
 
 def check_conjugate(
-    stiffness: Float[Array, "P *map"], drift: Float[Array, "P *map"], edges: Float[Array, " ends"], dim: int
+    stiffness: Float[Array, "P *map"],
+    drift: Float[Array, "P *map"],
+    edges: Float[Array, " ends"],
+    horizon: Float[Array, ""],
+    dim: int,
 ) -> None:
     """Raise if concrete pieces of the unit problem have a conjugate point before the end, saying when.
 
     Args:
-        edges: the ends of the pieces in the user's units, from 0 to the horizon.
+        stiffness, drift: S and F of each piece.
+        edges: the ends of the pieces, from 0 to 1.
+        horizon: T, for the message.
 
     Raises:
         ValueError: with the time of the conjugate point in the user's units.
     """
-    values = [concrete(array) for array in (stiffness, drift, edges)]
+    values = [concrete(array) for array in (stiffness, drift, edges, horizon)]
     if any(value is None for value in values):
         return
-    stiffnesses, drifts, ends = (np.asarray(value, dtype=np.float64) for value in values)
-    end = ends[-1]
+    stiffnesses, drifts, ends, end = (np.asarray(value, dtype=np.float64) for value in values)
     maps = list(zip(_matrices(stiffnesses, dim), _matrices(drifts, dim), strict=True))
     if all(np.linalg.eigvalsh(s)[0] >= -1e-6 * (1 + np.abs(s).max()) for s, _ in maps):
         return
-    time = first_conjugate_time(maps, ends / end)
+    time = first_conjugate_time(maps, ends)
     if time is not None:
         raise ValueError(
             f"beta, force and gauge have a conjugate point at t = {time * end:.4g}, within the horizon {end:g}: the "

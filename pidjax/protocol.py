@@ -57,11 +57,25 @@ class Unit(eqx.Module):
     scale: Float[Array, ""]
     horizon: Float[Array, ""]
 
+    def check(self) -> "Unit":
+        """Return self; raise if concrete coefficients have a conjugate point before the end.
+
+        Raises:
+            ValueError: with the time of the conjugate point in the user's units.
+        """
+        check_conjugate(*_pieces(self.reference), self.horizon, self.start.size)
+        return self
+
     def to_unit(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         return (x - jnp.broadcast_to(self.shift, x.shape)) / self.scale
 
     def from_unit(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         return jnp.broadcast_to(self.shift, x.shape) + self.scale * x
+
+
+@eqx.filter_jit
+def _pieces(reference: Reference):
+    return reference.pieces()
 
 
 class Protocol(eqx.Module):
@@ -120,12 +134,11 @@ class Protocol(eqx.Module):
         Raises:
             ValueError: another dimension than the target's; a conjugate point (concrete values only).
         """
-        self._check_dimension(mean.size)
-        unit, stiffness, drift = _unit(self, mean, spread)
-        check_conjugate(stiffness, drift, self.edges, mean.size)
-        return unit
+        self.check_dimension(mean.size)
+        return _unit(self, mean, spread).check()
 
-    def _check_dimension(self, dim: int) -> None:
+    def check_dimension(self, dim: int) -> None:
+        """Raise if a coefficient or the start is of another dimension."""
         for name in ("beta", "centre", "force", "gauge", "linear", "start"):
             for leaf in jax.tree.leaves(getattr(self, name)):
                 shape = leaf.shape[1:] if name != "start" else leaf.shape
@@ -138,8 +151,7 @@ class Protocol(eqx.Module):
 
 
 @eqx.filter_jit
-def _unit(protocol: Protocol, mean: Float[Array, " d"], spread: Float[Array, ""]) -> tuple[Unit, Array, Array]:
-    """The unit problem, with the stiffness S and the drift F of each piece."""
+def _unit(protocol: Protocol, mean: Float[Array, " d"], spread: Float[Array, ""]) -> Unit:
     protocol = jax.tree.map(lambda leaf: leaf.astype(mean.dtype), protocol)
     horizon = protocol.horizon
     if protocol.noise_scale is None:
@@ -148,17 +160,16 @@ def _unit(protocol: Protocol, mean: Float[Array, " d"], spread: Float[Array, ""]
         shift, scale = jnp.zeros_like(mean), protocol.noise_scale * jnp.sqrt(horizon)
     start = protocol.start.mean if isinstance(protocol.start, GaussianStart) else protocol.start
     start = (jnp.zeros_like(mean) if start is None else start - shift) / scale
-    reference, stiffness, drift = _reference(protocol, start, shift, scale)
-    return Unit(reference, start, shift, scale, horizon), stiffness, drift
+    return Unit(_reference(protocol, start, shift, scale), start, shift, scale, horizon)
 
 
-def _reference(protocol: Protocol, start, shift, scale) -> tuple[Reference, Array, Array]:
+def _reference(protocol: Protocol, start, shift, scale) -> Reference:
     dim, horizon = shift.size, protocol.horizon
     beta = protocol.beta if protocol.noise_scale is None else protocol.beta * horizon * scale**2
     is_closed = protocol.num_pieces == 1 and beta.ndim < 3 and not isinstance(protocol.start, GaussianStart)
     if is_closed and all(part is None for part in (protocol.force, protocol.gauge, protocol.linear, protocol.constant)):
         centre = jnp.zeros((), start.dtype) if protocol.centre is None else (protocol.centre[0] - shift) / scale
-        return Harmonic(Green(beta[0]), centre), beta, jnp.zeros_like(beta)
+        return Harmonic(Green(beta[0]), centre)
 
     covariance = protocol.start.covariance / scale**2 if isinstance(protocol.start, GaussianStart) else None
     force = _changed(protocol.force, shift, scale, horizon, horizon / scale)
@@ -194,8 +205,7 @@ def _reference(protocol: Protocol, start, shift, scale) -> tuple[Reference, Arra
     lift_field = jax.vmap(lambda part: Affine(lift(part.matrix, rank, dim), part.vector))
     force, gauge = (None if part is None else lift_field(part) for part in (force, gauge))
     inner = (protocol.edges / horizon)[1:-1]
-    reference = Piecewise.of(generators, force, gauge, inner, start, lifted)
-    return reference, generators.stiffness, generators.drift
+    return Piecewise.of(generators, force, gauge, inner, start, lifted)
 
 
 def _changed(field: Affine | None, shift, scale, matrix_scale, vector_scale) -> Affine | None:

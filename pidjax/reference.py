@@ -67,6 +67,10 @@ class Reference(eqx.Module):
         """The step that draws a Gaussian start, given the end; None for a point."""
 
     @abstractmethod
+    def pieces(self) -> tuple[Float[Array, "P *map"], Float[Array, "P *map"], Float[Array, " ends"]]:
+        """S and F of each piece, and the ends of the pieces from 0 to 1: where its conjugate points follow from."""
+
+    @abstractmethod
     def times_at_snr(self, ratios: Float[Array, " n"], dim: int) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """(t, 1 − t) at which the geometric mean of the signal-to-noise ratios, det(K)^(1/d), is the given one."""
 
@@ -113,6 +117,10 @@ class Harmonic(Reference):
 
     def opening(self, dim):
         return None
+
+    def pieces(self):
+        beta = self.green.beta[None]
+        return beta, jnp.zeros_like(beta), jnp.arange(2, dtype=beta.dtype)
 
     def times_at_snr(self, ratios, dim):
         if self.green.beta.ndim == 0:
@@ -269,6 +277,12 @@ class Piecewise(Reference):
             drift=Pull(nothing, nothing, jnp.zeros_like(self.start)),
             force=None,
         )
+
+    def pieces(self):
+        c, one = self.regauge, jax.vmap(identity)(self.generator.drift)
+        drift = self.generator.drift + c * one
+        stiffness = self.generator.stiffness - c * (drift + jax.vmap(adjoint)(drift)) + c**2 * one
+        return stiffness, drift, jnp.pad(self.edges, 1, constant_values=(0, 1))
 
     def times_at_snr(self, ratios, dim):
         return search_times(self, ratios, dim)

@@ -185,7 +185,7 @@ def _check_alone(protocol: Protocol) -> None:
     dims = [leaf.shape[1] for leaf in leaves if leaf.ndim > 1] + [
         leaf.shape[0] for leaf in jax.tree.leaves(protocol.start)[:1]
     ]
-    needs_target = protocol.noise_scale is None and (protocol.force is not None or protocol.gauge is not None)
+    needs_target = protocol.noise_scale is None and protocol.gauge is not None
     if not needs_target:
         like = jnp.zeros(dims[0] if dims else 1, protocol.beta.dtype)
         protocol.unit(like, jnp.ones((), like.dtype))

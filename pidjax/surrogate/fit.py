@@ -6,10 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._linear import HIGHEST
+from .._linear import HIGHEST, cholesky, inverse_triangular, matmul, transpose
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
 from .rounds import CHAIN_MOVES, CHAINS, DEFENCE_WIDTH, DRAWS, defended, population_monte_carlo
@@ -89,7 +88,7 @@ def _fit(key: PRNGKeyArray, log_density: Callable, center: Float[Array, " d"]) -
     cloud = tempered_particles(key_cloud, energy)
     shift, factor = place_and_scale(cloud.points)
     energy = energy.within(shift, factor)
-    points = solve_triangular(factor, cloud.points - shift[:, None], lower=True)
+    points = matmul(inverse_triangular(factor), cloud.points - shift[:, None])
 
     mixture = jax.lax.fori_loop(
         0,
@@ -100,7 +99,7 @@ def _fit(key: PRNGKeyArray, log_density: Callable, center: Float[Array, " d"]) -
     population = population_monte_carlo(key_rounds, energy, mixture)
 
     final = in_coordinates_of(energy, defended(population.mixture))
-    covariances = jnp.matmul(final.factors, jnp.swapaxes(final.factors, 1, 2), precision=HIGHEST)
+    covariances = matmul(final.factors, transpose(final.factors))
     refits = population.rounds - 1
     return Fit(
         weights=jnp.exp(final.log_weights),
@@ -130,7 +129,7 @@ def place_and_scale(points: Float[Array, "d n"]) -> tuple[Float[Array, " d"], Fl
     mean = jnp.mean(points, axis=1)
     residual = points - mean[:, None]
     covariance = jnp.matmul(residual, residual.T, precision=HIGHEST) / points.shape[1]
-    factor = jnp.linalg.cholesky(covariance)
+    factor = cholesky(covariance)
     diagonal = jnp.diag(jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), jnp.finfo(points.dtype).eps ** 2)))
     return mean, jnp.where(jnp.all(jnp.isfinite(factor)), factor, diagonal)
 

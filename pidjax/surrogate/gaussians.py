@@ -6,10 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from .._linear import HIGHEST
+from .._linear import HIGHEST, cholesky, inverse_triangular
 
 TAIL_FREEDOM = 3.0
 TAIL_WIDTH = 1.5
@@ -28,11 +27,10 @@ class Gaussians(eqx.Module):
 
     def squared_distances(self, points: Float[Array, "d n"]) -> Float[Array, "k n"]:
         """|L_k⁻¹ (y − m_k)|²."""
-        identity = jnp.eye(points.shape[0], dtype=points.dtype)
 
         def distance(component):
             mean, factor = component
-            whiten = solve_triangular(factor, identity, lower=True)
+            whiten = inverse_triangular(factor)
             return jnp.sum(jnp.matmul(whiten, points - mean[:, None], precision=HIGHEST) ** 2, axis=0)
 
         return jax.lax.map(distance, (self.means, self.factors))
@@ -110,7 +108,7 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
         covariance = (scatter + dim * jnp.matmul(factor, factor.T, precision=HIGHEST)) / (number + dim)
         diagonal = covariance * identity
         shrunk = diagonal + (covariance - diagonal) * number / (number + dim)
-        updated = jnp.linalg.cholesky(shrunk)
+        updated = cholesky(shrunk)
         sound = jnp.all(jnp.isfinite(updated)) & (number > 0)
         return jnp.where(sound, mean + step, mean), jnp.where(sound, updated, factor)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._linear import HIGHEST
+from .._linear import HIGHEST, cholesky
 from ..weighted import systematic
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation
@@ -204,7 +204,7 @@ def defended(mixture: Gaussians) -> Gaussians:
     residual = mixture.means - mean[None]
     within = jnp.einsum("k,kil,kjl->ij", weights, mixture.factors, mixture.factors, precision=HIGHEST)
     between = jnp.einsum("k,ki,kj->ij", weights, residual, residual, precision=HIGHEST)
-    factor = DEFENCE_WIDTH * jnp.linalg.cholesky(within + between)
+    factor = DEFENCE_WIDTH * cholesky(within + between)
     return Gaussians(
         jnp.append(mixture.log_weights + jnp.log1p(-DEFENCE), jnp.log(DEFENCE)).astype(mean.dtype),
         jnp.concatenate([mixture.means, mean[None]]),

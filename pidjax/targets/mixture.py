@@ -17,7 +17,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from .._checks import as_floating, check_positive_definite, normalised_weights
-from .._linear import cholesky, inverse_triangular, log_diagonal, matmul, matvec, transpose
+from .._linear import cholesky, eigenvalues, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from .._structure import apply, product
 from ..bridge import Observation
 from .base import Law, Target, discrete
@@ -152,7 +152,7 @@ class GaussianMixture(Target):
 
     def snr_range(self):
         total, components = jax.lax.stop_gradient((self.covariance(), self.covariances))
-        smallest = jnp.where(self.weights > 0, jnp.linalg.eigvalsh(components)[:, 0], jnp.inf)
+        smallest = jnp.where(self.weights > 0, eigenvalues(components)[:, 0], jnp.inf)
         return 0.3 * self.dim / jnp.trace(total), 3 / jnp.min(smallest)
 
     def rescaled(self, shift, scale):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import as_floating, normalised_weights
-from .._linear import HIGHEST
+from .._linear import HIGHEST, matvec
 from .._structure import Map, adjoint, apply
 from ..bridge import Observation
 from .base import Law, Target, Tiltable, discrete
@@ -48,7 +48,7 @@ class Chunks(NamedTuple):
         """log w_i − ½|ζ − A y_i|², of one chunk; above 16 dimensions short of its −½|ζ|², common to all points."""
         gain, value = observation
         if self.points.shape[-1] > _PRODUCTS_ABOVE:
-            return self.log_weights + self.points @ apply(adjoint(gain), value) - self._half_norms_seen(gain)
+            return self.log_weights + matvec(self.points, apply(adjoint(gain), value)) - self._half_norms_seen(gain)
         seen = jax.vmap(lambda point: apply(gain, point))(self.points)
         return self.log_weights - 0.5 * jnp.sum((value[None] - seen) ** 2, axis=-1)
 
@@ -91,7 +91,7 @@ class TiltedSamples(Law):
         none = jnp.full((), -jnp.inf, value.dtype), jnp.zeros((), value.dtype), jnp.zeros_like(value)
         start = (*none, jnp.zeros(value.size + 1, value.dtype))
         (_, total, moment, nearest), _ = jax.lax.scan(absorb, start, chunks)
-        at_nearest = nearest[-1] - 0.5 * jnp.sum((value - gain * nearest[:-1]) ** 2)
+        at_nearest = nearest[-1] - 0.5 * jnp.sum((value - apply(gain, nearest[:-1])) ** 2)
         self.log_mass = at_nearest + jnp.log(total)
         self.mean = centre + moment / total
         self.chunks, self.centre, self.observation = chunks, centre, observation
