@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 import pidjax as pid
 from pidjax import zoo
-from pidjax.bridge import Observation
+from pidjax.bridge import Observation, observe
 
 from . import measure
+from .ledger import Ledger
 
 
 class Ratio(NamedTuple):
@@ -36,15 +37,18 @@ class Ratio(NamedTuple):
         return f"{self.name:62s} {self.value:8.3f}{verdict}   {self.detail}"
 
 
-def run_speed(quick: bool = False) -> list[dict[str, Any]]:
+def run_speed(ledger: Ledger, *, quick: bool) -> None:
     """All ratios, printed as they come."""
-    ratios = []
-    for part in (data_set, mixture, gradient, imports):
-        for ratio in part(3 if quick else 7):
+    parts = {part.__name__: part for part in (data_set, mixture, gradient, imports)}
+
+    def rows(part):
+        for ratio in parts[part](3 if quick else 7):
             print(ratio, flush=True)
-            ratios.append({**ratio._asdict(), "environment": measure.environment()})
+            yield ratio._asdict()
+
+    for part in parts:
+        ledger.run("rows", rows, part=part)
         jax.clear_caches()
-    return ratios
 
 
 def _ratios(programs: dict[str, measure.Program], rounds: int, limits: dict[str, float | None]) -> list[Ratio]:
@@ -161,7 +165,8 @@ def plain_log_weight(prepared, key):
     def advance(carry, indexed):
         x, log_weight = carry
         k, now = indexed
-        x, log_ratio = rule.step(target, now, start, x, jax.random.fold_in(key, k))
+        law = target.tilt(observe(now.observation, x, start))
+        x, log_ratio = rule.step(law, now, start, x, jax.random.fold_in(key, k))
         return (x, log_weight + log_ratio), None
 
     steps = jnp.arange(bridges.num_steps), bridges

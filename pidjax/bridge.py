@@ -139,3 +139,18 @@ class Bridges(eqx.Module):
     @property
     def num_steps(self) -> int:
         return self.t.shape[0]
+
+
+class Opening(NamedTuple):
+    """What draws a Gaussian start x₀ of the reference.
+
+    Attributes:
+        observation, toward, back: the three laws of this first step, from nothing to x₀.
+        mean, factor: m₀ and L₀ of the start N(m₀, L₀L₀ᵀ) itself, not conditioned on the end.
+    """
+
+    observation: Bridge
+    toward: Bridge
+    back: Bridge
+    mean: Float[Array, " d"]
+    factor: Factor

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._structure import Map, adjoint, diagonal, identity, log_determinant, product
-from .bridge import Affine, Bridge, Bridges, Pull
+from ._structure import Map, adjoint, cholesky, diagonal, identity, log_determinant, product
+from .bridge import Affine, Bridge, Bridges, Opening, Pull
 from .clock import time_at_snr
 from .conjugate import regauging
 from .kernel import Green, Pinned
@@ -63,7 +63,7 @@ class Reference(eqx.Module):
         """The same at one time in [0, 1); at t = 1 only `log_green` has a meaning."""
 
     @abstractmethod
-    def opening(self, dim: int) -> Bridges | None:
+    def opening(self, dim: int) -> Opening | None:
         """The step that draws a Gaussian start, given the end; None for a point."""
 
     @abstractmethod
@@ -265,18 +265,9 @@ class Piecewise(Reference):
         zero, one = jnp.zeros_like(self.start[:1]), jnp.ones_like(self.start[:1])
         ends = jnp.concatenate([zero, one])
         whole = jax.tree.map(lambda leaf: leaf[0], self.propagators(Times(ends, ends[::-1], one))[2])
-        nothing = jnp.zeros_like(whole.weight)
         pairs = [self._none, self._beginning, self._none], [whole, whole, self._beginning]
         observation, toward, back = _unstacked(jax.vmap(condition)(*map(_stacked, pairs)))
-        return Bridges(
-            t=zero[0],
-            step=zero[0],
-            observation=observation,
-            toward=toward,
-            back=back,
-            drift=Pull(nothing, nothing, jnp.zeros_like(self.start)),
-            force=None,
-        )
+        return Opening(observation, toward, back, self.start, cholesky(self.start_covariance))
 
     def pieces(self):
         c, one = self.regauge, jax.vmap(identity)(self.generator.drift)

@@ -3,7 +3,8 @@
     log W = Σ_k [ log b_k(x_k | x_{k+1}) − log q_k(x_{k+1} | x_k) ] + terminal(x_K),     E[W] = Z
 
 Pure: under jit, vmap, grad and sharding. Path i draws from fold_in(key, i), step k of it from fold_in(·, k), whatever the
-chunk or the device.
+chunk or the device: with one half of that key the tilted law at x_k, where it is an estimate, with the other the step. So one
+key realises the same laws on a path that is drawn and on one that is given.
 """
 
 from typing import NamedTuple
@@ -13,12 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from .bridge import Bridges, observe
+from .bridge import Bridges, Opening, observe
 from .grid import Grid
 from .protocol import Protocol, Unit
 from .reference import log_snr_of
 from .step import Rule
-from .targets.base import Target, Tiltable
+from .targets.base import Law, Target, Tiltable
+from .targets.density import Density
 
 
 class Prepared(eqx.Module):
@@ -30,7 +32,7 @@ class Prepared(eqx.Module):
 
     target: Tiltable
     bridges: Bridges
-    opening: Bridges | None
+    opening: Opening | None
     unit: Unit
 
 
@@ -52,11 +54,18 @@ def prepare(target: Target, protocol: Protocol, grid: Grid) -> Prepared:
 
 
 class Paths(NamedTuple):
-    """What a rollout returns, in the unit problem: end points (n, d), log-weights (n,), states (n, K+1, d) if saved."""
+    """What a rollout returns, in the unit problem.
+
+    Attributes:
+        samples, log_weights: the end points and log W.
+        states: x_k, if saved.
+        weighted_states: x̂(t_k; x_k), those that the steps were taken with, if saved; None for a bare `Density`.
+    """
 
     samples: Float[Array, "n d"]
     log_weights: Float[Array, " n"]
     states: Float[Array, "n times d"] | None
+    weighted_states: Float[Array, "n K d"] | None
 
 
 def rollout(
@@ -75,7 +84,7 @@ def rollout(
         rule: the step rule.
         key: of all paths together; path i uses fold_in(key, i).
         indices: numbers of the paths, shape (n,).
-        save_states: also return every x_k.
+        save_states: also return every x_k and x̂(t_k; x_k).
         segments: under differentiation, keep the state at the ends of this many segments only and recompute each
             segment once more: temporaries shrink from K states to about `segments` + K/`segments`.
 
@@ -91,24 +100,36 @@ def rollout(
 
 def _path(prepared: Prepared, rule: Rule, key: Key[Array, ""], save_states: bool, segments: int | None) -> Paths:
     target, bridges, start = prepared.target, prepared.bridges, prepared.unit.start
+    with_law = rule.needs_tilt or (save_states and not isinstance(target, Density))
 
     @jax.checkpoint
     def advance(carry, indexed):
         x, log_weight = carry
         k, now = indexed
-        x, log_ratio = rule.step(target, now, start, x, jax.random.fold_in(key, k))
-        return (x, log_weight + log_ratio), x if save_states else None
+        key_law, key_step = jax.random.split(jax.random.fold_in(key, k))
+        law = _law(target, now, start, x, key_law) if with_law else None
+        after, log_ratio = rule.step(law, now, start, x, key_step)
+        saved = (after, None if law is None else law.mean) if save_states else (None, None)
+        return (after, log_weight + log_ratio), saved
 
     carry = start, jnp.zeros((), start.dtype)
     if prepared.opening is not None:
-        key_start = jax.random.fold_in(key, bridges.num_steps)
-        carry = rule.opening.step(target, prepared.opening, start, start, key_start)
+        key_law, key_step = jax.random.split(jax.random.fold_in(key, bridges.num_steps))
+        law = _law(target, prepared.opening, start, start, key_law) if rule.opening.needs_tilt else None
+        carry = rule.opening.step(law, prepared.opening, start, start, key_step)
     first = carry[0]
     steps = jnp.arange(bridges.num_steps), bridges
-    (x, log_weight), states = _scan(advance, carry, steps, segments)
+    (x, log_weight), (states, weighted_states) = _scan(advance, carry, steps, segments)
     if save_states:
         states = jnp.concatenate([first[None], states])
-    return Paths(x, log_weight + rule.log_terminal(target, x), states)
+    return Paths(x, log_weight + rule.log_terminal(target, x), states, weighted_states)
+
+
+def _law(
+    target: Tiltable, now: Bridges | Opening, start: Float[Array, " d"], x: Float[Array, " d"], key: Key[Array, ""]
+) -> Law:
+    """The target's tilted law at x, realised with this key."""
+    return target.tilt(observe(now.observation, x, start), key)
 
 
 def _scan(body, carry, steps, segments: int | None):
@@ -128,20 +149,43 @@ def _scan(body, carry, steps, segments: int | None):
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), early, late)
 
 
-def weighted_states(
-    prepared: Prepared, key: Key[Array, ""], states: Float[Array, "n times d"]
-) -> Float[Array, "n K d"]:
-    """x̂(t_k; x_k) along saved paths, for every step's start."""
-    bridges, start = prepared.bridges, prepared.unit.start
+def given_log_weights(
+    prepared: Prepared, rule: Rule, key: Key[Array, ""], indices: Int[Array, " n"], states: Float[Array, "n times d"]
+) -> Float[Array, " n"]:
+    """log W of given paths; of the same key, indices and states the log-weights of `rollout`.
 
-    def of_path(key, path):
-        def at(k, now, x):
-            observation = observe(now.observation, x, start)
-            return prepared.target.tilt(observation, jax.random.fold_in(key, k)).mean
+    Args:
+        prepared, rule, key, indices: as of `rollout`.
+        states: x_k of each path, in the unit problem, shape (n, K+1, d).
 
-        return jax.vmap(at)(jnp.arange(bridges.num_steps), bridges, path[:-1])
+    Example:
+        >>> from pidjax import GaussianMixture, Moment, harmonic, uniform
+        >>> prepared = prepare(GaussianMixture(jnp.zeros((1, 2)), jnp.eye(2)[None]), harmonic(), uniform(5))
+        >>> run = prepared, Moment(), jax.random.key(0), jnp.arange(3)
+        >>> paths = rollout(*run, save_states=True)
+        >>> bool(jnp.allclose(given_log_weights(*run, paths.states), paths.log_weights, atol=1e-4))
+        True
+    """
+    target, bridges, start = prepared.target, prepared.bridges, prepared.unit.start
 
-    return jax.lax.map(lambda part: of_path(*part), (jax.random.split(key, states.shape[0]), states), batch_size=256)
+    def log_ratio(rule, key, k, now, x, after):
+        key_law, _ = jax.random.split(jax.random.fold_in(key, k))
+        law = _law(target, now, start, x, key_law) if rule.needs_tilt else None
+        return rule.log_ratio(law, now, start, x, after)
+
+    def of_path(index, path):
+        key_path = jax.random.fold_in(key, index)
+
+        @jax.checkpoint
+        def weigh(log_weight, indexed):
+            return log_weight + log_ratio(rule, key_path, *indexed), None
+
+        log_weight = rule.log_terminal(target, path[-1])
+        if prepared.opening is not None:
+            log_weight += log_ratio(rule.opening, key_path, bridges.num_steps, prepared.opening, start, path[0])
+        return jax.lax.scan(weigh, log_weight, (jnp.arange(bridges.num_steps), bridges, path[:-1], path[1:]))[0]
+
+    return jax.vmap(of_path)(indices, states)
 
 
 def backward_log_weights(
@@ -154,22 +198,18 @@ def backward_log_weights(
     Args:
         ends: exact samples of the target in the unit problem, shape (n, d).
     """
-    target, bridges, start = prepared.target, prepared.bridges, prepared.unit.start
+    bridges, start = prepared.bridges, prepared.unit.start
 
-    def of_path(key, end):
-        def recede(carry, indexed):
-            after, log_weight = carry
+    def noised(index, end):
+        key_path = jax.random.fold_in(key, index)
+
+        def recede(after, indexed):
             k, now = indexed
-            key_back, key_law = jax.random.split(jax.random.fold_in(key, k))
-            x = now.back.draw(key_back, start, after)
-            return (x, log_weight + rule.log_ratio(target, now, start, x, after, key_law)), None
+            _, key_step = jax.random.split(jax.random.fold_in(key_path, k))
+            return (before := now.back.draw(key_step, start, after)), before
 
-        steps = jnp.arange(bridges.num_steps), bridges
-        (first, log_weight), _ = jax.lax.scan(recede, (end, rule.log_terminal(target, end)), steps, reverse=True)
-        if prepared.opening is None:
-            return log_weight
-        key_start = jax.random.fold_in(key, bridges.num_steps)
-        return log_weight + rule.opening.log_ratio(target, prepared.opening, start, start, first, key_start)
+        states = jax.lax.scan(recede, end, (jnp.arange(bridges.num_steps), bridges), reverse=True)[1]
+        return jnp.concatenate([states, end[None]])
 
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(ends.shape[0]))
-    return jax.vmap(of_path)(keys, ends)
+    indices = jnp.arange(ends.shape[0])
+    return given_log_weights(prepared, rule, key, indices, jax.vmap(noised)(indices, ends))

@@ -18,7 +18,7 @@ from ._checks import check_count, check_key
 from ._progress import progress_bar
 from .grid import Grid, log_snr
 from .protocol import Protocol
-from .rollout import Prepared, prepare, rollout, weighted_states
+from .rollout import Prepared, prepare, rollout
 from .schedule import harmonic
 from .solution import Solution
 from .step import Ancestral, EndingOnDraw, Gaussian, Moment, Rule
@@ -138,7 +138,8 @@ def _run_chunk(prepared: Prepared, rule: Rule, key, indices, save_paths: bool):
     states = expected = None
     if paths.states is not None:
         states = prepared.unit.from_unit(paths.states)
-        expected = prepared.unit.from_unit(weighted_states(prepared, key, paths.states))
+    if paths.weighted_states is not None:
+        expected = prepared.unit.from_unit(paths.weighted_states)
     return prepared.unit.from_unit(paths.samples), log_weights, ~finite, states, expected
 
 

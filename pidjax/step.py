@@ -11,12 +11,15 @@ Each proposal q(x'|x) comes with the logarithm of what its step adds to the path
 
 whose sum, plus the terminal log p̃(x_K), is log W, E[W] = Z exactly (telescoped: G(x→x')G(x₀→x)/G(x₀→x') = b). The exact
 step has b/q = ψ(t', x')/ψ(t, x)·(…) which telescopes too: `Ancestral` adds nothing on the way and p̃/p̂ at the end.
+
+The tilted law may be an estimate, of random points: it is realised once at each state, and what a step draws, what its density
+is and the x̂ that is shown are all of that one law.
 """
 
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -25,7 +28,7 @@ from jaxtyping import Array, Float, Key
 
 from ._linear import cholesky
 from ._structure import Factor, apply, dense, diagonal, inverse_factor, sandwich
-from .bridge import Bridges, observe
+from .bridge import Bridges, Opening
 from .targets.base import Law, Tiltable
 
 
@@ -49,10 +52,10 @@ class Proposal(eqx.Module):
 
 
 class Rule(eqx.Module):
-    """How a step is taken. `now` holds the bridges of this one step (every leaf a scalar)."""
+    """How a step is taken. `now` holds the bridges of this one step (every leaf a scalar), `law` the tilted law at x."""
 
     needs_tilt: ClassVar[bool] = True
-    """Whether it asks the target for tilted laws; a bare `Density` has none."""
+    """Whether it asks for tilted laws, which a bare `Density` does not have."""
 
     @property
     def opening(self) -> "Rule":
@@ -61,19 +64,18 @@ class Rule(eqx.Module):
 
     @abstractmethod
     def step(
-        self, target: Tiltable, now: Bridges, start: Float[Array, " d"], x: Float[Array, " d"], key: Key[Array, ""]
+        self, law: Any, now: Bridges | Opening, start: Float[Array, " d"], x: Float[Array, " d"], key: Key[Array, ""]
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
         """x' and log b(x|x') − log q(x'|x)."""
 
     @abstractmethod
     def log_ratio(
         self,
-        target: Tiltable,
-        now: Bridges,
+        law: Any,
+        now: Bridges | Opening,
         start: Float[Array, " d"],
         x: Float[Array, " d"],
         after: Float[Array, " d"],
-        key: Key[Array, ""],
     ) -> Float[Array, ""]:
         """log b(x|x') − log q(x'|x) of a step that is given."""
 
@@ -86,16 +88,15 @@ class Gaussian(Rule):
     """A rule whose proposal is Gaussian."""
 
     @abstractmethod
-    def proposal(self, target: Tiltable, now: Bridges, start, x, key) -> Proposal:
+    def proposal(self, law: Any, now: Any, x: Float[Array, " d"]) -> Proposal:
         """q(·|x)."""
 
-    def step(self, target, now, start, x, key):
-        key_law, key_draw = jax.random.split(key)
-        after, log_q = self.proposal(target, now, start, x, key_law).draw(key_draw)
+    def step(self, law, now, start, x, key):
+        after, log_q = self.proposal(law, now, x).draw(key)
         return after, now.back.log_density(x, start, after) - log_q
 
-    def log_ratio(self, target, now, start, x, after, key):
-        return now.back.log_density(x, start, after) - self.proposal(target, now, start, x, key).log_density(after)
+    def log_ratio(self, law, now, start, x, after):
+        return now.back.log_density(x, start, after) - self.proposal(law, now, x).log_density(after)
 
     def log_terminal(self, target, x):
         return target.log_density(x)
@@ -106,33 +107,47 @@ class Euler(Gaussian):
 
     correction: Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]] | None = None
 
-    def proposal(self, target, now, start, x, key):
-        law = target.tilt(observe(now.observation, x, start), key)
+    def proposal(self, law: Law, now: Bridges, x):
         drift = now.drift(x, law.mean)
         if self.correction is not None:
-            drift = drift + self.correction(now.t, x)
+            drift = drift + _of_shape(x, "correction", self.correction(now.t, x))
         return Proposal(x + drift * now.step, jnp.sqrt(now.step))
 
 
 class Controlled(Gaussian):
-    """The Euler–Maruyama step along a given control(t, x), with nothing explicit beside it; both in the unit problem."""
+    """The Euler–Maruyama step along a given control(t, x), with nothing explicit beside it; both in the unit problem.
+
+    A Gaussian start is drawn as it is, whatever the end.
+    """
 
     control: Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]]
 
     needs_tilt: ClassVar[bool] = False
 
-    def proposal(self, target, now, start, x, key):
-        drift = self.control(now.t, x)
+    @property
+    def opening(self):
+        return Unconditioned()
+
+    def proposal(self, law, now: Bridges, x):
+        drift = _of_shape(x, "control", self.control(now.t, x))
         if now.force is not None:
             drift = drift + now.force(x)
         return Proposal(x + drift * now.step, jnp.sqrt(now.step))
 
 
+class Unconditioned(Gaussian):
+    """The Gaussian start of the reference, not conditioned on the end."""
+
+    needs_tilt: ClassVar[bool] = False
+
+    def proposal(self, law, now: Opening, x):
+        return Proposal(now.mean, now.factor)
+
+
 class Moment(Gaussian):
     """The Gaussian with the mean and covariance of the exact step: left·x + right·x̂ + offset, Σ + right Cov(y|x) rightᵀ."""
 
-    def proposal(self, target, now, start, x, key):
-        law = target.tilt(observe(now.observation, x, start), key)
+    def proposal(self, law: Law, now: Bridges | Opening, x):
         covariance = dense(now.toward.covariance, x.size) + sandwich(now.toward.right, law.covariance())
         return Proposal(now.toward.mean(x, law.mean), cholesky(covariance))
 
@@ -148,12 +163,11 @@ class Ancestral(Rule):
     def opening(self):
         return self
 
-    def step(self, target, now, start, x, key):
-        key_law, key_end, key_bridge = jax.random.split(key, 3)
-        end = target.tilt(observe(now.observation, x, start), key_law).draw(key_end)
-        return now.toward.draw(key_bridge, x, end), jnp.zeros((), x.dtype)
+    def step(self, law: Law, now, start, x, key):
+        key_end, key_bridge = jax.random.split(key)
+        return now.toward.draw(key_bridge, x, law.draw(key_end)), jnp.zeros((), x.dtype)
 
-    def log_ratio(self, target, now, start, x, after, key):
+    def log_ratio(self, law, now, start, x, after):
         return jnp.zeros((), x.dtype)
 
     def log_terminal(self, target, x):
@@ -168,25 +182,34 @@ class EndingOnDraw(Rule):
 
     rule: Gaussian
 
-    def step(self, target, now, start, x, key):
-        def draw(key):
-            law = target.tilt(observe(now.observation, x, start), key)
-            return law.draw(key), _log_evidence(law, now)
-
-        return jax.lax.cond(now.toward.is_spread, lambda key: self.rule.step(target, now, start, x, key), draw, key)
-
-    def log_ratio(self, target, now, start, x, after, key):
+    def step(self, law: Law, now, start, x, key):
         return jax.lax.cond(
             now.toward.is_spread,
-            lambda key: self.rule.log_ratio(target, now, start, x, after, key),
-            lambda key: _log_evidence(target.tilt(observe(now.observation, x, start), key), now),
+            lambda key: self.rule.step(law, now, start, x, key),
+            lambda key: (law.draw(key), _log_evidence(law, now)),
             key,
+        )
+
+    def log_ratio(self, law: Law, now, start, x, after):
+        return jax.lax.cond(
+            now.toward.is_spread,
+            lambda: self.rule.log_ratio(law, now, start, x, after),
+            lambda: _log_evidence(law, now),
         )
 
     def log_terminal(self, target, x):
         return target.log_weight(x)
 
 
-def _log_evidence(law: Law, now: Bridges) -> Float[Array, ""]:
+def _log_evidence(law: Law, now: Bridges | Opening) -> Float[Array, ""]:
     """log ∫ p(y) N(x; My + n, Σ) dy; the mass of p where x says nothing."""
     return law.log_mass - now.observation.log_normaliser(law.mean.size)
+
+
+def _of_shape(x: Float[Array, " d"], name: str, value: Any) -> Float[Array, " d"]:
+    """What a user's field returned at x, checked."""
+    if jnp.shape(value) != x.shape:
+        raise ValueError(
+            f"{name} returns shape {jnp.shape(value)} for one point of shape {x.shape}; return the same shape"
+        )
+    return value

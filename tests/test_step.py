@@ -8,6 +8,7 @@ import pytest
 from helpers import assert_within, mean_and_error
 
 from pidjax import Ancestral, Euler, GaussianMixture, Moment, control, harmonic, log_snr, prepare, rollout, uniform, zoo
+from pidjax.bridge import observe
 
 KEY = jax.random.key(17)
 UNIT = harmonic(1.0, start=jnp.zeros(2), noise_scale=1.0)
@@ -29,11 +30,16 @@ def step_at(bridges, k):
     return jax.tree.map(lambda leaf: leaf[k], bridges)
 
 
+def proposal_at(rule, prepared, now, x):
+    law = prepared.target.tilt(observe(now.observation, x, prepared.unit.start))
+    return rule.proposal(law, now, x)
+
+
 @pytest.mark.slow
 def test_euler_moves_along_the_control():
     prepared = prepare(mixture(), UNIT, uniform(4))
     now, x = step_at(prepared.bridges, 1), jnp.array([0.3, -0.2])
-    proposal = Euler().proposal(prepared.target, now, prepared.unit.start, x, KEY)
+    proposal = proposal_at(Euler(), prepared, now, x)
     np.testing.assert_allclose(proposal.mean, x + 0.25 * control(mixture(), UNIT, 0.25, x), rtol=1e-12)
     np.testing.assert_allclose(proposal.factor, 0.5, rtol=1e-15)
 
@@ -42,9 +48,7 @@ def test_euler_moves_along_the_control():
 @pytest.mark.parametrize("rule", [Euler(), Moment()], ids=repr)
 def test_a_draw_comes_with_its_density(rule):
     prepared = prepare(mixture(), UNIT, uniform(4))
-    proposal = rule.proposal(
-        prepared.target, step_at(prepared.bridges, 1), prepared.unit.start, jnp.array([0.3, -0.2]), KEY
-    )
+    proposal = proposal_at(rule, prepared, step_at(prepared.bridges, 1), jnp.array([0.3, -0.2]))
     after, log_density = proposal.draw(KEY)
     covariance = np.eye(2) * proposal.factor**2 if proposal.factor.ndim == 0 else proposal.factor @ proposal.factor.T
     residual = np.array(after - proposal.mean)
@@ -99,7 +103,7 @@ def test_weak_order_of_euler():
         prepared = prepare(gaussian, protocol, grid)
 
         def after(now, x):
-            return Euler().proposal(prepared.target, now, prepared.unit.start, x, KEY)
+            return proposal_at(Euler(), prepared, now, x)
 
         def recede(variance, now):
             slope = jax.jacfwd(lambda x: after(now, x).mean)(jnp.full(1, 0.2))[0, 0]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ..rollout import Prepared, rollout
+from ..rollout import Prepared, given_log_weights, rollout
 from ..step import Gaussian
 
 
@@ -50,22 +50,8 @@ def log_variance(
 
     Source: Richter et al., *VarGrad*, arXiv 2010.10436; for diffusion samplers, Richter & Berner, arXiv 2307.01198.
     """
-    target, bridges, start = prepared.target, prepared.bridges, prepared.unit.start
     arrays, rest = eqx.partition(rule, eqx.is_array)
-    states = rollout(prepared, eqx.combine(jax.lax.stop_gradient(arrays), rest), key, indices, save_states=True).states
-
-    def log_weight(key, path):
-        @jax.checkpoint
-        def weigh(log_weight, indexed):
-            k, now, x, after = indexed
-            return log_weight + rule.log_ratio(target, now, start, x, after, jax.random.fold_in(key, k)), None
-
-        steps = jnp.arange(bridges.num_steps), bridges, path[:-1], path[1:]
-        log_terminal = rule.log_terminal(target, path[-1])
-        if prepared.opening is not None:
-            key_start = jax.random.fold_in(key, bridges.num_steps)
-            log_terminal += rule.opening.log_ratio(target, prepared.opening, start, start, path[0], key_start)
-        return jax.lax.scan(weigh, log_terminal, steps)[0]
-
-    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
-    return jnp.var(jax.vmap(log_weight)(keys, states), ddof=1)
+    fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
+    states = rollout(prepared, fixed, key, indices, save_states=True).states
+    assert states is not None
+    return jnp.var(given_log_weights(prepared, rule, key, indices, states), ddof=1)
