@@ -9,9 +9,11 @@ from pathlib import Path
 from . import decisions, figures, protocols, report, speed
 from .cases import CASES
 from .core import run_core
+from .ledger import Ledger
 from .outcome import Budget
 
-SUITES = ("core", "decisions", "protocols", "speed")
+SUITES = {"speed": "speed.json", "protocols": "protocols.json", "decisions": "decisions.json", "core": "results.json"}
+"""Name of each suite → its ledger in OUT."""
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -19,12 +21,15 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks",
         description="pidjax beside the Path Integral Sampler, BlackJAX and exact samples; and its speed.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"suites {SUITES} and cases {tuple(CASES)}")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="where results and figures go")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"suites {tuple(SUITES)} and cases {tuple(CASES)}")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), help="where results and figures go; a stopped run goes on"
+    )
     parser.add_argument("--quick", action="store_true", help="smaller budgets: some eleven minutes on two cores")
     parser.add_argument(
         "--seeds", type=int, help="of every method; by default 2 in the quick form, else 5, fewer of PIS"
     )
+    parser.add_argument("--fresh", action="store_true", help="start anew, without the rows that OUT holds already")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios and differences to an older run")
     parser.add_argument("--report-only", action="store_true", help="table and summary again, from OUT/results.json")
     options = parser.parse_args(arguments)
@@ -39,24 +44,11 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     options = parsed(arguments)
     old = json.loads(options.compare.read_text()) if options.compare else None
-    suites = [name for name in options.names if name in SUITES]
-    cases = [name for name in options.names if name in CASES]
-    if cases or not suites:
-        suites.append("core")
     options.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    if "speed" in suites:
-        ratios = speed.run_speed(quick=options.quick)
-        (options.out / "speed.json").write_text(json.dumps(ratios, indent=1))
-    if "protocols" in suites:
-        rows = protocols.run_protocols(quick=options.quick)
-        (options.out / "protocols.json").write_text(json.dumps(rows, indent=1))
-    if "decisions" in suites:
-        decisions.run_decisions(options.out, quick=options.quick, seeds=options.seeds)
-    if "core" in suites:
-        results = _core(options, cases or list(CASES))
-        table = report.markdown(results)
-        (options.out / "table.md").write_text(table)
+    results = json.loads((options.out / SUITES["core"]).read_text()) if options.report_only else run(options)
+    if results is not None:
+        (options.out / "table.md").write_text(report.markdown(results))
         if old is not None:
             print(report.comparison(results, old))
         print(f"\n{options.out / 'table.md'} and figures after {time.perf_counter() - begin:.0f} s.\n")
@@ -64,15 +56,34 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _core(options: argparse.Namespace, cases: list[str]) -> report.Results:
-    path = options.out / "results.json"
-    if options.report_only:
-        return json.loads(path.read_text())
+def run(options: argparse.Namespace) -> report.Results | None:
+    """Every suite that is asked for; the results are those of `core`, if it is among them."""
+    cases = [name for name in options.names if name in CASES]
+    suites = {name for name in options.names if name in SUITES}
+    if cases or not suites:
+        suites.add("core")
     budget = Budget.quick() if options.quick else Budget.full()
     if options.seeds is not None:
         budget = budget.with_seeds(options.seeds)
-    results = run_core(cases, budget, lambda results: path.write_text(json.dumps(results, indent=1)))
-    figures.draw(results, cases, budget, options.out)
+    asked = {"quick": options.quick}
+    settings = {
+        "speed": asked,
+        "protocols": asked,
+        "decisions": {**asked, "seeds": options.seeds},
+        "core": vars(budget),
+    }
+    ledgers = {suite: Ledger(options.out / SUITES[suite], settings[suite], options.fresh) for suite in suites}
+    if "speed" in suites:
+        speed.run_speed(ledgers["speed"], quick=options.quick)
+    if "protocols" in suites:
+        protocols.run_protocols(ledgers["protocols"], quick=options.quick)
+    if "decisions" in suites:
+        decisions.run_decisions(ledgers["decisions"], options.out, quick=options.quick, seeds=options.seeds)
+    if "core" not in suites:
+        return None
+    run_core(cases or list(CASES), budget, ledgers["core"])
+    results = ledgers["core"].results()
+    figures.draw(results, cases or list(CASES), budget, options.out)
     return results
 
 

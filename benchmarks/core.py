@@ -1,62 +1,58 @@
-"""The suite `core`: every method on every case with every seed, one row each, and no row kills the rest."""
+"""The suite `core`: every method on every case with every seed."""
 
+import functools
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from pidjax import metrics
-from pidjax.weighted import systematic
+from pidjax.weighted import Weighted
 
-from . import measure
 from .cases import CASES, Case
+from .ledger import Ledger
 from .methods import METHODS
 from .outcome import Budget, Outcome
 
 
-def run_core(names: Sequence[str], budget: Budget, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """The results: environment, options, cases with their floors, rows. They are saved after every case."""
-    cases: dict[str, Any] = {}
-    rows: list[dict[str, Any]] = []
-    results = {"environment": measure.environment(), "options": vars(budget), "cases": cases, "rows": rows}
-    begin = time.perf_counter()
+class Draws(Weighted):
+    """What is resampled."""
+
+    samples: Float[Array, "N d"]
+    log_weights: Float[Array, " N"]
+
+
+def run_core(names: Sequence[str], budget: Budget, ledger: Ledger) -> None:
+    """The sections `cases`, with their floors, and `rows`."""
     for name in names:
-        case = CASES[name](budget.num_samples)
-        floors = case.floors(jax.random.key(0))
-        cases[name] = {
-            "note": case.note,
-            "dim": case.dim,
-            "entropy": case.entropy,
-            "size": case.size,
-            "floors": floors,
-        }
+        run_case(name, budget, ledger)
+        jax.clear_caches()
+
+
+def run_case(name: str, budget: Budget, ledger: Ledger) -> None:
+    """All methods and seeds on one case, which is made when the first run needs it."""
+    made = functools.cache(functools.partial(CASES[name], budget.num_samples))
+
+    def facts(case):
+        known = made()
+        floors = known.floors(jax.random.key(0))
+        yield {"note": known.note, "dim": known.dim, "entropy": known.entropy, "size": known.size, "floors": floors}
+
+    def rows(case, method, seed):
+        key_run, key_measure = jax.random.split(jax.random.key(seed))
+        for reported, outcome in METHODS[method](made(), key_run, budget).items():
+            row = measured(made(), about["floors"], outcome, key_measure, seed == 0)
+            print(f"{time.strftime('%X')}  {case:8s} {reported:40s} seed {seed}{quality(row)}", flush=True)
+            yield {"method": reported, **row}
+
+    (about,) = ledger.run("cases", facts, case=name)
+    if about["error"] is None:
         for method in METHODS:
             for seed in range(budget.seeds_of(method, name)):
-                added = run_method(case, floors, method, seed, budget)
-                rows += added
-                for row in added:
-                    print(f"{time.perf_counter() - begin:6.0f} s  {progress_line(row)}", flush=True)
-        save(results)
-        jax.clear_caches()
-    return results
-
-
-def run_method(case: Case, floors, method: str, seed: int, budget: Budget) -> list[dict[str, Any]]:
-    """The rows of one run; a failure is a row as well, with its error."""
-    key_run, key_measure = jax.random.split(jax.random.key(seed))
-    identity = {"case": case.name, "seed": seed, "num_samples": budget.num_samples}
-    try:
-        outcomes = METHODS[method](case, key_run, budget)
-        return [
-            {**identity, "method": name, "error": None, **measured(case, floors, outcome, key_measure, seed == 0)}
-            for name, outcome in outcomes.items()
-        ]
-    except Exception as error:
-        traceback.print_exc()
-        return [{**identity, "method": method, "error": f"{type(error).__name__}: {error}"}]
+                ledger.run("rows", rows, case=name, method=method, seed=seed)
 
 
 def measured(case: Case, floors, outcome: Outcome, key, first: bool) -> dict[str, Any]:
@@ -68,7 +64,7 @@ def measured(case: Case, floors, outcome: Outcome, key, first: bool) -> dict[str
         lost = int((~jnp.isfinite(samples)).any(axis=1).sum())
         raise FloatingPointError(f"{lost} of {len(samples)} samples are not finite")
     if outcome.weighted and outcome.log_weights is not None:
-        samples = resampled(key_resample, samples, outcome.log_weights, case.size)
+        samples = Draws(samples, outcome.log_weights).resample(key_resample, case.size)
     distances = case.measured(key_reference, samples[: case.size])
     worst = max(distances[name] / (mean + 3 * deviation) for name, (mean, deviation) in floors[kind].items())
     row = {
@@ -96,18 +92,8 @@ def measured(case: Case, floors, outcome: Outcome, key, first: bool) -> dict[str
     return row
 
 
-def resampled(key, samples, log_weights, count: int):
-    """Equally weighted samples by systematic resampling, in random order."""
-    key_offset, key_order = jax.random.split(key)
-    chosen = systematic(key_offset, jax.nn.softmax(log_weights), count)
-    return samples[jax.random.permutation(key_order, chosen)]
-
-
-def progress_line(row: dict[str, Any]) -> str:
-    head = f"{row['case']:8s} {row['method']:40s} seed {row['seed']}"
-    if row["error"] is not None:
-        return f"{head}  FAILED: {row['error'].splitlines()[0][:90]}"
-    quality = f"  worst/floor {row['worst']:6.2f}"
-    quality += "" if row["log_z"] is None else f"  Δ log Z {row['log_z']:+.4f}"
-    seconds = "" if row.get("run_seconds") is None else f"  {row['compile_seconds']:.1f} + {row['run_seconds']:.2f} s"
-    return head + quality + seconds + ("" if row["warning"] is None else "  (flagged by its own check)")
+def quality(row: dict[str, Any]) -> str:
+    words = f"  worst/floor {row['worst']:6.2f}"
+    words += "" if row["log_z"] is None else f"  Δ log Z {row['log_z']:+.4f}"
+    words += "" if row.get("run_seconds") is None else f"  {row['compile_seconds']:.1f} + {row['run_seconds']:.2f} s"
+    return words + ("" if row["warning"] is None else "  (flagged by its own check)")

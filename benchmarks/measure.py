@@ -1,13 +1,17 @@
 """What a run costs: seconds to compile and to run, bytes of temporaries, and the versions it was seen with."""
 
 import contextlib
+import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+
+import pidjax
 
 
 class Cost(NamedTuple):
@@ -89,7 +93,7 @@ def interleaved(programs: dict[str, Callable[[], Any]], rounds: int = 7) -> dict
 
 
 def environment() -> dict[str, str]:
-    """Versions and device, as the results file records them."""
+    """Versions, a digest of the source of `pidjax` and the benchmarks, and device, as the results file records them."""
     names = ("pidjax", "jax", "jaxlib", "equinox", "optax", "blackjax", "numpy", "scikit-learn")
     versions = {}
     for name in names:
@@ -98,8 +102,14 @@ def environment() -> dict[str, str]:
     device = jax.devices()[0]
     return {
         **versions,
+        "source": _digest(Path(pidjax.__file__).parent, Path(__file__).parent),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": f"{device.platform}: {device.device_kind}",
         "x64": str(jax.config.jax_enable_x64),
     }
+
+
+def _digest(*folders: Path) -> str:
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]

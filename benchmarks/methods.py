@@ -36,8 +36,9 @@ def closed_form(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Ou
     return {CLOSED: replace(_answer(solution, cost), temporaries=None)}
 
 
-def rule(name: str, step_rule: Rule, num_steps: int) -> Method:
+def rule(step_rule: Rule, num_steps: int) -> Method:
     """H-PID from the closed form by one step rule; its samples are shown without their weights."""
+    name = f"{type(step_rule).__name__.lower()}, K = {num_steps}"
 
     def run(case, key, budget):
         key_paths, key_back, key_exact = jax.random.split(key, 3)
@@ -59,7 +60,7 @@ def rule(name: str, step_rule: Rule, num_steps: int) -> Method:
             ends = case.exact(key_exact, budget.num_samples)
             forward = _backward(case.closed, pid.harmonic(), pid.log_snr(num_steps), used, key_back, ends)
             outcome = replace(outcome, forward_ess=float(metrics.forward_ess(forward)) / forward.size)
-        return {f"{name}, K = {num_steps}": outcome}
+        return {name: outcome}
 
     return run
 
@@ -236,12 +237,12 @@ def _baseline(found: baselines.Draws, cost: measure.Cost, budget: str) -> Outcom
 METHODS: Mapping[str, Method] = {
     EXACT: exact,
     CLOSED: closed_form,
-    "euler": rule("euler", pid.Euler(), 100),
-    "moment": rule("moment", pid.Moment(), 20),
-    "ancestral": rule("ancestral", pid.Ancestral(), 5),
+    "euler, K = 100": rule(pid.Euler(), 100),
+    "moment, K = 20": rule(pid.Moment(), 20),
+    "ancestral, K = 5": rule(pid.Ancestral(), 5),
     ENERGY: energy_alone,
     PIS: path_integral_sampler,
     FOLLMER: schrodinger_follmer,
     TEMPERED: tempered_smc,
 }
-"""Name in the progress lines → the method."""
+"""Name → the method; a failed run's row has this name, a finished one's first row as well."""

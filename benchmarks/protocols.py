@@ -18,6 +18,7 @@ import pidjax as pid
 from pidjax.learn import corridor, minimise
 
 from . import measure
+from .ledger import Ledger
 
 DIMENSIONS, PIECES, PATHS = (2, 8, 32, 64), (1, 8, 64), (100, 1000)
 GRADIENT_LIMIT = 4.0
@@ -37,22 +38,23 @@ def target_of(dim: int) -> pid.GaussianMixture:
     return pid.GaussianMixture.isotropic(means, 0.3)
 
 
-def run_protocols(quick: bool = False) -> list[dict[str, Any]]:
+def run_protocols(ledger: Ledger, *, quick: bool) -> None:
     """All rows, printed as they come."""
+    rounds = 3 if quick else 5
     dimensions, pieces, paths = (DIMENSIONS[:2], PIECES[:2], PATHS[:1]) if quick else (DIMENSIONS, PIECES, PATHS)
     cases = [(dim, 1, paths[-1]) for dim in dimensions]
     cases += [(dimensions[1], count, paths[-1]) for count in pieces[1:]]
     cases += [(dimensions[1], 1, count) for count in paths[:-1]]
     cases += [] if quick else [(64, 64, 1000)]
-    rows: list[dict[str, Any]] = []
-    for row in (*(case(*sizes, 3 if quick else 5) for sizes in cases), learning()):
-        print(
-            "  ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
-            )
-        )
-        rows.append({**row, "environment": measure.environment()})
-    return rows
+    for dim, count, number in cases:
+        ledger.run("rows", lambda **sizes: shown(case(**sizes, rounds=rounds)), dim=dim, pieces=count, paths=number)
+    ledger.run("rows", lambda learning: shown(learn(learning)), learning=300)
+
+
+def shown(row: dict[str, Any]) -> list[dict[str, Any]]:
+    words = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
+    print("  ".join(words), flush=True)
+    return [row]
 
 
 def case(dim: int, pieces: int, paths: int, rounds: int, steps: int = 100) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def case(dim: int, pieces: int, paths: int, rounds: int, steps: int = 100) -> di
     return row | {"gradient / forward": f"{ratio:.2f}{verdict}", "gradient temporaries MiB": round(megabytes, 1)}
 
 
-def learning(iterations: int = 300) -> dict[str, Any]:
+def learn(iterations: int) -> dict[str, Any]:
     """The corridor's shift and normal stiffness on ten pieces, by Adam: the first run, with compilation, and the second."""
     seconds = []
     for _ in range(2):
@@ -91,4 +93,4 @@ def learning(iterations: int = 300) -> dict[str, Any]:
         jax.block_until_ready(learned.parameters)
         seconds.append(time.perf_counter() - begin)
     loss = float(corridor.bare_loss(learned.parameters))
-    return {"learning": f"{iterations} steps", "first s": seconds[0], "again s": seconds[1], "corridor loss": loss}
+    return {"learning": iterations, "first s": seconds[0], "again s": seconds[1], "corridor loss": loss}

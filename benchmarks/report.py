@@ -1,6 +1,6 @@
 """From rows to what a reader sees: a Markdown table, a comparison with an older run, and two honest sentences.
 
-A row is one run of one method on one case with one seed, as a plain dictionary (see `methods.Row`). Everything here is
+A row is one run of one method on one case with one seed, as a plain dictionary (see `core.measured`). Everything here is
 a function of the rows and of the cases' floors, so a results file can be reported again at any time.
 """
 
@@ -52,10 +52,10 @@ def largest(rows: Sequence[Row], column: str) -> float:
 def markdown(results: Results) -> str:
     """The whole report as Markdown: one table for each case, floors in its first line, failures in their places."""
     parts = ["# Benchmark\n", _environment(results)]
-    for name, case in results["cases"].items():
-        rows = [row for row in results["rows"] if row["case"] == name]
+    for case in results["cases"]:
+        rows = [row for row in results["rows"] if row["case"] == case["case"]]
         if rows:
-            parts.append(_case_table(name, case, rows))
+            parts.append(_case_table(case, rows))
     parts.append(_NOTES)
     parts.append("\n" + summary(results) + "\n")
     return "\n".join(parts)
@@ -80,11 +80,11 @@ def _environment(results: Results) -> str:
     return f"{words}.\n\nOptions: {options}.\n"
 
 
-def _case_table(name: str, case: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def _case_table(case: Mapping[str, Any], rows: Sequence[Row]) -> str:
     distances = list(case["floors"]["density"])
     header = ["method", "budget", "seeds", *distances, *COLUMNS.values()]
     lines = [
-        f"\n## {name}\n",
+        f"\n## {case['case']}\n",
         f"{case['note']} d = {case['dim']}, entropy H = {case['entropy']:.4f}, log Z = 0.\n",
         _line(header),
         _line(["---"] * len(header)),
@@ -141,7 +141,7 @@ def _count(value: float) -> str:
 def summary(results: Results) -> str:
     """Two sentences, computed: how H-PID from the energy alone compares with PIS, and where it is beaten or failed."""
     grouped = {key: [row for row in rows if row["error"] is None] for key, rows in groups(results["rows"]).items()}
-    cases = [name for name in results["cases"] if any(key[0] == name for key in grouped)]
+    cases = list(dict.fromkeys(case for case, _ in grouped))
     failures = sum(row["error"] is not None for row in results["rows"])
     mine, other = (_standing(grouped, cases, method) for method in (ENERGY, PIS))
     iterations = results["options"]["pis_iterations"]

@@ -1,8 +1,8 @@
 """From methods to rows: Δ₁, Δ₂, log Z and ESS of each method, case, number and seed; and what exact sums cost."""
 
-import json
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 
 from pidjax import decision as df
 
+from ..ledger import Ledger
 from . import figures, report
 from .methods import CHAINS, EMPIRICAL, NUM_CHAINS, SWEEPS, Draws, ferromagnetic, methods
 
@@ -28,44 +29,50 @@ CASES: dict[str, Callable[[], df.Pairwise]] = {
     "ferromagnet 16×16": lambda: df.ising_grid(16),
     "SK 16": lambda: df.sherrington_kirkpatrick(jax.random.key(0), 16),
 }
+SECTIONS = ("rows", "growth", "large", "chains")
 QUICK = ("glass 3×3", "glass 6×6", "glass 12×12", "ferromagnet 6×6", "ferromagnet 12×12", "SK 16")
 
 
-def run_decisions(out: Path, *, quick: bool, seeds: int | None = None) -> None:
-    """Write decisions.json, decisions.md and the figures of the suite into a folder."""
-    numbers = (100, 1000, 10_000) if quick else (100, 1000, 10_000, 100_000)
+def run_decisions(ledger: Ledger, out: Path, *, quick: bool, seeds: int | None = None) -> None:
+    """The sections `rows`, `growth`, `large` and `chains`; then decisions.md and the figures of the suite in `out`."""
     seeds = (4 if quick else 8) if seeds is None else seeds
     cases = QUICK if quick else tuple(CASES)
-    rows = []
     for case in cases:
-        rows += case_rows(case, numbers, seeds, iterations=200 if quick else 500)
-        (out / "decisions.json").write_text(json.dumps({"rows": rows}, indent=1))
-    results = {"rows": rows, "growth": growth(quick), "large": large(quick), "chains": correlation_times(cases)}
-    (out / "decisions.json").write_text(json.dumps(results, indent=1))
-    (out / "decisions.md").write_text(report.markdown(results))
-    figures.draw(results, out)
+        run_case(case, ledger, quick, seeds)
+    for length, width in growth(quick):
+        ledger.run("growth", timed, length=length, width=width, num_samples=1000)
+    for length, width in large(quick):
+        ledger.run("large", timed, length=length, width=width, num_samples=10_000)
+    for case in cases:
+        ledger.run("chains", correlation_times, case=case)
+    results = ledger.results()
+    finished = {part: [row for row in results[part] if row["error"] is None] for part in SECTIONS}
+    (out / "decisions.md").write_text(report.markdown(finished))
+    figures.draw(finished, out)
     print(f"{out / 'decisions.md'} and figures")
 
 
-def case_rows(case: str, numbers: tuple[int, ...], seeds: int, iterations: int) -> list[dict]:
-    """All methods on one case."""
-    model = CASES[case]()
-    exact = df.exact(model)
-    true, log_z = df.exact_moments(exact), float(exact.log_z)
-    rows = []
-    for name, method in methods(model, iterations).items():
+def run_case(name: str, ledger: Ledger, quick: bool, seeds: int) -> None:
+    """All methods and seeds on one case, whose exact moments are found when the first run needs them."""
+    numbers = (100, 1000, 10_000) if quick else (100, 1000, 10_000, 100_000)
+    model = CASES[name]()
+    known = methods(model, iterations=200 if quick else 500)
+
+    @functools.cache
+    def truth():
+        exact = df.exact(model)
+        return df.exact_moments(exact), float(exact.log_z)
+
+    def rows(case, method, seed):
         begin = time.perf_counter()
+        draws = known[method](jax.random.key(seed), model, numbers[-1])
+        for number in numbers:
+            yield {"number": number, **measured(method, draws, number, model, *truth())}
+        print(f"{case}: {method}, seed {seed}, {time.perf_counter() - begin:.1f} s", flush=True)
+
+    for method in known:
         for seed in range(seeds):
-            try:
-                draws = method(jax.random.key(seed), model, numbers[-1])
-            except FloatingPointError as error:
-                print(f"{case}: {name} failed: {error}")
-                break
-            for number in numbers:
-                row = measured(name, draws, number, model, true, log_z)
-                rows.append({"case": case, "method": name, "seed": seed, "number": number, **row})
-        print(f"{case}: {name}, {(time.perf_counter() - begin) / seeds:.1f} s a seed", flush=True)
-    return rows
+            ledger.run("rows", rows, case=name, method=method, seed=seed)
 
 
 def measured(name: str, draws: Draws, number: int, model: df.Pairwise, true, log_z: float) -> dict[str, float | None]:
@@ -88,38 +95,33 @@ def measured(name: str, draws: Draws, number: int, model: df.Pairwise, true, log
     return row | {key: float(value) for key, value in df.moment_errors(found, true)._asdict().items()}
 
 
-def correlation_times(cases: Sequence[str], num_sweeps: int = 5000) -> list[dict]:
+def correlation_times(case: str, num_sweeps: int = 5000) -> list[dict]:
     """Integrated autocorrelation times, in sweeps, of the energy and of the sum of spins, from chains that start exact."""
+    model = CASES[case]()
+    start = df.exact(model).sample(jax.random.key(0), NUM_CHAINS).samples
     rows = []
-    for case in cases:
-        model = CASES[case]()
-        start = df.exact(model).sample(jax.random.key(0), NUM_CHAINS).samples
-        for name, sweep in SWEEPS.items():
-            if name == "Swendsen–Wang" and not ferromagnetic(model):
-                continue
-            values = df.run(jax.random.key(1), sweep(model), num_chains=NUM_CHAINS, num_sweeps=num_sweeps, start=start)
-            energy = df.autocorrelation_time(jax.vmap(jax.vmap(model.log_weight))(values))
-            total = df.autocorrelation_time(model.spins(values).sum(axis=2))
-            rows.append({"case": case, "method": name, "energy": list(map(float, energy))})
-            rows[-1]["total"] = list(map(float, total))
+    for name, sweep in SWEEPS.items():
+        if name == "Swendsen–Wang" and not ferromagnetic(model):
+            continue
+        values = df.run(jax.random.key(1), sweep(model), num_chains=NUM_CHAINS, num_sweeps=num_sweeps, start=start)
+        energy = df.autocorrelation_time(jax.vmap(jax.vmap(model.log_weight))(values))
+        total = df.autocorrelation_time(model.spins(values).sum(axis=2))
+        rows.append({"method": name, "energy": list(map(float, energy)), "total": list(map(float, total))})
     return rows
 
 
-def growth(quick: bool) -> list[dict]:
-    """Seconds of log Z, and of 1,000 samples, against the width of a lattice 32 long, and against its length at width 8."""
+def growth(quick: bool) -> list[tuple[int, int]]:
+    """Length and width: widths of a lattice 32 long, then lengths at width 8."""
     widths = (4, 6, 8, 10, 12) if quick else (4, 6, 8, 10, 12, 14, 16)
-    shapes = [(32, width) for width in widths] + [(length, 8) for length in (16, 64, 128)]
-    return [{"length": length, "width": width, **timed(length, width, 1000)} for length, width in shapes]
+    return [(32, width) for width in widths] + [(length, 8) for length in (16, 64, 128)]
 
 
-def large(quick: bool) -> list[dict]:
-    """Seconds for 10,000 samples, log Z and all magnetisations of large glasses."""
-    shapes = ((16, 16),) if quick else ((16, 16), (20, 16), (64, 16))
-    return [{"length": length, "width": width, **timed(length, width, 10_000)} for length, width in shapes]
+def large(quick: bool) -> list[tuple[int, int]]:
+    return [(16, 16)] if quick else [(16, 16), (20, 16), (64, 16)]
 
 
-def timed(length: int, width: int, num_samples: int) -> dict[str, float]:
-    """Medians of three runs after the first."""
+def timed(length: int, width: int, num_samples: int) -> list[dict[str, float]]:
+    """Seconds of log Z, of all magnetisations and of samples of a glass: medians of three runs after the first."""
     random = np.random.default_rng(0)
     graph = df.lattice(length, width)
     model = df.ising(
@@ -133,7 +135,7 @@ def timed(length: int, width: int, num_samples: int) -> dict[str, float]:
         "gradient_seconds": lambda: transfer.magnetisations,
         "sample_seconds": lambda: transfer.sample(jax.random.key(0), num_samples).samples,
     }
-    return {name: _median_seconds(function) for name, function in work.items()}
+    return [{name: _median_seconds(function) for name, function in work.items()}]
 
 
 def _median_seconds(function) -> float:

@@ -1,0 +1,143 @@
+"""The benchmarks' ledger: a run that was stopped and started again is as if it had never stopped."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import pidjax as pid
+from benchmarks import __main__ as command
+from benchmarks import core, measure, protocols
+from benchmarks.cases import Case
+from benchmarks.ledger import Ledger
+from benchmarks.outcome import Outcome
+
+
+def line(size):
+    """A standard Gaussian in one dimension."""
+
+    def exact(key, number):
+        return jax.random.normal(key, (number, 1))
+
+    return Case(
+        name="line",
+        note="A standard Gaussian.",
+        log_density=lambda y: -0.5 * jnp.sum(y**2) - 0.5 * jnp.log(2 * jnp.pi),
+        closed=pid.GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1))),
+        exact=exact,
+        reference=exact,
+        pairs={"density": lambda key: (exact(key, size), exact(jax.random.fold_in(key, 1), size))},
+        size=size,
+        center=jnp.zeros(1),
+        scale=1.0,
+        entropy=0.5 * float(jnp.log(2 * jnp.pi * jnp.e)),
+        distances={"mean": lambda x, y: jnp.abs(jnp.mean(x) - jnp.mean(y))},
+    )
+
+
+def fresh(case, key, budget):
+    return {"fresh": Outcome("", case.exact(key, budget.num_samples), None)}
+
+
+def tilted(case, key, budget):
+    """Two rows a run, the second weighted."""
+    samples = case.exact(key, budget.num_samples)
+    plain = Outcome("", samples, None)
+    return {"tilted": plain, "tilted, weighted": Outcome("", samples, None, log_weights=0.1 * samples[:, 0])}
+
+
+@pytest.fixture
+def suite(monkeypatch):
+    """`suite(out, *options)` runs `core` on the line; `suite.methods` are its methods, `suite.calls` what has run."""
+
+    def run(out, *options):
+        command.main(["line", "--quick", "--seeds", "3", "--out", str(out), *options])
+        return json.loads((out / "results.json").read_text())
+
+    def counted(name, method):
+        def call(case, key, budget):
+            run.calls.append(name)
+            return run.methods[name](case, key, budget)
+
+        return call
+
+    run.calls, run.methods = [], {"fresh": fresh, "tilted": tilted}
+    monkeypatch.setattr(core, "METHODS", {name: counted(name, method) for name, method in run.methods.items()})
+    for module in (core, command):
+        monkeypatch.setattr(module, "CASES", {"line": line})
+    monkeypatch.setattr(command.figures, "draw", lambda *_: None)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    return run
+
+
+def after(count, method, error):
+    """The method, but for an error in place of its call number `count`."""
+    calls = iter(range(1000))
+
+    def failing(*arguments):
+        if next(calls) == count:
+            raise error
+        return method(*arguments)
+
+    return failing
+
+
+def test_a_stopped_run_goes_on_where_it_was(suite, tmp_path):
+    whole = suite(tmp_path / "whole")
+    assert suite.calls == ["fresh"] * 3 + ["tilted"] * 3
+    suite.methods["tilted"] = after(1, tilted, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        suite(tmp_path / "stopped")
+    kept = json.loads((tmp_path / "stopped" / "results.json").read_text())
+    assert kept["rows"] == whole["rows"][:5]
+
+    suite.calls.clear()
+    assert suite(tmp_path / "stopped") == whole
+    assert suite.calls == ["tilted"] * 2
+    assert (tmp_path / "stopped" / "table.md").read_text() == (tmp_path / "whole" / "table.md").read_text()
+    assert suite(tmp_path / "stopped") == whole
+    assert suite.calls == ["tilted"] * 2
+
+
+def test_a_failed_run_is_a_row_and_is_tried_again(suite, tmp_path):
+    whole = suite(tmp_path / "whole")
+    suite.methods["fresh"] = after(1, fresh, RuntimeError("out of luck"))
+    failed = suite(tmp_path / "failed")
+    assert [row["error"] for row in failed["rows"]].count("RuntimeError: out of luck") == 1
+    suite.calls.clear()
+    assert suite(tmp_path / "failed") == whole
+    assert suite.calls == ["fresh"]
+
+
+def test_other_options_or_versions_are_refused_until_asked_to_start_anew(suite, tmp_path, monkeypatch):
+    suite(tmp_path)
+    with pytest.raises(SystemExit, match=r"options, seeds: 3 then, 2 now(.|\n)*--fresh"):
+        suite(tmp_path, "--seeds", "2")
+    assert len(suite(tmp_path, "--seeds", "2", "--fresh")["rows"]) == 6
+
+    then = measure.environment()
+    monkeypatch.setattr(measure, "environment", lambda: {**then, "jax": "0.0.1"})
+    with pytest.raises(SystemExit, match=r"environment, jax: .* then, 0\.0\.1 now"):
+        suite(tmp_path, "--seeds", "2")
+
+
+def test_the_other_suites_go_on_as_well(tmp_path, monkeypatch):
+    """Here `protocols`, its measurements replaced."""
+    done = []
+
+    def case(dim, pieces, paths, rounds):
+        done.append((dim, pieces, paths))
+        return {"seconds": float(rounds)}
+
+    def run():
+        protocols.run_protocols(Ledger(tmp_path / "protocols.json", {"quick": True}), quick=True)
+
+    monkeypatch.setattr(protocols, "case", case)
+    monkeypatch.setattr(protocols, "learn", after(0, lambda iterations: {"loss": 0.0}, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    run()
+    rows = json.loads((tmp_path / "protocols.json").read_text())["rows"]
+    assert [row.get("dim") for row in rows] == [2, 8, 8, None]
+    assert len(done) == 3
