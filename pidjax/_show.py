@@ -19,10 +19,10 @@ def brief(value: Any) -> str:
         >>> brief(jnp.array([1.0, 2.5])), brief(jnp.zeros((3, 2))), brief(jnp.arange(9.0)), brief(None)
         ('[1, 2.5]', 'float32[3, 2]', '[0, 1, 2, 3, …]', 'None')
     """
-    if not isinstance(value, jax.Array | np.ndarray | float):
-        return str(value)
-    if not hasattr(value, "shape"):
+    if isinstance(value, float):
         return f"{value:.4g}"
+    if not isinstance(value, jax.Array | np.ndarray):
+        return str(value)
     known = concrete(value) if jnp.issubdtype(value.dtype, jnp.number) else None
     if known is None or known.ndim > 1:
         return f"{value.dtype}{list(value.shape)}"
@@ -39,3 +39,16 @@ def shown(name: str, **facts: Any) -> str:
         'Samples(points=30, dim=2, mean=[0.5, 1])'
     """
     return f"{name}({', '.join(f'{fact}={brief(value)}' for fact, value in facts.items())})"
+
+
+def sheet(title: str, **rows: str) -> str:
+    """A title, and a line for each row: its name (`_` for a blank) and what is said of it.
+
+    Example:
+        >>> print(sheet("Solution: 30 samples", log_Z="0.1 ± 0.2", ESS="29 of 30"))
+        Solution: 30 samples
+          log Z   0.1 ± 0.2
+          ESS     29 of 30
+    """
+    width = max(map(len, rows), default=0) + 3
+    return "\n".join([title, *(f"  {name.replace('_', ' '):{width}}{row}" for name, row in rows.items())])

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
+from ._checks import as_floating, as_scalar, concrete
 from .bridge import observe
 from .protocol import Protocol, Unit
 from .reference import Instant
@@ -38,16 +39,20 @@ class Point(eqx.Module):
         self.law = self.target.tilt(observation, jax.random.key(0) if key is None else key)
 
 
-def place(target: Target, protocol: Protocol, t: ArrayLike, x: Array, remaining: ArrayLike | None, key) -> tuple:
+def place(target: Target, protocol: Protocol, t: ArrayLike, x: ArrayLike, remaining: ArrayLike | None, key) -> tuple:
     """What a `Point` is made of, checked, in the unit problem but for x.
 
     Raises:
-        ValueError: x of a wrong shape; as `Protocol.unit`.
+        ValueError: x of a wrong shape; a time outside of the horizon (concrete values only); as `Protocol.unit`.
     """
     unit = protocol.unit(*target.location())
+    x = as_floating("x", x).astype(unit.start.dtype)
     if x.shape != unit.start.shape:
         raise ValueError(f"x has shape {x.shape}; pass one point of shape ({target.dim},)")
-    elapsed = jnp.asarray(t, x.dtype)
+    elapsed = as_scalar("t", t).astype(x.dtype)
+    now, end = concrete(elapsed), concrete(unit.horizon)
+    if now is not None and end is not None and not 0 <= now <= end:
+        raise ValueError(f"t is {float(now):g}; pass a time in [0, {float(end):g}]")
     remaining = unit.horizon - elapsed if remaining is None else jnp.asarray(remaining, x.dtype)
     return target, unit, elapsed / unit.horizon, remaining / unit.horizon, x, key
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, check_count, concrete
+from ._checks import as_floating, as_scalar, check_count, concrete
 from .reference import Reference, Times
 
 
@@ -82,8 +82,7 @@ def uniform(num_steps: int) -> Uniform:
         >>> uniform(100).num_steps
         100
     """
-    check_count("num_steps", num_steps)
-    return Uniform(num_steps)
+    return Uniform(check_count("num_steps", num_steps))
 
 
 def log_snr(num_steps: int, low: ArrayLike | None = None, high: ArrayLike | None = None) -> LogSNR:
@@ -104,8 +103,8 @@ def log_snr(num_steps: int, low: ArrayLike | None = None, high: ArrayLike | None
     The state as an observation of the end point depends on its ratio alone, so on this grid every scalar β makes the same
     chain. Where K is a matrix the ratio is det(K)^(1/d).
     """
-    check_count("num_steps", num_steps)
-    ends = [None if end is None else as_floating(name, end) for name, end in (("low", low), ("high", high))]
+    num_steps = check_count("num_steps", num_steps)
+    ends = [None if end is None else as_scalar(name, end) for name, end in (("low", low), ("high", high))]
     lowest, highest = (None if end is None else concrete(end) for end in ends)
     for name, number in (("low", lowest), ("high", highest)):
         if number is not None and not number > 0:

@@ -18,11 +18,14 @@ between two grid times it is a step, backwards it is the noising kernel of the p
 Everything holds while S > 0 on (0, τ], that is β τ² > −π²; at −π² lies the conjugate point.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from ._checks import as_floating
 
 _SERIES_TERMS = 11
 """Terms of the power series in z = βτ² for |z| ≤ 1: the first one left out is below 1/23! < 1e-22."""
@@ -76,7 +79,7 @@ class Green(eqx.Module):
     Source: Behjoo & Chertkov, *Harmonic Path Integral Diffusion*, arXiv 2409.15166, section III.
     """
 
-    beta: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
+    beta: Float[Array, "..."] = eqx.field(converter=partial(as_floating, "beta"))
 
     def _regimes(self, duration):
         """(is βτ² > 1?, w = √β where it is, β where it is not): each branch gets values that keep it finite."""

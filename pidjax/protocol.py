@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, check_positive_definite
+from ._checks import as_floating, check_count, check_positive_definite
 from ._structure import Map, adjoint, apply, dense, diagonal, lift, product
 from .bridge import Affine
 from .conjugate import check_conjugate
@@ -117,8 +117,7 @@ class Protocol(eqx.Module):
         Raises:
             ValueError: a factor below one.
         """
-        if factor < 1:
-            raise ValueError(f"factor is {factor}; pass an integer >= 1")
+        factor = check_count("factor", factor)
         fractions = jnp.arange(factor, dtype=self.edges.dtype) / factor
         starts = self.edges[:-1, None] + jnp.diff(self.edges)[:, None] * fractions[None]
         fields = (self.beta, self.centre, self.force, self.gauge, self.linear, self.constant)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from ._checks import check_count
 from .bridge import Bridges, Opening, observe
 from .grid import Grid
 from .protocol import Protocol, Unit
@@ -95,6 +96,8 @@ def rollout(
         >>> rollout(prepared, Ancestral(), jax.random.key(0), jnp.arange(3)).samples.shape
         (3, 2)
     """
+    if segments is not None:
+        segments = check_count("segments", segments)
     return jax.vmap(lambda index: _path(prepared, rule, jax.random.fold_in(key, index), save_states, segments))(indices)
 
 

@@ -1,7 +1,7 @@
 """The host driver: from a target to a `Solution`, with good choices made for the user and said in the result.
 
 It fits a surrogate where only a log-density is given, then runs `prepare` and `rollout`, which are pure, in chunks of
-paths spread over the devices.
+paths spread over the devices. `grad` goes through it; under `jit` and `vmap` it takes what needs no fit.
 """
 
 import math
@@ -14,15 +14,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from ._checks import check_count, check_key
+from ._checks import check_count, check_key, concrete
 from ._progress import progress_bar
+from ._show import brief
 from .grid import Grid, log_snr
 from .protocol import Protocol
 from .rollout import Prepared, prepare, rollout
 from .schedule import harmonic
 from .solution import Solution
 from .step import Ancestral, EndingOnDraw, Gaussian, Moment, Rule
-from .surrogate import fit_surrogate
+from .surrogate import Fit, fit_surrogate
 from .targets.base import Target
 from .targets.density import Density, Surrogate
 from .targets.mixture import GaussianMixture
@@ -54,17 +55,19 @@ def sample(
         key: a typed key, from `jax.random.key`.
         target: `GaussianMixture`, `Samples`, `Density`, or a density with a chosen estimate: `Surrogate`, `Pool`,
             `LocalDraws`.
-        protocol: from `harmonic`; by default β = 1 in the rescaled problem.
+        protocol: from `harmonic`, `piecewise` or `from_function`; by default β = 1 in the rescaled problem.
         num_samples: N ≥ 1 paths.
         num_steps: K ≥ 1, for the default grid; give this or `grid`.
         rule: the step rule. On a target without a density a Gaussian rule's last step is a draw.
         grid: from `log_snr`, `uniform` or `given`.
-        batch_size: paths run at once; by default what keeps a chunk's states at some 16 MB. Does not change the result.
+        batch_size: paths run at once; by default what keeps a chunk's states at some 16 MB. Changes the result by
+            rounding only.
         save_paths: keep x(t) and x̂(t; x(t)).
-        progress: show a bar (if tqdm is installed) when a run of several chunks takes more than two seconds.
+        progress: show a bar (if tqdm is installed) when a fit, or a run of several chunks, takes more than two seconds.
 
     Raises:
-        ValueError: an argument out of range or of a wrong shape; a rule that the target does not allow.
+        ValueError: an argument out of range or of a wrong shape; a rule that the target does not allow; a `Density` under
+            `jit` or `vmap`; one that no surrogate could be fitted to.
 
     Example:
         >>> target = GaussianMixture.isotropic(jnp.array([[-1.0], [1.0]]), 0.1)
@@ -74,7 +77,8 @@ def sample(
 
     Source: Behjoo & Chertkov, arXiv 2409.15166; the exact weights are those of the Path Integral Sampler, arXiv 2111.15141.
     """
-    _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_size)
+    _check_arguments(key, target, protocol, rule, num_steps, grid)
+    num_samples = check_count("num_samples", num_samples)
     key_fit, key_paths = jax.random.split(key)
     choices: dict[str, Any] = {}
     evaluations = jnp.zeros((), int)
@@ -83,12 +87,14 @@ def sample(
     grid.check(protocol.horizon)
 
     if type(target) is Density and (rule is None or rule.needs_tilt):
-        target, evaluations, fitted = _with_surrogate(key_fit, target)
+        target, evaluations, fitted = _with_surrogate(key_fit, target, progress)
         choices |= fitted
     rule = _rule_for(target, rule)
 
     prepared = _prepare(target, protocol, grid)
-    num_chunks = math.ceil(num_samples / (batch_size or _default_batch(target.dim, num_samples)))
+    prepared.unit.check()
+    most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
+    num_chunks = math.ceil(num_samples / most)
     chunk = math.ceil(num_samples / num_chunks)
     parts = []
     with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
@@ -104,7 +110,7 @@ def sample(
         "grid": _describe(grid),
         "num_steps": prepared.bridges.num_steps,
         "batch_size": chunk,
-        "beta": np.asarray(protocol.beta).tolist(),
+        "beta": brief(protocol.beta[0] if protocol.num_pieces == 1 else protocol.beta),
         "rescaled": protocol.noise_scale is None,
     }
     pool = target if isinstance(target, Pool) else target.pool if isinstance(target, LocalDraws) else None
@@ -143,22 +149,55 @@ def _run_chunk(prepared: Prepared, rule: Rule, key, indices, save_paths: bool):
     return prepared.unit.from_unit(paths.samples), log_weights, ~finite, states, expected
 
 
-def _with_surrogate(key, density: Density) -> tuple[Surrogate, Array, dict[str, Any]]:
-    fit = fit_surrogate(key, density.log_density, density.dim, dtype=density.shift.dtype)
+def _with_surrogate(key, density: Density, progress: bool) -> tuple[Surrogate, Array, dict[str, Any]]:
+    """The density with a mixture fitted to it. The fit is made on the host, and is held fixed under `grad`."""
+    arrays, rest = eqx.partition(density, eqx.is_array)
+    fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
+    _check_untraced(jax.random.key_data(key), *jax.tree.leaves(eqx.filter(fixed, eqx.is_array)))
+    fit = fit_surrogate(key, fixed.log_density, density.dim, dtype=density.shift.dtype, progress=progress)
+    _check_untraced(fit.means)
+    return Surrogate(density, _checked_mixture(fit)), fit.num_energy_evaluations, _facts(fit)
+
+
+def _check_untraced(*arrays: Array) -> None:
+    if any(concrete(array) is None for array in arrays):
+        raise ValueError(
+            "a Density cannot be sampled under jit or vmap, nor differentiated in what its function closes over: a surrogate "
+            "is fitted to it on the host. Fit it first, target = pidjax.sample(key, density).target, and call prepare and "
+            "rollout with that; or make log_density an Equinox module, whose arrays grad can follow"
+        )
+
+
+def _checked_mixture(fit: Fit) -> GaussianMixture:
+    tried, invalid = int(fit.num_energy_evaluations), int(fit.non_finite)
     if not jnp.isfinite(fit.log_z[fit.num_rounds - 1]):
         raise ValueError(
-            f"log_density is nowhere finite on {int(fit.num_energy_evaluations)} points, {int(fit.non_finite)} of them NaN "
-            "or +inf; pass a log-density that is finite on the target's support"
+            f"log_density was finite at none of the points where the last round looked, {invalid} of {tried} values in all "
+            "being NaN or +inf: its support is small, or far from the origin for its size. Shift and scale it so that the "
+            "origin lies within, or pass surrogate.fit_surrogate(..., centre=...) a place inside"
         )
-    mixture = GaussianMixture(fit.means, fit.covariances, fit.weights)
-    fitted = {
+    if not all(jnp.isfinite(part).all() for part in (fit.means, fit.covariances)):
+        raise ValueError(
+            f"the surrogate's fit ran away to infinity in {int(fit.num_rounds)} rounds: log_density does not fall off, and "
+            "has no finite mass. Bound it, or add a prior"
+        )
+    if float(fit.unresolved) > 0.02:
+        raise ValueError(
+            f"components that hold {float(fit.unresolved):.0%} of the surrogate's mass are narrower than {fit.means.dtype} "
+            "resolves at their place: log_density has a singularity, or a mode far narrower than its surroundings. Sample "
+            "another variable (the logarithm of one that piles up at 0), or in float64"
+        )
+    return GaussianMixture(fit.means, fit.covariances, fit.weights)
+
+
+def _facts(fit: Fit) -> dict[str, Any]:
+    return {
         "surrogate": f"Gaussian mixture of {int((fit.weights > 0).sum())} components, fitted from the energy alone",
         "surrogate rounds": int(fit.num_rounds),
         "surrogate converged": bool(fit.converged),
         "surrogate energy evaluations": int(fit.num_energy_evaluations),
         "surrogate non-finite evaluations": int(fit.non_finite),
     }
-    return Surrogate(density, mixture), fit.num_energy_evaluations, fitted
 
 
 def _rule_for(target: Target, rule: Rule | None) -> Rule:
@@ -208,7 +247,9 @@ def _describe(module: eqx.Module) -> str:
     return type(module).__name__ if inner is None else f"{_describe(inner)}, last step drawn"
 
 
-def _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_size) -> None:
+def _check_arguments(key, target, protocol, rule, num_steps, grid) -> None:
+    if isinstance(key, Target) and not isinstance(target, Target):
+        raise ValueError(f"key is a {type(key).__name__} and target no target; pass the key first: sample(key, target)")
     check_key("key", key)
     if not isinstance(target, Target):
         raise ValueError(
@@ -218,10 +259,10 @@ def _check_arguments(key, target, protocol, num_samples, num_steps, grid, batch_
         raise ValueError(
             f"protocol is a {type(protocol).__name__}; pass pidjax.harmonic(beta=...), piecewise(...) or from_function(...)"
         )
+    if rule is not None and not isinstance(rule, Rule):
+        made = f"{rule.__name__} itself" if isinstance(rule, type) else f"a {type(rule).__name__}"
+        raise ValueError(f"rule is {made}; pass a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
     if grid is not None and not isinstance(grid, Grid):
         raise ValueError(f"grid is a {type(grid).__name__}; pass log_snr(...), uniform(...) or given(...)")
     if grid is not None and num_steps is not None:
         raise ValueError(f"num_steps is {num_steps} and grid is given too; pass one of them")
-    for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
-        if value is not None:
-            check_count(name, value)

@@ -1,5 +1,6 @@
 """Protocols: constant, piecewise constant, or sampled from functions of time."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,9 +8,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, check_count, check_symmetric, concrete
+from ._checks import as_floating, as_scalar, check_count, check_symmetric, concrete
 from .bridge import Affine
 from .protocol import GaussianStart, Protocol
+
+Coefficient = ArrayLike | tuple[ArrayLike, ArrayLike] | Callable[[Float[Array, ""]], Any]
+"""A value, or a function of the time that returns one."""
 
 
 def harmonic(
@@ -109,10 +113,15 @@ def piecewise(
 def from_function(
     num_pieces: int,
     *,
+    beta: Coefficient = 1.0,
+    centre: Coefficient | None = None,
+    force: Coefficient | None = None,
+    gauge: Coefficient | None = None,
+    linear: Coefficient | None = None,
+    constant: Coefficient | None = None,
     horizon: ArrayLike = 1.0,
     start: ArrayLike | GaussianStart | None = None,
     noise_scale: ArrayLike | None = None,
-    **coefficients: Any,
 ) -> Protocol:
     """A smooth protocol, held at its value in the middle of each of equal pieces.
 
@@ -121,9 +130,9 @@ def from_function(
 
     Args:
         num_pieces: P ≥ 1.
+        beta, centre, force, gauge, linear, constant: each a value as in `harmonic`, or a function of the time in [0, T]
+            that returns one.
         horizon, start, noise_scale: as in `harmonic`.
-        coefficients: `beta`, and any of `centre`, `force`, `gauge`, `linear`, `constant`, each a value as in `harmonic`
-            or a function of the time in [0, T] that returns one.
 
     Raises:
         ValueError: fewer than one piece; as `piecewise`.
@@ -133,7 +142,7 @@ def from_function(
         >>> protocol.beta
         Array([1.125, 1.375, 1.625, 1.875], dtype=float32)
     """
-    check_count("num_pieces", num_pieces)
+    num_pieces = check_count("num_pieces", num_pieces)
     horizon = _positive("horizon", horizon)
     edges = horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces
     middles = (edges[:-1] + edges[1:]) / 2
@@ -142,8 +151,9 @@ def from_function(
         function = value if callable(value) else lambda t: jax.tree.map(jnp.asarray, value)
         return jax.vmap(function)(middles)
 
-    fields: dict[str, Any] = {name: stacked(value) for name, value in coefficients.items() if value is not None}
-    return piecewise(**fields, edges=edges, start=start, noise_scale=noise_scale)
+    fields = {"centre": centre, "force": force, "gauge": gauge, "linear": linear, "constant": constant}
+    given = {name: stacked(value) for name, value in fields.items() if value is not None}
+    return piecewise(stacked(beta), **given, edges=edges, start=start, noise_scale=noise_scale)
 
 
 def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, noise_scale, shown: int) -> Protocol:
@@ -206,9 +216,7 @@ def _pair(name: str, pair) -> Affine | None:
 
 
 def _positive(name: str, value) -> Float[Array, ""]:
-    value = as_floating(name, value)
-    if value.shape != ():
-        raise ValueError(f"{name} has shape {value.shape}; pass a scalar")
+    value = as_scalar(name, value)
     number = concrete(value)
     if number is not None and not number > 0:
         raise ValueError(f"{name} is {float(number):g}; pass a number > 0")

@@ -18,10 +18,20 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
+from ._checks import as_floating, check_key, concrete
+from ._show import brief, sheet
 from .rollout import Prepared, backward_log_weights
 from .step import Rule
 from .targets.base import Target
+from .targets.density import Density, Surrogate
+from .targets.pool import LocalDraws, Pool
 from .weighted import SamplingError, Weighted
+
+_OF_A_DENSITY = (Density, Surrogate, Pool, LocalDraws)
+"""Targets whose log-density is the user's."""
+
+_MOST_DECADES = 1e6
+"""Largest ratio of the 99 % to the 50 % quantile of the distance from the median: 3e3 of a Lévy law, whose tail is x^(−½)."""
 
 
 class Solution(Weighted):
@@ -33,7 +43,7 @@ class Solution(Weighted):
         states: x(t_k), shape (N, K+1, d), and weighted_states x̂(t_k; x_k), shape (N, K, d): if paths were saved.
         target: the target as it was sampled: for a density, with the surrogate that was fitted. Sample it again without
             a new fit.
-        prepared: the unit problem that was solved; `prepared.unit` holds the shift, scale, horizon, β and start.
+        prepared: the unit problem that was solved; `prepared.unit` holds the shift, scale, horizon, reference and start.
         rule: the step rule that was used.
         num_nonfinite: paths with a NaN or infinite state or a NaN weight.
         num_energy_evaluations: calls of the log-density, those of a fit included.
@@ -53,6 +63,30 @@ class Solution(Weighted):
     pool_ess: Float[Array, ""] | None
     pool_size: int | None = eqx.field(static=True)
     choices: tuple[tuple[str, Any], ...] = eqx.field(static=True)
+
+    def __repr__(self):
+        kind, steps = type(self.target).__name__, f"{self.settings['rule']} in {self.settings['num_steps']} steps"
+        title = f"Solution: {self.num_samples} samples of a {kind} in dimension {self.target.dim}, by {steps}"
+        rows = self._evidence()
+        if concrete(self.log_weights) is not None:
+            rows |= {"mean": _brief_leaves(self._moment(1)), "sd": _brief_leaves(self._moment(2))}
+        if self.states is not None:
+            rows["paths"] = f"saved at {self.states.shape[1]} times"
+        if "surrogate" in self.settings:
+            rows["fitted"] = f"{self.settings['surrogate']}; a mode that the fit did not find is missing here"
+        return sheet(title, **rows)
+
+    def _moment(self, order: int) -> Any:
+        """The weighted mean (1) or standard deviation (2) of each leaf of the samples, on the host."""
+        weights = np.asarray(self.weights, np.float64)
+        alive = weights > 0
+
+        def of(leaf):
+            values = np.asarray(leaf, np.float64)[alive]
+            mean = np.tensordot(weights[alive], values, 1)
+            return mean if order == 1 else np.sqrt(np.tensordot(weights[alive], (values - mean) ** 2, 1))
+
+        return jax.tree.map(of, self.samples)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -115,6 +149,10 @@ class Solution(Weighted):
             exact: independent samples of the target, as vectors in the user's units, shape (n, d).
             log_z: the true log Z; this solution's estimate if left out.
         """
+        check_key("key", key)
+        exact = as_floating("exact", exact)
+        if exact.ndim != 2 or exact.shape[0] == 0 or exact.shape[1] != self.target.dim:
+            raise ValueError(f"exact has shape {exact.shape}; pass shape (n, {self.target.dim}), n at least 1")
         ends = self.prepared.unit.to_unit(exact)
         log_weights = eqx.filter_jit(backward_log_weights)(self.prepared, self.rule, key, ends)
         log_mean = logsumexp(log_weights) - jnp.log(exact.shape[0])
@@ -123,17 +161,29 @@ class Solution(Weighted):
     def check(self, min_ess_fraction: float = 0.1) -> "Solution":
         """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
 
-        A reverse ESS is blind to a mode that no path found; only exact samples or another method can show that.
+        A reverse ESS is blind to a mode that no path found, and so is this check; only exact samples or another method can
+        show that. For a `Density` that is a real danger: a second mode beyond some 15 widths of a first one near the origin
+        is lost, whatever its mass and width (see `fit_surrogate`).
+
+        Args:
+            min_ess_fraction: in (0, 1].
 
         Raises:
-            SamplingError: non-finite paths, all weights zero, an ESS below `min_ess_fraction` of N, a surrogate fit that
-                did not settle.
+            SamplingError: non-finite paths, all weights zero, an ESS below `min_ess_fraction` of N, log-weights too large
+                for their dtype, samples over more decades than a density of finite mass has, a surrogate fit that did not
+                settle.
         """
+        if not 0 < min_ess_fraction <= 1:
+            raise ValueError(f"min_ess_fraction is {min_ess_fraction}; pass a number in (0, 1]")
         problems = []
         if self.num_nonfinite > 0:
+            cause = (
+                "the log-density returned NaN or +inf there, or a step blew up. Return -inf outside the support; use more steps"
+                if isinstance(self.target, _OF_A_DENSITY)
+                else "a state overflowed, or a step blew up. Bring the target to a moderate scale; use more steps"
+            )
             problems.append(
-                f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: the log-density returned NaN or "
-                "+inf there, or a step blew up. Return -inf outside the support; use more steps, or float64"
+                f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: {cause}, or float64"
             )
         fraction = float(self.ess) / self.num_samples
         if not jnp.isfinite(self.log_z):
@@ -146,6 +196,7 @@ class Solution(Weighted):
                 "carry the weight, and log_z and its error are not to be trusted. Use more steps or rule Moment or "
                 "Ancestral; for a density, a better surrogate (more components near its modes) or more samples"
             )
+        problems += self._of_resolution() + self._of_spread()
         if self.settings.get("surrogate non-finite evaluations"):
             problems.append(
                 f"the log-density returned NaN or +inf {self.settings['surrogate non-finite evaluations']} times while its "
@@ -159,6 +210,37 @@ class Solution(Weighted):
         if problems:
             raise SamplingError("; ".join(problems))
         return self
+
+    def _of_resolution(self) -> list[str]:
+        """Whether the log-weights are so large that their dtype does not resolve what differs between them."""
+        finite = jnp.where(jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0)
+        largest, step = float(jnp.max(finite)), jnp.finfo(self.log_weights.dtype).eps
+        if largest * step < 0.1:
+            return []
+        return [
+            f"log-weights of size {largest:.3g} are resolved to {largest * step:.2g} only in {self.log_weights.dtype}: "
+            "samples, log_z and errors are blurred. Subtract a constant from the log-density, term by term, or use float64"
+        ]
+
+    def _of_spread(self) -> list[str]:
+        """Whether the samples spread over more decades than those of a density of finite mass are likely to."""
+        weights = np.asarray(self.weights, np.float64)
+        if not (isinstance(self.target, _OF_A_DENSITY) and np.isfinite(weights).all()):
+            return []
+        values = np.asarray(self._vectors(), np.float64)[weights > 0]
+        weights = weights[weights > 0]
+        distances = np.abs(values - np.median(values, axis=0)).max(axis=1)
+        order = np.argsort(distances)
+        middle, far = distances[order][np.searchsorted(np.cumsum(weights[order]), [0.5, 0.99 * weights.sum()])]
+        if not far > _MOST_DECADES * middle > 0:
+            return []
+        return [
+            f"one sample in a hundred lies {far / middle:.1g} times as far out as the middle one: a density with such tails "
+            "has no finite mass, or one that no finite number of samples shows. Bound it, or sample another variable"
+        ]
+
+    def _vectors(self) -> Float[Array, "N d"]:
+        return jnp.concatenate([leaf.reshape(self.num_samples, -1) for leaf in jax.tree.leaves(self.samples)], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """NumPy arrays and plain numbers by name: for saving, or for another library."""
@@ -175,3 +257,9 @@ class Solution(Weighted):
             "num_energy_evaluations": int(self.num_energy_evaluations),
             "settings": self.settings,
         }
+
+
+def _brief_leaves(tree: Any) -> str:
+    """One value, or each of a pytree with its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return ", ".join(f"{jax.tree_util.keystr(path, simple=True)} {brief(leaf)}".strip() for path, leaf in leaves)

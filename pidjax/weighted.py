@@ -5,6 +5,7 @@ With weights W_i of N samples, E[W] = Z:
     log Ẑ = log mean W,     w_i = W_i/ΣW.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
+
+from ._checks import check_count, check_key, concrete
+from ._show import brief
 
 
 class SamplingError(RuntimeError):
@@ -25,24 +29,40 @@ class Weighted(eqx.Module):
     log_weights: eqx.AbstractVar[Float[Array, " N"]]
 
     @property
+    @abstractmethod
+    def ess(self) -> Float[Array, ""]:
+        """The effective number of samples."""
+
+    @property
+    @abstractmethod
+    def log_z_error(self) -> Float[Array, ""]:
+        """Standard error of log Ẑ."""
+
+    @property
     def num_samples(self) -> int:
         return self.log_weights.shape[0]
 
     @property
     def weights(self) -> Float[Array, " N"]:
         """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
-        return jnp.exp(self.log_weights - logsumexp(self.log_weights))
+        return jax.nn.softmax(self.log_weights)
 
     @property
     def log_z(self) -> Float[Array, ""]:
         """log mean W, the logarithm of an unbiased estimate of Z."""
         return logsumexp(self.log_weights) - jnp.log(self.num_samples).astype(self.log_weights.dtype)
 
+    def _evidence(self) -> dict[str, str]:
+        """What `repr` says of log Z and of the effective sample size."""
+        if concrete(self.log_weights) is None:
+            return {"log_Z": brief(self.log_z), "ESS": brief(self.ess)}
+        share = f"{float(self.ess):.1f} of {self.num_samples} ({self.ess / self.num_samples:.1%})"
+        return {"log_Z": f"{float(self.log_z):.4f} ± {float(self.log_z_error):.4f}", "ESS": share}
+
     def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:
         """Equally weighted samples, drawn with the weights by systematic resampling, in random order."""
-        count = self.num_samples if num_samples is None else num_samples
-        if count < 1:
-            raise ValueError(f"num_samples is {count}; pass an integer >= 1")
+        check_key("key", key)
+        count = self.num_samples if num_samples is None else check_count("num_samples", num_samples)
         key_offset, key_order = jax.random.split(key)
         chosen = jax.random.permutation(key_order, systematic(key_offset, self.weights, count))
         return jax.tree.map(lambda leaf: leaf[chosen], self.samples)

@@ -146,7 +146,7 @@ def test_funnel_log_mass_and_honest_ess():
 
 @pytest.mark.slow
 def test_a_wrong_centre_is_named():
-    with pytest.raises(ValueError, match=r"center has shape \(3,\) but dim is 2"):
-        fit_surrogate(jr.key(0), lambda x: -jnp.sum(x**2), 2, center=jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"centre has shape \(3,\) but dim is 2"):
+        fit_surrogate(jr.key(0), lambda x: -jnp.sum(x**2), 2, centre=jnp.zeros(3))
     with pytest.raises(ValueError, match="return a scalar"):
         fit_surrogate(jr.key(0), lambda x: -(x**2), 2)

@@ -5,18 +5,30 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from .._checks import as_floating, check_count, check_key, concrete
 from .._linear import HIGHEST, cholesky, inverse_triangular, matmul, transpose
+from .._progress import progress_bar
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
-from .rounds import CHAIN_MOVES, CHAINS, DEFENCE_WIDTH, DRAWS, defended, population_monte_carlo
+from .rounds import (
+    CHAIN_MOVES,
+    CHAINS,
+    DEFENCE_WIDTH,
+    DRAWS,
+    ROUNDS,
+    Population,
+    defended,
+    first_population,
+    population_monte_carlo,
+)
 from .tempered import MOVES, PARTICLES, probe, tempered_particles
 
 LEAST_COMPONENTS, MOST_COMPONENTS = 8, 64
 FIRST_ITERATIONS = 20
 TRUSTED = 0.1
+_ROUNDS_PER_CALL = 8
 
 
 class Fit(eqx.Module):
@@ -26,7 +38,9 @@ class Fit(eqx.Module):
     last one: each is by fresh draws of that round's mixture, and the last is that of the mixture returned. `location`
     and `scale` are the mixture's mean and standard deviations. `converged` says that the rounds ended before their
     limit, or at it, with ess ≥ 0.1; below that not even the standard errors are to be believed. `non_finite` counts
-    log-densities of NaN or +∞, which were read as −∞. A component of weight zero is finite, with a valid covariance.
+    log-densities of NaN or +∞, which were read as −∞. `unresolved` is the mass of components that were left out: so near
+    the origin, and so narrow, that the roundings of the place y − shift show in them. A component of weight zero is finite, with a
+    valid covariance.
     """
 
     weights: Float[Array, " k"]
@@ -39,52 +53,79 @@ class Fit(eqx.Module):
     num_rounds: Int[Array, ""]
     num_energy_evaluations: Int[Array, ""]
     non_finite: Int[Array, ""]
+    unresolved: Float[Array, ""]
     converged: Bool[Array, ""]
 
 
 def fit_surrogate(
-    key: PRNGKeyArray,
+    key: Key[Array, ""],
     log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
     dim: int,
     *,
     dtype=jnp.float32,
-    center: Float[Array, " d"] | None = None,
+    centre: Float[Array, " d"] | None = None,
+    progress: bool = True,
 ) -> Fit:
     """The mixture p̂ whose weights p̃/p̂ are even, from values of log p̃ alone.
 
-    1. *Probe*: the scale of what carries mass around `center` (the origin unless given).
+    1. *Probe*: the scale of what carries mass around `centre` (the origin unless given).
     2. *Tempered sequential Monte Carlo*: particles of p̃, hence its place, and coordinates in which they are white.
     3. *Mixture*: D² seeding and expectation maximisation on the particles.
     4. *Population Monte Carlo*: draw from the mixture, weigh, refit, until ESS/N ≥ 0.95 or nothing changes any more.
 
-    `log_density` takes a (d,) vector to a scalar, is called under `vmap`, and may be an Equinox module: its arrays are
-    then arguments of the one compiled program, and new values do not compile again. −∞ marks the outside of a bounded
-    support. The number of components depends on `dim` only.
+    The starts are of *one* scale, that of what lies around the centre: of two modes of like width, one at the centre and the
+    other more than some 15 widths away, the other is lost, and nothing here can tell.
 
-    Raises ValueError if `dim` is below 1, if `center` is not a (dim,) vector, or if `log_density` is not scalar.
+    Args:
+        key: a typed key.
+        log_density: takes a (d,) vector to a scalar. −∞ marks the outside of a bounded support. May be an Equinox module: its
+            arrays are then arguments of the compiled programs, and new values do not compile again.
+        dim: d ≥ 1; the number of components depends on it only.
+        dtype: of the fit.
+        centre: where to look first, shape (d,).
+        progress: show a bar, if tqdm is installed, when the rounds take more than two seconds.
 
-    Example: `fit = fit_surrogate(jax.random.key(0), lambda x: -0.5 * jnp.sum((x - 7) ** 2), dim=2)`.
+    Raises:
+        ValueError: an argument of a wrong shape or kind.
+
+    Example:
+        >>> fit = fit_surrogate(jax.random.key(0), lambda y: -0.5 * jnp.sum((y - 7) ** 2), 2)
+        >>> bool(jnp.all(jnp.abs(fit.location - 7) < 0.2))
+        True
     """
-    if dim < 1:
-        raise ValueError(f"dim is {dim}; pass the positive dimension of the density")
-    center = jnp.zeros(dim, dtype) if center is None else jnp.asarray(center, dtype)
-    if center.shape != (dim,):
-        raise ValueError(f"center has shape {center.shape} but dim is {dim}; pass a ({dim},) vector")
-    value = eqx.filter_eval_shape(log_density, center)
+    check_key("key", key)
+    dim = check_count("dim", dim)
+    centre = jnp.zeros(dim, dtype) if centre is None else as_floating("centre", centre).astype(dtype)
+    if centre.shape != (dim,):
+        raise ValueError(f"centre has shape {centre.shape} but dim is {dim}; pass a ({dim},) vector")
+    value = eqx.filter_eval_shape(log_density, centre)
     if getattr(value, "shape", None) != ():
         found = getattr(value, "shape", type(value).__name__)
         raise ValueError(f"log_density returns {found} for one ({dim},) vector; return a scalar")
-    return _fit(key, log_density, center)
+
+    *key_start, key_rounds = jax.random.split(key, 4)
+    energy, population, spent, invalid = _start(key_start, log_density, centre)
+    is_traced = concrete(population.stop) is None
+    with progress_bar(ROUNDS, "fit", "round", progress and not is_traced) as advance:
+        for until in [ROUNDS] if is_traced else range(_ROUNDS_PER_CALL, ROUNDS + 1, _ROUNDS_PER_CALL):
+            population = _play(key_rounds, energy, population, jnp.asarray(until))
+            if concrete(population.stop):
+                break
+            advance(_ROUNDS_PER_CALL)
+    return _finish(energy, population, spent, invalid)
 
 
 @eqx.filter_jit
-def _fit(key: PRNGKeyArray, log_density: Callable, center: Float[Array, " d"]) -> Fit:
-    dim, dtype = center.shape[0], center.dtype
-    key_probe, key_cloud, key_seed, key_rounds = jr.split(key, 4)
+def _start(
+    keys: list[Key[Array, ""]], log_density: Callable, centre: Float[Array, " d"]
+) -> tuple[Energy, Population, Int[Array, ""], Int[Array, ""]]:
+    """The energy where its particles are white, their mixture, evaluations of the energy, and how many were invalid."""
+    dim, dtype = centre.shape[0], centre.dtype
+    key_probe, key_cloud, key_seed = keys
     identity = jnp.eye(dim, dtype=dtype)
 
-    width, probe_invalid = probe(key_probe, Energy(log_density, center, identity))
-    energy = Energy(log_density, center, width * identity)
+    width, probe_invalid = probe(key_probe, Energy(log_density, centre, identity))
+    energy = Energy(log_density, centre, width * identity)
     cloud = tempered_particles(key_cloud, energy)
     shift, factor = place_and_scale(cloud.points)
     energy = energy.within(shift, factor)
@@ -96,13 +137,24 @@ def _fit(key: PRNGKeyArray, log_density: Callable, center: Float[Array, " d"]) -
         lambda _, mixture: expectation_maximisation(mixture, points, jnp.ones(PARTICLES, dtype)),
         seed(key_seed, points, component_count(dim)),
     )
-    population = population_monte_carlo(key_rounds, energy, mixture)
+    return energy, first_population(mixture), PARTICLES * (2 + MOVES * cloud.stages), probe_invalid + cloud.invalid
 
+
+_play = eqx.filter_jit(population_monte_carlo)
+
+
+@eqx.filter_jit
+def _finish(energy: Energy, population: Population, spent: Int[Array, ""], invalid: Int[Array, ""]) -> Fit:
     final = in_coordinates_of(energy, defended(population.mixture))
     covariances = matmul(final.factors, transpose(final.factors))
+    widths = jnp.sqrt(jnp.diagonal(covariances, axis1=1, axis2=2))
+    cancelled = jnp.abs(energy.shift)[None] - 16 * jnp.abs(final.means)
+    resolved = jnp.all(widths > 64 * jnp.finfo(widths.dtype).eps * cancelled, axis=1)
+    covariances = jnp.where(resolved[:, None, None], covariances, covariances[-1:])
+    weights = jnp.exp(final.log_weights)
     refits = population.rounds - 1
     return Fit(
-        weights=jnp.exp(final.log_weights),
+        weights=jnp.where(resolved, weights, 0),
         means=final.means,
         covariances=covariances,
         location=final.means[-1],
@@ -110,10 +162,9 @@ def _fit(key: PRNGKeyArray, log_density: Callable, center: Float[Array, " d"]) -
         log_z=population.log_z,
         ess=population.ess,
         num_rounds=population.rounds,
-        num_energy_evaluations=PARTICLES * (2 + MOVES * cloud.stages)
-        + DRAWS * population.rounds
-        + CHAINS * CHAIN_MOVES * refits,
-        non_finite=probe_invalid + cloud.invalid + population.invalid,
+        num_energy_evaluations=spent + DRAWS * population.rounds + CHAINS * CHAIN_MOVES * refits,
+        non_finite=invalid + population.invalid,
+        unresolved=jnp.sum(jnp.where(resolved, 0, weights)),
         converged=population.ess[refits] >= TRUSTED,
     )
 

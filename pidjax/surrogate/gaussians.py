@@ -12,6 +12,7 @@ from .._linear import HIGHEST, cholesky, inverse_triangular
 
 TAIL_FREEDOM = 3.0
 TAIL_WIDTH = 1.5
+NARROWEST = 1e-15
 
 
 class Gaussians(eqx.Module):
@@ -91,7 +92,7 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
 
     `counts` says how many observations each point stands for. The scatter is taken about the old mean, where it is
     free of cancellation; a component of n observations keeps d/(n+d) of its old covariance and shrinks its
-    correlations by n/(n+d). One whose update is not positive definite stays as it was.
+    correlations by n/(n+d). One whose update is not positive definite, or narrower than 1e-15, stays as it was.
     """
     dim = points.shape[0]
     responsibilities = counts[None] * jax.nn.softmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)
@@ -109,7 +110,7 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
         diagonal = covariance * identity
         shrunk = diagonal + (covariance - diagonal) * number / (number + dim)
         updated = cholesky(shrunk)
-        sound = jnp.all(jnp.isfinite(updated)) & (number > 0)
+        sound = jnp.all(jnp.diagonal(updated) > NARROWEST) & (number > 0)
         return jnp.where(sound, mean + step, mean), jnp.where(sound, updated, factor)
 
     means, factors = jax.lax.map(update, (responsibilities, numbers, mixture.means, mixture.factors))

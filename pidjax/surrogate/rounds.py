@@ -64,15 +64,26 @@ class Population(eqx.Module):
     stop: Bool[Array, ""]
 
 
-def population_monte_carlo(key: PRNGKeyArray, energy: Energy, mixture: Gaussians) -> Population:
-    """Rounds of: draw from p̂, weigh by p'/p̂, stop if the weights are even or stand still, else refit.
+def first_population(mixture: Gaussians) -> Population:
+    """Before the first round."""
+    dim, dtype = mixture.means.shape[1], mixture.means.dtype
+    number = DRAWS + CHAINS
+    history = jnp.full((ROUNDS,), jnp.nan, dtype)
+    nothing = Batch(jnp.zeros((dim, number), dtype), jnp.zeros((number,), dtype))
+    zero = jnp.zeros((), int)
+    return Population(mixture, nothing, history, history, zero, zero, jnp.zeros((), bool))
+
+
+def population_monte_carlo(
+    key: PRNGKeyArray, energy: Energy, population: Population, until: Int[Array, ""]
+) -> Population:
+    """Rounds of: draw from p̂, weigh by p'/p̂, stop if the weights are even or stand still, else refit; no more than `until`.
 
     So the numbers of the last round are those of the mixture returned, by draws that it was not fitted to. Each refit
     is warm (five steps of expectation maximisation) and sees this batch and the one before.
 
     Source: Cappé, Douc, Guillin, Marin and Robert, *Statistics and Computing* 18 (2008).
     """
-    dim, dtype = mixture.means.shape[1], mixture.means.dtype
 
     def play(population: Population) -> Population:
         key_draw, key_refit = jr.split(jr.fold_in(key, population.rounds))
@@ -89,12 +100,10 @@ def population_monte_carlo(key: PRNGKeyArray, energy: Energy, mixture: Gaussians
         )
         return Population(mixture, batch, log_z, ess, rounds, population.invalid + invalid, stop)
 
-    number = DRAWS + CHAINS
-    history = jnp.full((ROUNDS,), jnp.nan, dtype)
-    nothing = Batch(jnp.zeros((dim, number), dtype), jnp.zeros((number,), dtype))
-    zero = jnp.zeros((), int)
-    start = Population(mixture, nothing, history, history, zero, zero, jnp.zeros((), bool))
-    return jax.lax.while_loop(lambda population: ~population.stop, play, start)
+    def goes_on(population: Population):
+        return ~population.stop & (population.rounds < until)
+
+    return jax.lax.while_loop(goes_on, play, population)
 
 
 def weighted_draws(key: PRNGKeyArray, energy: Energy, mixture: Gaussians) -> Draws:

@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from .._bounds import read_past_the_end
 from .base import Target
 from .mixture import GaussianMixture
 
@@ -29,7 +31,8 @@ class Density(Target):
         dtype: of a vector; JAX's default if left out.
 
     Raises:
-        ValueError: `log_density` does not return one floating scalar for one point; an empty or non-floating `like`.
+        ValueError: `log_density` does not return one floating scalar for one point, reads past the end of one, or is not
+            made of `jax.numpy`; an empty or non-floating `like`.
 
     Example:
         >>> Density(lambda y: -0.5 * jnp.sum(y**2), 2).dim
@@ -45,19 +48,8 @@ class Density(Target):
     closed_form: ClassVar[bool] = False
 
     def __init__(self, log_density, like, *, dtype=None):
-        if isinstance(like, int):
-            if like < 1:
-                raise ValueError(f"like is {like}; pass a dimension >= 1, or an example point")
-            like = jax.ShapeDtypeStruct((like,), jnp.result_type(float) if dtype is None else dtype)
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), like)
-        leaves = jax.tree.leaves(like)
-        if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-            raise ValueError(f"like is {like}; pass a dimension, or a pytree of floating arrays")
-        result = jax.tree.leaves(eqx.filter_eval_shape(log_density, like))
-        if len(result) != 1 or result[0].shape != () or not jnp.issubdtype(result[0].dtype, jnp.floating):
-            raise ValueError(
-                f"log_density returns {result} for one point {like}; return one floating scalar, of shape ()"
-            )
+        like = _example(like, dtype)
+        _check_log_density(log_density, like)
         leaves, structure = jax.tree.flatten(like)
         self.function, self.like = log_density, (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         flat = jax.eval_shape(lambda point: ravel_pytree(point)[0], like)
@@ -74,7 +66,8 @@ class Density(Target):
         return ravel_pytree(example)[1](y)
 
     def log_density(self, y):
-        return self.function(self.unravel(self.shift + self.scale * y)).astype(y.dtype) + self.dim * jnp.log(self.scale)
+        value = self.function(self.unravel(self.shift + self.scale * y))
+        return jnp.asarray(value, y.dtype) + self.dim * jnp.log(self.scale)
 
     def rescaled(self, shift, scale):
         return eqx.tree_at(
@@ -83,8 +76,8 @@ class Density(Target):
 
     def tilt(self, observation, key=None):
         raise TypeError(
-            "a bare Density has no tilted law: call pidjax.sample, which fits a surrogate to it, or wrap it in "
-            "Surrogate, Pool or LocalDraws; only the rule Controlled works without"
+            "a bare Density has no tilted law, which value function, control and every rule but Controlled need: call "
+            "pidjax.sample, which fits a surrogate to it, or wrap it in Surrogate, Pool or LocalDraws"
         )
 
     def log_weight(self, y):
@@ -97,6 +90,47 @@ class Density(Target):
         return jnp.full_like(self.scale, 0.1), jnp.full_like(self.scale, 1000)
 
 
+def _example(like, dtype) -> Any:
+    """What a point is, as a pytree of shapes and dtypes."""
+    if not jax.tree.leaves(like) or isinstance(like, bool):
+        raise ValueError(f"like is {like!r}; pass a dimension, or an example point")
+    if jnp.ndim(like) == 0 and isinstance(like, int | np.integer):
+        if like < 1:
+            raise ValueError(f"like is {like}; pass a dimension >= 1, or an example point")
+        return jax.ShapeDtypeStruct((int(like),), jnp.result_type(float) if dtype is None else dtype)
+    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), like)
+    for leaf in jax.tree.leaves(example):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or 0 in leaf.shape:
+            raise ValueError(
+                f"like holds {leaf.dtype}{list(leaf.shape)}; pass a dimension, as 2, or an example point: a floating array, "
+                "as jnp.zeros((2,)), or a pytree of floating arrays"
+            )
+        if leaf.dtype in (jnp.float16, jnp.bfloat16):
+            raise ValueError(f"like is of {leaf.dtype}, too coarse to sample with; pass float32 or float64")
+    return example
+
+
+def _check_log_density(log_density, like) -> None:
+    if not callable(log_density):
+        raise ValueError(f"log_density is a {type(log_density).__name__}; pass a function of one point")
+    try:
+        traced, result = jax.make_jaxpr(log_density, return_shape=True)(like)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise ValueError(
+            "log_density cannot be traced: it takes numbers out of its point, as `if`, `float` or NumPy do. Write it with "
+            "jax.numpy, and jnp.where in the place of `if`"
+        ) from error
+    leaves = jax.tree.leaves(result)
+    if len(leaves) != 1 or leaves[0].shape != () or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
+        raise ValueError(f"log_density returns {result} for one point {like}; return one floating scalar, of shape ()")
+    read = read_past_the_end(traced)
+    if read is not None:
+        raise ValueError(
+            f"log_density reads index {read[1]} of an array of shape {read[0]}, which JAX moves to the nearest end: pass "
+            f"the dimension that log_density means (like is {like})"
+        )
+
+
 class Surrogate(Target):
     """A density with a Gaussian mixture p̂ in its place: the tilts are p̂'s, the end point is weighted by p̃/p̂."""
 
@@ -107,6 +141,9 @@ class Surrogate(Target):
     closed_form: ClassVar[bool] = True
 
     def __check_init__(self):
+        for name, part, kind in (("density", self.density, Density), ("mixture", self.mixture, GaussianMixture)):
+            if not isinstance(part, kind):
+                raise ValueError(f"{name} is a {type(part).__name__}; pass a {kind.__name__}")
         if self.mixture.dim != self.density.dim:
             raise ValueError(
                 f"mixture has dimension {self.mixture.dim} but density has dimension {self.density.dim}; pass equal ones"

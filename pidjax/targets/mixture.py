@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._checks import as_floating, check_positive_definite, normalised_weights
+from .._checks import as_floating, check_count, check_positive_definite, normalised_weights
 from .._linear import cholesky, eigenvalues, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from .._structure import apply, product
 from ..bridge import Observation
@@ -96,7 +96,12 @@ class GaussianMixture(Target):
     def isotropic(cls, means, variance, weights=None) -> "GaussianMixture":
         """The mixture with covariances variance · I; `variance` is a scalar or has shape (k,)."""
         means = as_floating("means", means)
-        variance = jnp.broadcast_to(as_floating("variance", variance).astype(means.dtype), means.shape[:1])
+        variance = as_floating("variance", variance).astype(means.dtype)
+        if means.ndim != 2 or variance.shape not in ((), means.shape[:1]):
+            raise ValueError(
+                f"means has shape {means.shape} and variance {variance.shape}; pass (k, d), and a scalar or shape (k,)"
+            )
+        variance = jnp.broadcast_to(variance, means.shape[:1])
         return cls(means, variance[:, None, None] * jnp.eye(means.shape[-1], dtype=means.dtype)[None], weights)
 
     @property
@@ -160,6 +165,7 @@ class GaussianMixture(Target):
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Exact independent draws, shape (num_samples, d)."""
+        num_samples = check_count("num_samples", num_samples)
         factors = cholesky(self.covariances)
 
         def draw(key):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
+from .._checks import check_count
 from .._linear import matmul, transpose
 from .._structure import apply, identity, inverse, log_determinant
 from ..bridge import Observation
@@ -27,6 +28,17 @@ from .base import Law, Target
 from .density import Density
 from .mixture import GaussianMixture, discrete_component
 from .samples import StreamedSamples
+
+
+def _check_parts(density: Density, mixture: GaussianMixture | None, pool: "Pool | None" = None) -> None:
+    kinds = (("density", density, Density), ("mixture", mixture, GaussianMixture), ("pool", pool, Pool))
+    for name, part, kind in kinds:
+        if part is not None and not isinstance(part, kind):
+            raise ValueError(f"{name} is a {type(part).__name__}; pass a {kind.__name__}")
+        if part is not None and part.dim != density.dim:
+            raise ValueError(
+                f"{name} has dimension {part.dim} but density has dimension {density.dim}; pass equal ones"
+            )
 
 
 class Pool(Target):
@@ -50,8 +62,8 @@ class Pool(Target):
     @classmethod
     def draw(cls, key: Key[Array, ""], density: Density, mixture: GaussianMixture, size: int) -> "Pool":
         """A pool of `size` points from the mixture: one energy evaluation each."""
-        if size < 1:
-            raise ValueError(f"size is {size}; pass a number of points >= 1")
+        size = check_count("size", size)
+        _check_parts(density, mixture)
         points = mixture.sample(key, size)
         return cls(
             density, mixture, points, jax.vmap(density.log_density)(points), jax.vmap(mixture.log_density)(points)
@@ -139,8 +151,8 @@ class LocalDraws(Target):
     closed_form: ClassVar[bool] = False
 
     def __init__(self, density, proposal, num_draws: int, pool: Pool | None = None):
-        if num_draws < 1:
-            raise ValueError(f"num_draws is {num_draws}; pass a number of points >= 1")
+        num_draws = check_count("num_draws", num_draws)
+        _check_parts(density, proposal, pool)
         if proposal is None and pool is None:
             raise ValueError(
                 "proposal is flat and pool is None: the flat measure has no width at t = 0; pass a pool too"
