@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._checks import as_floating, check_count, check_positive_definite
+from ._show import brief, shown
 from ._structure import Map, adjoint, apply, dense, diagonal, lift, product
 from .bridge import Affine
 from .conjugate import check_conjugate
@@ -40,6 +41,9 @@ class GaussianStart(eqx.Module):
                 "(d,) diagonal or a (d, d) matrix"
             )
         check_positive_definite("covariance", dense(self.covariance, self.mean.size)[None])
+
+    def __repr__(self):
+        return shown("GaussianStart", mean=self.mean, covariance=self.covariance)
 
 
 class Unit(eqx.Module):
@@ -102,6 +106,18 @@ class Protocol(eqx.Module):
     edges: Float[Array, " ends"]
     start: Float[Array, " d"] | GaussianStart | None
     noise_scale: Float[Array, ""] | None
+
+    def __repr__(self):
+        one = self.num_pieces == 1
+        fields = {"beta": self.beta, "centre": self.centre, "linear": self.linear, "constant": self.constant}
+        facts = {name: leaf[0] if one else leaf for name, leaf in fields.items() if leaf is not None}
+        for name, field in (("force", self.force), ("gauge", self.gauge)):
+            if field is not None:
+                matrix, vector = (brief(leaf[0] if one else leaf) for leaf in field)
+                facts[name] = f"({matrix}, {vector})"
+        ends = {"start": self.start, "noise_scale": self.noise_scale}
+        facts |= {name: value for name, value in ends.items() if value is not None}
+        return shown("Protocol", **facts, horizon=self.horizon, pieces=self.num_pieces)
 
     @property
     def horizon(self) -> Float[Array, ""]:

@@ -107,10 +107,13 @@ def fit(
 
     Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141, with this library's exact weights.
     """
-    _check_arguments(key, target, rule, num_iterations, batch_size)
+    _check_arguments(key, target, rule, protocol, grid)
+    num_iterations, batch_size = check_count("num_iterations", num_iterations), check_count("batch_size", batch_size)
     grid = uniform(100) if grid is None else grid
+    grid.check(protocol.horizon)
     optimiser = decayed_adam(num_iterations) if optimiser is None else optimiser
     prepared = eqx.filter_jit(prepare)(target, protocol, grid)
+    prepared.unit.check()
     learned, fixed = eqx.partition(rule, trainable(rule))
     _check_dtype(learned, prepared.unit.start.dtype)
 
@@ -170,7 +173,7 @@ def _check_finite(losses: np.ndarray, first: int) -> None:
         )
 
 
-def _check_arguments(key, target, rule, num_iterations, batch_size) -> None:
+def _check_arguments(key, target, rule, protocol, grid) -> None:
     check_key("key", key)
     if not (isinstance(target, Target) and target.has_density):
         raise ValueError(
@@ -178,8 +181,12 @@ def _check_arguments(key, target, rule, num_iterations, batch_size) -> None:
         )
     if not isinstance(rule, Gaussian):
         raise ValueError(f"rule is a {type(rule).__name__}; pass Controlled(...), Euler(correction=...) or Moment()")
-    for name, value in (("num_iterations", num_iterations), ("batch_size", batch_size)):
-        check_count(name, value)
+    if not isinstance(protocol, Protocol):
+        raise ValueError(
+            f"protocol is a {type(protocol).__name__}; pass neural.brownian(key, target), harmonic(...) or another"
+        )
+    if grid is not None and not isinstance(grid, Grid):
+        raise ValueError(f"grid is a {type(grid).__name__}; pass log_snr(...), uniform(...) or given(...)")
 
 
 def _check_dtype(learned, dtype) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from .._checks import check_count
+from .._checks import check_count, check_key
 from ..protocol import Protocol
 from ..targets.base import Target
 
@@ -75,8 +75,8 @@ class Network(eqx.Module):
     def __init__(
         self, key: Key[Array, ""], dim: int, *, width: int = 64, depth: int = 2, dtype: DTypeLike | None = None
     ):
-        for name, number in (("dim", dim), ("width", width), ("depth", depth)):
-            check_count(name, number)
+        check_key("key", key)
+        dim, width, depth = (check_count(*pair) for pair in (("dim", dim), ("width", width), ("depth", depth)))
         key_time, key_state, key_rest = jax.random.split(key, 3)
         self.of_time = _perceptron_of_time(key_time, width, width, dtype)
         self.of_state = eqx.nn.Linear(dim, width, use_bias=False, dtype=dtype, key=key_state)
@@ -125,7 +125,10 @@ class Guided(eqx.Module):
         depth: int = 2,
         clip: float = 100.0,
     ):
-        if not target.has_density:
+        check_key("key", key)
+        if not isinstance(protocol, Protocol):
+            raise ValueError(f"protocol is a {type(protocol).__name__}; pass the one to train and sample with")
+        if not (isinstance(target, Target) and target.has_density):
             raise ValueError(f"target is a {type(target).__name__}, without a log-density to guide by; pass a Density")
         if not clip > 0:
             raise ValueError(f"clip is {clip}; pass a number > 0")

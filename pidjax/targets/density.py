@@ -55,6 +55,9 @@ class Density(Target):
         flat = jax.eval_shape(lambda point: ravel_pytree(point)[0], like)
         self.shift, self.scale = jnp.zeros(flat.shape, flat.dtype), jnp.ones((), flat.dtype)
 
+    def __repr__(self):
+        return f"Density({getattr(self.function, '__name__', type(self.function).__name__)}, dim={self.dim})"
+
     @property
     def dim(self) -> int:
         return self.shift.shape[0]
@@ -148,6 +151,9 @@ class Surrogate(Target):
             raise ValueError(
                 f"mixture has dimension {self.mixture.dim} but density has dimension {self.density.dim}; pass equal ones"
             )
+
+    def __repr__(self):
+        return f"Surrogate({self.density!r}, {self.mixture!r})"
 
     @property
     def dim(self) -> int:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from .._checks import as_floating, check_count, check_positive_definite, normalised_weights
 from .._linear import cholesky, eigenvalues, inverse_triangular, log_diagonal, matmul, matvec, transpose
+from .._show import shown
 from .._structure import apply, product
 from ..bridge import Observation
 from .base import Law, Target, discrete
@@ -103,6 +104,12 @@ class GaussianMixture(Target):
             )
         variance = jnp.broadcast_to(variance, means.shape[:1])
         return cls(means, variance[:, None, None] * jnp.eye(means.shape[-1], dtype=means.dtype)[None], weights)
+
+    def __repr__(self):
+        facts = {"components": self.means.shape[-2], "dim": self.dim}
+        if self.means.ndim > 2:
+            return shown("GaussianMixture", **facts, batch=self.means.shape[:-2])
+        return shown("GaussianMixture", **facts, mean=self.mean(), sd=jnp.sqrt(jnp.diagonal(self.covariance())))
 
     @property
     def dim(self) -> int:

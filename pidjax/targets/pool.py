@@ -69,6 +69,9 @@ class Pool(Target):
             density, mixture, points, jax.vmap(density.log_density)(points), jax.vmap(mixture.log_density)(points)
         )
 
+    def __repr__(self):
+        return f"Pool({self.density!r}, points={self.points.shape[0]})"
+
     @property
     def dim(self) -> int:
         return self.density.dim
@@ -158,6 +161,11 @@ class LocalDraws(Target):
                 "proposal is flat and pool is None: the flat measure has no width at t = 0; pass a pool too"
             )
         self.density, self.proposal, self.num_draws, self.pool = density, proposal, num_draws, pool
+
+    def __repr__(self):
+        return (
+            f"LocalDraws({self.density!r}, num_draws={self.num_draws}, proposal={self.proposal!r}, pool={self.pool!r})"
+        )
 
     @property
     def dim(self) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from .._checks import as_floating, normalised_weights
 from .._linear import HIGHEST, matvec
+from .._show import shown
 from .._structure import Map, adjoint, apply
 from ..bridge import Observation
 from .base import Law, Target, Tiltable, discrete
@@ -194,6 +195,11 @@ class Samples(Target):
             )
         self.points = points
         self.weights = normalised_weights("weights", weights, points.shape[0], points.dtype)
+
+    def __repr__(self):
+        mean = self.weights @ self.points
+        spread = jnp.sqrt(self.weights @ (self.points - mean[None]) ** 2)
+        return shown("Samples", points=self.points.shape[0], dim=self.dim, mean=mean, sd=spread)
 
     @property
     def dim(self) -> int:
