@@ -7,22 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from pidjax import metrics
-from pidjax.weighted import Weighted
+from pidjax.weighted import systematic
 
 from .cases import CASES, Case
 from .ledger import Ledger
 from .methods import METHODS
 from .outcome import Budget, Outcome
-
-
-class Draws(Weighted):
-    """What is resampled."""
-
-    samples: Float[Array, "N d"]
-    log_weights: Float[Array, " N"]
 
 
 def run_core(names: Sequence[str], budget: Budget, ledger: Ledger) -> None:
@@ -64,7 +56,9 @@ def measured(case: Case, floors, outcome: Outcome, key, first: bool) -> dict[str
         lost = int((~jnp.isfinite(samples)).any(axis=1).sum())
         raise FloatingPointError(f"{lost} of {len(samples)} samples are not finite")
     if outcome.weighted and outcome.log_weights is not None:
-        samples = Draws(samples, outcome.log_weights).resample(key_resample, case.size)
+        key_offset, key_order = jax.random.split(key_resample)
+        chosen = systematic(key_offset, jax.nn.softmax(outcome.log_weights), case.size)
+        samples = jax.random.permutation(key_order, samples[chosen])
     distances = case.measured(key_reference, samples[: case.size])
     worst = max(distances[name] / (mean + 3 * deviation) for name, (mean, deviation) in floors[kind].items())
     row = {

@@ -86,6 +86,7 @@ def after(count, method, error):
 def test_a_stopped_run_goes_on_where_it_was(suite, tmp_path):
     whole = suite(tmp_path / "whole")
     assert suite.calls == ["fresh"] * 3 + ["tilted"] * 3
+    assert all(row["error"] is None for row in whole["rows"])
     suite.methods["tilted"] = after(1, tilted, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         suite(tmp_path / "stopped")
