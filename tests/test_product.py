@@ -1,0 +1,210 @@
+"""Every target under every kind of map, from every start, by every rule: each law against quadrature, each weight against Z.
+
+    laws      target × (scalar, diagonal, matrix) × (point, Gaussian): log-mass, mean and covariance of the tilted law
+    weights   target × rule × (scalar, diagonal, matrix) × (point, Gaussian): E[W] = Z
+
+The default set holds all laws in double precision, a third of them in single, and a covering set of the weights, in which
+every pair of target, rule, map and start that is allowed occurs; the rest is `extended`.
+"""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_within, grid_quadrature, mean_and_error
+
+import pidjax as pid
+from pidjax.bridge import observe
+from pidjax.step import EndingOnDraw
+
+KEY = jax.random.key(23)
+LOG_Z = 0.7
+MEANS = np.array([[-0.8, 0.1], [0.9, 0.7], [0.2, -0.9]])
+SHARES = np.array([0.2, 0.5, 0.3])
+VARIANCE = 0.4
+
+
+def mixture(dtype):
+    return pid.GaussianMixture.isotropic(jnp.array(MEANS, dtype), VARIANCE, jnp.array(SHARES, dtype))
+
+
+class Heaped(eqx.Module):
+    """e^0.7 times the mixture, as a log-density."""
+
+    mixture: pid.GaussianMixture
+
+    def __call__(self, y):
+        return self.mixture.log_density(y) + LOG_Z
+
+
+def density(dtype):
+    return pid.Density(Heaped(mixture(dtype)), 2, dtype=dtype)
+
+
+def wide(dtype):
+    return pid.GaussianMixture(jnp.array([[0.1, 0.2]], dtype), jnp.array([[[1.3, 0.2], [0.2, 1.1]]], dtype))
+
+
+def points(dtype):
+    rng = np.random.default_rng(5)
+    return pid.Samples(jnp.array(rng.normal(size=(40, 2)) ** 3 / 3, dtype), jnp.array(rng.uniform(0.1, 1, 40), dtype))
+
+
+EXACT = {
+    "mixture": mixture,
+    "samples": points,
+    "surrogate": lambda dtype: pid.Surrogate(density(dtype), wide(dtype)),
+}
+ESTIMATED = {
+    "pool": lambda dtype: pid.Pool.draw(KEY, density(dtype), wide(dtype), 60),
+    "local": lambda dtype: pid.LocalDraws(density(dtype), wide(dtype), 16),
+    "both": lambda dtype: pid.LocalDraws(
+        density(dtype), wide(dtype), 16, pid.Pool.draw(KEY, density(dtype), wide(dtype), 60)
+    ),
+}
+TARGETS = EXACT | ESTIMATED | {"density": density}
+BETA = {"scalar": 1.5, "diagonal": np.array([0.5, 3.0]), "matrix": np.array([[2.0, 0.8], [0.8, 1.0]])}
+STARTS = {
+    "point": lambda dtype: jnp.array([0.3, -0.2], dtype),
+    "gaussian": lambda dtype: pid.GaussianStart(
+        jnp.array([0.3, -0.2], dtype), jnp.array([[0.3, 0.1], [0.1, 0.2]], dtype)
+    ),
+}
+RULES = {
+    "euler": pid.Euler(),
+    "corrected": pid.Euler(lambda t, x: 0.3 * jnp.sin(x[::-1])),
+    "moment": pid.Moment(),
+    "ancestral": pid.Ancestral(),
+    "controlled": pid.Controlled(lambda t, x: -0.5 * x + t),
+}
+
+
+def protocol(kind, start, dtype):
+    return pid.harmonic(jnp.array(BETA[kind], dtype), start=STARTS[start](dtype), noise_scale=jnp.ones((), dtype))
+
+
+def moments(points, log_weights):
+    """log Σ e^w, and the mean and covariance under these weights."""
+    peak = log_weights.max()
+    weights = np.exp(log_weights - peak)
+    total = weights.sum()
+    mean = weights @ points / total
+    return np.log(total) + peak, mean, (weights[:, None] * (points - mean)).T @ (points - mean) / total
+
+
+def tilted_by_sums(name, observation):
+    """The tilted law of the mixture, or of the wide one, by quadrature, and of the data set by its sum: in NumPy."""
+    gain, value = (np.asarray(part, float) for part in observation)
+    gain = gain if gain.ndim == 2 else np.diag(np.broadcast_to(gain, (2,)))
+    if name == "samples":
+        data = points(jnp.float64)
+        y, log_p = np.asarray(data.points), np.log(np.asarray(data.weights))
+    else:
+        y, cell = grid_quadrature(-7.0, 7.0, 281, 2)
+        law = wide(jnp.float64) if name == "surrogate" else mixture(jnp.float64)
+        log_p = np.asarray(jax.vmap(law.log_density)(jnp.asarray(y))) + np.log(cell)
+    return moments(y, log_p - 0.5 * np.sum((value - y @ gain.T) ** 2, axis=1))
+
+
+@eqx.filter_jit
+def law_at(target, protocol, x):
+    """The tilted law at (0.4, x), and the observation that it answers."""
+    prepared = pid.prepare(target, protocol, pid.given(jnp.array([0.0, 0.4, 1.0], x.dtype)))
+    now = jax.tree.map(lambda leaf: leaf[1], prepared.bridges)
+    observation = observe(now.observation, x, prepared.unit.start)
+    law = prepared.target.tilt(observation, KEY)
+    return observation, law.log_mass, law.mean, law.covariance()
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("kind", BETA)
+@pytest.mark.parametrize("name", EXACT)
+def test_laws_against_quadrature(name, kind, start, dtype):
+    if dtype == jnp.float32 and (list(EXACT).index(name) + list(BETA).index(kind)) % 3:
+        pytest.skip("single precision: one map for each target")
+    x = jnp.array([0.2, 0.5], dtype)
+    observation, *found = law_at(EXACT[name](dtype), protocol(kind, start, dtype), x)
+    expected = tilted_by_sums(name, observation)
+    tolerance = 1e-9 if dtype == jnp.float64 else 2e-5
+    for value, truth in zip(found, expected, strict=True):
+        assert value.dtype == dtype
+        np.testing.assert_allclose(value, truth, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", BETA)
+@pytest.mark.parametrize("name", ["pool", "local"])
+def test_estimated_laws_are_unbiased(name, kind):
+    """The mean of e^(log-mass), over 400 pools or sets of draws, is the mass by quadrature."""
+    prepared = pid.prepare(
+        mixture(jnp.float64), protocol(kind, "point", jnp.float64), pid.given(jnp.array([0.0, 0.4, 1.0]))
+    )
+    now = jax.tree.map(lambda leaf: leaf[1], prepared.bridges)
+    observation = observe(now.observation, jnp.array([0.2, 0.5]), prepared.unit.start)
+
+    @jax.jit
+    @jax.vmap
+    def log_mass(key):
+        if name == "pool":
+            return pid.Pool.draw(key, density(jnp.float64), wide(jnp.float64), 60).tilt(observation).log_mass
+        return ESTIMATED["local"](jnp.float64).tilt(observation, key).log_mass
+
+    truth, _, _ = tilted_by_sums("mixture", observation)
+    estimate, error = mean_and_error(jnp.exp(log_mass(jax.random.split(KEY, 400))))
+    assert_within(estimate, np.exp(truth + LOG_Z), error)
+
+
+def allowed(name, rule):
+    """A bare density has no tilts, an estimate no exact draws, and a pool narrows to a point under `Moment`."""
+    if name == "density":
+        return rule == "controlled"
+    if name in ESTIMATED:
+        return rule != "ancestral" and not (name == "pool" and rule == "moment")
+    return True
+
+
+PRODUCT = [
+    (name, rule, kind, start, dtype)
+    for name, rule, kind, start, dtype in itertools.product(TARGETS, RULES, BETA, STARTS, ("float64", "float32"))
+    if allowed(name, rule)
+]
+
+
+def covering(product):
+    """A greedy choice in which every pair of values of different factors occurs."""
+    pairs = lambda case: {(i, j, case[i], case[j]) for i, j in itertools.combinations(range(len(case)), 2)}  # noqa: E731
+    wanted, chosen = set().union(*map(pairs, product)), []
+    while wanted:
+        best = max(product, key=lambda case: len(pairs(case) & wanted))
+        chosen.append(best)
+        wanted -= pairs(best)
+    return chosen
+
+
+COVERING = covering(PRODUCT)
+CASES = [
+    pytest.param(*case, marks=[pytest.mark.slow] if case in COVERING else [pytest.mark.extended]) for case in PRODUCT
+]
+
+
+@eqx.filter_jit
+def log_weights(target, protocol, rule, count):
+    grid = pid.log_snr(6, 0.3, 12.0)
+    return pid.rollout(pid.prepare(target, protocol, grid), rule, KEY, jnp.arange(count)).log_weights
+
+
+@pytest.mark.parametrize(("name", "rule", "kind", "start", "dtype"), CASES)
+def test_weights_are_unbiased(name, rule, kind, start, dtype):
+    """E[W] = Z within four standard errors, over 3,000 paths."""
+    dtype = jnp.dtype(dtype)
+    step = RULES[rule]
+    if name == "samples" and rule != "ancestral":
+        step = EndingOnDraw(step)
+    found = log_weights(TARGETS[name](dtype), protocol(kind, start, dtype), step, 3000)
+    assert found.dtype == dtype
+    log_z = 0.0 if name in ("mixture", "samples") else LOG_Z
+    estimate, error = mean_and_error(jnp.exp(found - log_z))
+    assert np.isfinite(error)
+    assert_within(estimate, 1, max(error, 1e-13 if dtype == jnp.float64 else 1e-5))
