@@ -2,7 +2,7 @@
 
 from .elimination import Elimination
 from .exact import Enumeration, Exact
-from .model import Pairwise
+from .model import Pairwise, as_model
 from .transfer import Transfer
 
 
@@ -17,7 +17,7 @@ def exact(model: Pairwise) -> Exact:
         >>> round(float(exact(ising_grid(6)).log_z), 4)
         30.1541
     """
-    if model.num_values**model.num_sites <= 2**10:
+    if as_model(model).num_values ** model.num_sites <= 2**10:
         return Enumeration(model)
     ways, reasons = [], []
     for way in (Transfer, Elimination):

@@ -10,11 +10,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._checks import as_scalar, check_count
+from .._show import shown
+from ._doors import check_kind, check_range
 from ._log import log_sum
-from .model import Pairwise
-from .prior import Green
+from .model import Pairwise, as_model
+from .prior import Green, model_order
 
 
 class Beliefs(eqx.Module):
@@ -30,16 +33,31 @@ class Beliefs(eqx.Module):
     probabilities: Float[Array, "n q"]
     change: Float[Array, ""]
 
+    def __repr__(self):
+        return shown("Beliefs", probabilities=self.probabilities, change=self.change)
 
-@eqx.filter_jit
-def mean_field(model: Pairwise, *, num_iterations: int = 200, damping: float = 0.5) -> Float[Array, "n q"]:
+
+def mean_field(model: Pairwise, *, num_iterations: int = 200, damping: ArrayLike = 0.5) -> Float[Array, "n q"]:
     """Probabilities of each value of each site by damped mean field.
+
+    Args:
+        model: a pairwise model.
+        num_iterations: at least 1.
+        damping: in [0, 1), the share of the old logarithm that is kept.
+
+    Raises:
+        ValueError: a count below 1, a damping out of range.
 
     Example:
         >>> from pidjax.decision import ising, lattice
         >>> round(float(mean_field(ising(lattice(1, 2), 0.0, jnp.array([0.5, 0.0])))[0, 1]), 3)
         0.731
     """
+    return _mean_field(*_checked(model, num_iterations, damping))
+
+
+@eqx.filter_jit
+def _mean_field(model: Pairwise, num_iterations: int, damping: Float[Array, ""]) -> Float[Array, "n q"]:
     neighbours, directed = jnp.asarray(model.graph.neighbours), jnp.asarray(model.graph.directed)
     tables = jnp.where((neighbours >= 0)[:, :, None, None], model.directed_couplings[directed], 0)
 
@@ -52,9 +70,11 @@ def mean_field(model: Pairwise, *, num_iterations: int = 200, damping: float = 0
     return jax.nn.softmax(jax.lax.fori_loop(0, num_iterations, iterate, start))
 
 
-@eqx.filter_jit
-def belief_propagation(model: Pairwise, *, num_iterations: int = 200, damping: float = 0.5) -> Beliefs:
-    """Damped belief propagation.
+def belief_propagation(model: Pairwise, *, num_iterations: int = 200, damping: ArrayLike = 0.5) -> Beliefs:
+    """Damped belief propagation; arguments as of `mean_field`. Whether it has settled, `Beliefs.change` tells.
+
+    Raises:
+        ValueError: a count below 1, a damping out of range.
 
     Example:
         >>> from pidjax.decision import exact, ising, lattice
@@ -62,6 +82,17 @@ def belief_propagation(model: Pairwise, *, num_iterations: int = 200, damping: f
         >>> bool(jnp.allclose(belief_propagation(chain).probabilities, exact(chain).marginals, atol=1e-5))
         True
     """
+    return _belief_propagation(*_checked(model, num_iterations, damping))
+
+
+def _checked(model: Pairwise, num_iterations: int, damping: ArrayLike) -> tuple[Pairwise, int, Float[Array, ""]]:
+    damping = as_scalar("damping", damping).astype(as_model(model).dtype)
+    check_range("damping", damping, 0, 1, "0 <= damping < 1")
+    return model, check_count("num_iterations", num_iterations), damping
+
+
+@eqx.filter_jit
+def _belief_propagation(model: Pairwise, num_iterations: int, damping: Float[Array, ""]) -> Beliefs:
     neighbours, directed = jnp.asarray(model.graph.neighbours), jnp.asarray(model.graph.directed)
     num_bonds = len(model.graph.edges)
     known = (neighbours >= 0)[:, :, None]
@@ -101,15 +132,30 @@ class Cavity(Green):
         >>> prior = Corrected(chain, Cavity(chain, belief_propagation(chain)))
         >>> float(sample(jax.random.key(0), chain, prior, num_samples=100).ess).__round__(2)
         100.0
+
+    Raises:
+        ValueError: beliefs of another model; an order that is no permutation.
     """
 
     messages: Float[Array, "2M q"]
     order: Int[Array, " n"]
     model: Pairwise
 
-    def __init__(self, model: Pairwise, beliefs: Beliefs, order=None):
-        self.model, self.messages = model, beliefs.messages
-        self.order = jnp.asarray(model.graph.order if order is None else order)
+    def __init__(self, model: Pairwise, beliefs: Beliefs, order: ArrayLike | None = None):
+        check_kind("beliefs", beliefs, Beliefs, "belief_propagation(model)")
+        self.model, self.order, self.messages = model, model_order(model, order), beliefs.messages
+        wanted = max(2 * len(model.graph.edges), 1), model.num_values
+        if self.messages.shape != wanted:
+            raise ValueError(
+                f"beliefs hold messages of shape {self.messages.shape}, of another model; this one has {wanted}"
+            )
+
+    @property
+    def orders(self):
+        return (self.order,)
+
+    def __repr__(self):
+        return shown("Cavity", messages=self.messages)
 
     def ratio(self, step, values):
         site = self.order[step]

@@ -18,8 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import as_floating, concrete
+from .._checks import as_floating, check_count, concrete
+from .._show import shown
+from ._doors import check_function, check_kind
 from ._log import log_mean, log_scatter, safe_log
+
+OUTSIDE = -1
+"""A successor that is no state: `Sparse` refuses it."""
 
 
 class Chain(eqx.Module):
@@ -46,6 +51,9 @@ class Chain(eqx.Module):
         states, probabilities = self._table(step)
         spread = jnp.broadcast_to(log_masses[:, None], states.shape)
         return log_scatter(spread.ravel(), probabilities.ravel(), states.ravel(), self.num_states)
+
+    def __repr__(self):
+        return shown(type(self).__name__, steps=self.num_steps, start=self.start)
 
     def _table(self, step):
         return jax.vmap(self.successors, (None, 0))(step, jnp.arange(self.num_states))
@@ -116,12 +124,10 @@ class Sparse(Chain):
     start: Float[Array, " n"]
 
     def __init__(self, step: Callable, num_states: int, num_steps: int, start: ArrayLike = 0):
-        if num_states < 1 or num_steps < 1:
-            raise ValueError(f"num_states is {num_states} and num_steps {num_steps}; pass integers >= 1")
+        check_function("step", step, "a function of (time, state)")
+        num_states, num_steps = check_count("num_states", num_states), check_count("num_steps", num_steps)
         self.step, self.num_steps = step, num_steps
-        states, probabilities = jax.eval_shape(step, jnp.array(0), jnp.array(0))
-        if states.shape != probabilities.shape or len(states.shape) != 1:
-            raise ValueError(f"step gives shapes {states.shape} and {probabilities.shape}; give (k,) and (k,)")
+        states, probabilities = _shapes(jax.eval_shape(step, jnp.array(0), jnp.array(0)))
         self.start = _first_law(start, num_states, probabilities.dtype)
         every = num_states * states.shape[0] * num_steps <= 2**22
         for t in range(num_steps) if every else (0, num_steps - 1):
@@ -129,14 +135,19 @@ class Sparse(Chain):
             _check_rows(f"step({t}, ·)", probabilities)
             found = concrete(states)
             if found is not None and not ((found >= 0) & (found < num_states)).all():
-                raise ValueError(f"step({t}, ·) leads to states {found.min()} … {found.max()} of {num_states}")
+                raise ValueError(
+                    f"step({t}, ·) leads to states {found.min()} … {found.max()}; let it give states (and counts, if it is "
+                    f"augmented) that exist, here 0 … {num_states - 1}"
+                )
 
     def successors(self, step, state):
         return self.step(step, state)
 
 
-def log_forward(chain: Chain, costs: Float[Array, "T n"]) -> Float[Array, "times n"]:
+def log_forward(chain: Chain, costs: ArrayLike | None = None) -> Float[Array, "times n"]:
     """log π_t(s): the prior's mass at s, its running costs taken as killing; shape (T+1, n)."""
+
+    costs = as_costs(chain, "costs", costs)
 
     def step(log_masses, inputs):
         time, cost = inputs
@@ -148,10 +159,10 @@ def log_forward(chain: Chain, costs: Float[Array, "T n"]) -> Float[Array, "times
     return jnp.concatenate([first[None], later])
 
 
-def log_desirability(
-    chain: Chain, costs: Float[Array, "T n"], log_final: Float[Array, " n"]
-) -> Float[Array, "times n"]:
+def log_desirability(chain: Chain, costs: ArrayLike | None, log_final: Float[Array, " n"]) -> Float[Array, "times n"]:
     """log ψ_t(s) for every t and s, shape (T+1, n): the backward recursion. With log_final = log δ_y it is log G_t(s|y)."""
+    costs = as_costs(chain, "costs", costs)
+    log_final = -as_cost("-log_final", -jnp.asarray(log_final), (chain.num_states,))
 
     def step(log_psi, inputs):
         time, cost = inputs
@@ -162,11 +173,57 @@ def log_desirability(
     return jnp.concatenate([earlier, log_final[None]])
 
 
-def log_green(chain: Chain, costs: Float[Array, "T n"] | None = None) -> Float[Array, "times n n"]:
+def log_green(chain: Chain, costs: ArrayLike | None = None) -> Float[Array, "times n n"]:
     """log G_t(s|y), the prior's Green function from s at t to y at T; shape (T+1, n, n)."""
-    costs = jnp.zeros((chain.num_steps, chain.num_states), chain.start.dtype) if costs is None else costs
+    costs = as_costs(chain, "costs", costs)
     deltas = jnp.where(jnp.eye(chain.num_states, dtype=bool), jnp.zeros((), chain.start.dtype), -jnp.inf)
     return jax.vmap(lambda delta: log_desirability(chain, costs, delta), out_axes=2)(deltas)
+
+
+def as_costs(chain: Chain, name: str, costs: ArrayLike | None) -> Float[Array, "T n"]:
+    """Running costs c_t(s) of any time and state, given of each state or of both; none if None."""
+    check_kind("chain", chain, Chain, "a chain: Dense(...) or Sparse(...)")
+    shape, dtype = (chain.num_steps, chain.num_states), chain.start.dtype
+    if costs is None:
+        return jnp.zeros(shape, dtype)
+    costs = as_real(name, costs)
+    constant = costs.shape == shape[1:]
+    return as_cost(name, jnp.broadcast_to(costs[None], shape) if constant else costs, shape).astype(dtype)
+
+
+def as_cost(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Costs of a shape: numbers, or +inf to forbid."""
+    values = as_real(name, values)
+    if values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}; pass shape {shape}")
+    known = concrete(values)
+    if known is not None and not (known > -np.inf).all():
+        bad = np.argwhere(~(known > -np.inf))
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{name} is {known[where]} at {where}, the first of {len(bad)}; pass numbers, or +inf to forbid"
+        )
+    return values
+
+
+def as_real(name: str, values: ArrayLike) -> Float[Array, "..."]:
+    """Real numbers or infinities as a floating array."""
+    values = jnp.asarray(values)
+    if jnp.issubdtype(values.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} holds complex numbers; pass real ones")
+    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)
+
+
+def _shapes(found):
+    """The shapes of states and probabilities that a step gives."""
+    leaves = jax.tree.leaves(found)
+    shapes = [leaf.shape for leaf in leaves]
+    if jax.tree.structure(found) != jax.tree.structure((0, 0)) or shapes[0] != shapes[1] or len(shapes[0]) != 1:
+        raise ValueError(f"step gives shapes {shapes}; let it give (states, probabilities), two arrays of shape (k,)")
+    states, probabilities = leaves
+    if not (jnp.issubdtype(states.dtype, jnp.integer) and jnp.issubdtype(probabilities.dtype, jnp.floating)):
+        raise ValueError(f"step gives {states.dtype} and {probabilities.dtype}; let it give integers and floats")
+    return states, probabilities
 
 
 def _check_rows(name, probabilities):

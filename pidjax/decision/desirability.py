@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
-from .._checks import concrete
+from .._checks import check_count, check_key, concrete
+from .._show import shown
 from ._log import log_mean, pick, safe_log
-from .chain import Chain, log_desirability, log_forward
+from .chain import Chain, as_cost, as_costs, log_desirability, log_forward
 
 
 class Decisions(eqx.Module):
@@ -78,6 +79,7 @@ class Decisions(eqx.Module):
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Int[Array, "num_samples times"]:
         """Independent paths s_0 … s_T of the optimal chain; path i has the key fold_in(key, i)."""
+        check_key("key", key)
         first = safe_log(self.chain.start)
 
         def path(index):
@@ -94,7 +96,10 @@ class Decisions(eqx.Module):
 
             return jnp.append(state, jax.lax.scan(decide, state, (jnp.arange(self.chain.num_steps), uniforms[1:]))[1])
 
-        return jax.vmap(path)(jnp.arange(num_samples))
+        return jax.vmap(path)(jnp.arange(check_count("num_samples", num_samples)))
+
+    def __repr__(self):
+        return shown("Decisions", chain=self.chain, log_psi=self.log_psi)
 
 
 def solve(chain: Chain, energy: ArrayLike, *, running_costs: ArrayLike | None = None) -> Decisions:
@@ -116,7 +121,8 @@ def solve(chain: Chain, energy: ArrayLike, *, running_costs: ArrayLike | None = 
         >>> round(float(jnp.exp(decisions.log_marginals[-1, 1])), 3), round(float(decisions.kl_cost), 3)
         (0.245, 0.554)
     """
-    energy, costs = _costs(chain, "energy", energy, running_costs)
+    costs = as_costs(chain, "running_costs", running_costs)
+    energy = as_cost("energy", energy, (chain.num_states,)).astype(costs.dtype)
     log_mass = log_forward(chain, costs)[-1]
     reached = jnp.isfinite(log_mass)
     lost = concrete(~reached & jnp.isfinite(energy))
@@ -148,8 +154,8 @@ def solve_control(chain: Chain, final_costs: ArrayLike, *, running_costs: ArrayL
         >>> float(solve_control(chain, jnp.zeros(2), running_costs=jnp.array([3.0, 0.0])).log_z)
         -3.0
     """
-    final_costs, costs = _costs(chain, "final_costs", final_costs, running_costs)
-    return _solved(chain, costs, -final_costs)
+    costs = as_costs(chain, "running_costs", running_costs)
+    return _solved(chain, costs, -as_cost("final_costs", final_costs, (chain.num_states,)).astype(costs.dtype))
 
 
 def _solved(chain, costs, log_final):
@@ -157,31 +163,6 @@ def _solved(chain, costs, log_final):
     log_z = concrete(decisions.log_z)
     if log_z is not None and np.isneginf(log_z):
         raise ValueError("infeasible: no path of the prior ends, at finite cost, where the weight is positive")
+    if log_z is not None and not np.isfinite(log_z):
+        raise ValueError(f"log Z is {log_z}: the costs add up to more than {log_z.dtype} holds; pass smaller ones")
     return decisions
-
-
-def _costs(chain, name, final, running):
-    size, dtype = chain.num_states, chain.start.dtype
-    final = _cost(name, final, (size,)).astype(dtype)
-    if running is None:
-        return final, jnp.zeros((chain.num_steps, size), dtype)
-    running = jnp.asarray(running, dtype)
-    shape = (chain.num_steps, size)
-    return final, _cost(
-        "running_costs", jnp.broadcast_to(running[None], shape) if running.ndim == 1 else running, shape
-    )
-
-
-def _cost(name, values, shape):
-    values = jnp.asarray(values)
-    values = values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)
-    if values.shape != shape:
-        raise ValueError(f"{name} has shape {values.shape}; pass shape {shape}")
-    known = concrete(values)
-    if known is not None and not (known > -np.inf).all():
-        bad = np.argwhere(~(known > -np.inf))
-        where = tuple(int(i) for i in bad[0])
-        raise ValueError(
-            f"{name} is {known[where]} at {where}, the first of {len(bad)}; pass numbers, or +inf to forbid"
-        )
-    return values

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._show import shown
 from ._log import log_sum, pick
 from .exact import MAX_STATES, Exact
 from .graph import Graph
-from .model import Pairwise
+from .model import Pairwise, as_model
 
 
 class Elimination(Exact):
@@ -40,9 +41,12 @@ class Elimination(Exact):
     buckets: tuple[tuple[int, tuple[int, ...]], ...] = eqx.field(static=True)
 
     def __init__(self, model: Pairwise):
-        self.model = model
+        self.model = as_model(model)
         limit = int(math.log(MAX_STATES, model.num_values) + 1e-9) - 1
         self.buckets = min_fill(model.graph, limit)
+
+    def __repr__(self):
+        return shown("Elimination", model=self.model, width=self.width)
 
     @property
     def width(self) -> int:

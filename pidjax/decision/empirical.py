@@ -5,7 +5,8 @@
 With weights over complete paths, the end of a path of this chain is path k with probability W_k/ΣW: **in law it is
 importance resampling**, and makes no configuration that was not among the K. It is kept as the reference. What goes beyond
 it pools over states or features (`fit`) or resamples on the way (`sample` with populations); these make new configurations,
-with exact weights. As a prior it gives mass to its own paths only, so that E[W] = Z fails for it: log Ẑ is that of the paths.
+with exact weights. As a prior it gives mass to its own paths only, so that E[W] = Z fails for it, as `check` of a `sample`
+from it says: log Ẑ is that of the paths.
 
 Source: Chertkov, Ahn & Behjoo, *Sampling Decisions*, arXiv 2503.14549.
 """
@@ -15,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from .._checks import check_count, check_key
+from .._show import shown
 from .model import Pairwise
 from .prior import Prior
 from .sample import reveal, sample
@@ -42,7 +45,8 @@ class Empirical(Prior):
     @classmethod
     def from_prior(cls, key: Key[Array, ""], model: Pairwise, prior: Prior, *, num_paths: int) -> "Empirical":
         """K independent paths of a prior, weighted."""
-        return cls(prior.order, sample(key, model, prior, num_samples=num_paths), model.num_values)
+        paths = sample(key, model, prior, num_samples=check_count("num_paths", num_paths))
+        return cls(prior.order, paths, model.num_values)
 
     def log_conditional(self, step, values):
         consistent = jnp.all((values < 0)[None, :] | (values[None, :] == self.paths.samples), axis=1)
@@ -54,5 +58,9 @@ class Empirical(Prior):
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Int[Array, "num_samples n"]:
         """Equally weighted configurations, decided site by site; dependent, for they share the K paths."""
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_samples))
+        check_key("key", key)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(check_count("num_samples", num_samples)))
         return jax.lax.map(lambda key: reveal(key, self, 1)[0][0], keys, batch_size=64)
+
+    def __repr__(self):
+        return shown("Empirical", order=self.order, num_paths=self.paths.num_samples)

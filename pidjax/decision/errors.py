@@ -10,8 +10,11 @@ Source: Chertkov, Ahn & Behjoo, *Sampling Decisions*, arXiv 2503.14549.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
+from .._checks import as_floating, concrete
+from .._linear import matmul
+from ._doors import check_kind
 from .exact import Exact
 
 
@@ -31,15 +34,32 @@ class Moments(NamedTuple):
     correlations: Float[Array, "n n"]
 
 
-def moments(spins: Float[Array, "N n"], weights: Float[Array, " N"] | None = None) -> Moments:
-    """Moments of weighted spins; weights sum to one, equal if None."""
-    weights = jnp.full(spins.shape[0], 1 / spins.shape[0], spins.dtype) if weights is None else weights
+def moments(spins: ArrayLike, weights: ArrayLike | None = None) -> Moments:
+    """Moments of weighted spins, shape (N, n); weights of shape (N,) sum to one, equal if None.
+
+    Raises:
+        ValueError: a wrong shape; NaN or infinity; weights that are negative or do not sum to one.
+    """
+    spins = as_floating("spins", spins)
+    if spins.ndim != 2 or spins.shape[0] < 1:
+        raise ValueError(f"spins has shape {spins.shape}; pass (N, n), N at least 1")
+    number = spins.shape[0]
+    weights = jnp.full(number, 1 / number, spins.dtype) if weights is None else as_floating("weights", weights)
+    if weights.shape != (number,):
+        raise ValueError(f"weights has shape {weights.shape}; pass ({number},)")
+    known = concrete(weights)
+    if known is not None and not (known.min() >= 0 and abs(known.sum() - 1) < 1e-3):
+        raise ValueError(
+            f"weights has the minimum {known.min():g} and the sum {known.sum():g}; pass weights >= 0 that sum to one, as "
+            "Solution.weights"
+        )
     weighted = weights[:, None] * spins
-    return Moments(jnp.sum(weighted, axis=0), weighted.T @ spins)
+    return Moments(jnp.sum(weighted, axis=0), matmul(weighted.T, spins))
 
 
 def exact_moments(exact: Exact) -> Moments:
     """The true ones."""
+    check_kind("exact", exact, Exact, "exact(model), Transfer(model), ...")
     return Moments(exact.magnetisations, exact.correlations)
 
 
@@ -52,6 +72,10 @@ def moment_errors(found: Moments, true: Moments) -> MomentErrors:
         >>> [round(float(error), 3) for error in moment_errors(found, true)]
         [0.1, 0.5, 0.05, 0.1]
     """
+    for name, pair in (("found", found), ("true", true)):
+        check_kind(name, pair, Moments, "Moments: moments(...) or exact_moments(...)")
+    if found.magnetisations.shape != true.magnetisations.shape:
+        raise ValueError(f"found is of {len(found.magnetisations)} sites but true of {len(true.magnetisations)}")
     first, second = jnp.triu_indices(len(true.magnetisations), 1)
     single = jnp.abs(found.magnetisations - true.magnetisations)
     double = jnp.abs(found.correlations - true.correlations)[first, second]

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from .._checks import concrete
+from .._checks import check_count, check_key, concrete
+from .._show import shown
 from ._log import log_sum
-from .model import Pairwise
+from .model import Pairwise, as_model
 from .solution import Solution
 
 MAX_STATES = 2**20
@@ -71,8 +72,8 @@ class Exact(eqx.Module):
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Solution:
         """Independent exact configurations, each of weight Z."""
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}; pass an integer >= 1")
+        check_key("key", key)
+        num_samples = check_count("num_samples", num_samples)
         values, log_z = _draw(self, key, num_samples)
         return Solution(values, jnp.broadcast_to(self._feasible(log_z), (num_samples,)), num_samples, num_samples)
 
@@ -80,6 +81,8 @@ class Exact(eqx.Module):
         known = concrete(log_z)
         if known is not None and np.isneginf(known):
             raise ValueError("infeasible: no configuration has a positive weight under what the guide asks")
+        if known is not None and not np.isfinite(known):
+            raise ValueError(f"log Z is {known}: the guide's running weights hold NaN or +inf, or add up to it")
         return log_z
 
 
@@ -121,7 +124,7 @@ class Enumeration(Exact):
         1.506409
     """
 
-    model: Pairwise
+    model: Pairwise = eqx.field(converter=as_model)
 
     def __check_init__(self):
         if self.model.num_values**self.model.num_sites > MAX_STATES:
@@ -129,6 +132,9 @@ class Enumeration(Exact):
                 f"{self.model.num_values}^{self.model.num_sites} configurations are too many to enumerate, the limit is "
                 f"{MAX_STATES}; use Transfer or Elimination"
             )
+
+    def __repr__(self):
+        return shown("Enumeration", model=self.model)
 
     @property
     def configurations(self) -> Int[Array, "states n"]:

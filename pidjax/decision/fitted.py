@@ -21,10 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from .._checks import check_count, check_key
+from .._linear import cholesky, inverse_triangular, matmul, matvec, transpose
+from .._show import shown
+from ._doors import check_below, check_kind
 from ._log import log_scatter, log_sum
 from .graph import Graph, checked_order
-from .model import Pairwise
-from .prior import Corrected, Green, Prior, hidden
+from .model import Pairwise, as_model
+from .prior import Corrected, Green, Prior, check_prior, hidden
 from .sample import reveal
 
 
@@ -34,6 +38,7 @@ class Fitted(Green):
     order: eqx.AbstractVar[tuple[int, ...]]
     num_values: eqx.AbstractVar[int]
     parameters: eqx.AbstractVar[tuple[Array, ...]]
+    frontier: eqx.AbstractVar[Int[Array, "times sites"]]
 
     @abstractmethod
     def value(self, parameters: tuple[Array, ...], step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, ""]:
@@ -44,6 +49,13 @@ class Fitted(Green):
         self, step: Int[Array, ""], prefixes: Int[Array, "K n"], targets: Float[Array, " K"]
     ) -> tuple[Array, ...]:
         """The parameters of a step that fit the targets best."""
+
+    @property
+    def orders(self):
+        return (np.array(self.order),)
+
+    def __repr__(self):
+        return shown(type(self).__name__, sites=len(self.order), frontier=self.frontier)
 
     def ratio(self, step, values):
         before, after = ([leaf[step + ahead] for leaf in self.parameters] for ahead in (0, 1))
@@ -79,7 +91,7 @@ def fit(
         num_paths, num_rounds: paths in a round, and rounds.
 
     Raises:
-        ValueError: counts below 1.
+        ValueError: counts below 1; a green function for another model, or no `Table` or `Features`.
 
     Example:
         >>> from pidjax.decision import ising_glass, sample
@@ -88,8 +100,11 @@ def fit(
         >>> bool(sample(jax.random.key(1), model, prior).ess > 0.95 * 4096)
         True
     """
-    if num_paths < 1 or num_rounds < 1:
-        raise ValueError(f"num_paths is {num_paths} and num_rounds {num_rounds}; pass integers >= 1")
+    check_key("key", key)
+    check_kind("green", green, Fitted, "Table(model, window=...) or Features(model)")
+    check_kind("base", base, (Green, type(None)), "an estimate to be corrected, as Cavity(...), or None")
+    num_paths, num_rounds = check_count("num_paths", num_paths), check_count("num_rounds", num_rounds)
+    check_prior(model, _prior(model, green, base))
     for index in range(num_rounds):
         green = _round(jax.random.fold_in(key, index), model, green, base, num_paths)
     return _prior(model, green, base)
@@ -140,10 +155,9 @@ class Table(Fitted):
     frontier: Int[Array, "times window"]
 
     def __init__(self, model: Pairwise, *, window: int, order=None):
-        if not 1 <= window or model.num_values**window > 2**20:
-            raise ValueError(
-                f"window is {window}; pass an integer >= 1, at most {model.num_values}^window = 2^20 states"
-            )
+        window = check_count("window", window)
+        if as_model(model).num_values ** window > 2**20:
+            raise ValueError(f"window is {window}; pass one of at most {model.num_values}^window = 2^20 states")
         sites = checked_order(model.num_sites, model.graph.order if order is None else order)
         self.order, self.num_values, self.window = tuple(sites.tolist()), model.num_values, window
         self.frontier = jnp.asarray(frontier(model.graph, sites)[:, :window])
@@ -170,12 +184,13 @@ class Table(Fitted):
 
 class Features(Fitted):
     """ĝ = c + Σ_a c_a x_a + Σ_{a<b} c_ab x_a x_b, with x the values of the frontier (spins, for q = 2) in contrasts of mean
-    zero; for Ising effective fields and couplings. By least squares with a ridge of 1e-6 of the number of paths.
+    zero; for Ising effective fields and couplings. By least squares with a ridge of 1e-6 of the number of paths, and above
+    what rounding does to its matrix in float32.
 
     Args:
         model: the target.
         order: by default the graph's.
-        num_paired: only so many sites of the frontier, the soonest needed, have pairs.
+        num_paired: only so many sites of the frontier, the soonest needed, have pairs; 0 for none.
     """
 
     order: tuple[int, ...] = eqx.field(static=True)
@@ -185,10 +200,11 @@ class Features(Fitted):
     frontier: Int[Array, "times sites"]
 
     def __init__(self, model: Pairwise, order=None, *, num_paired: int = 20):
-        sites = checked_order(model.num_sites, model.graph.order if order is None else order)
+        sites = checked_order(as_model(model).num_sites, model.graph.order if order is None else order)
+        check_below("num_paired", num_paired, np.inf, "an integer >= 0")
         self.order, self.num_values = tuple(sites.tolist()), model.num_values
         self.frontier = jnp.asarray(frontier(model.graph, sites))
-        self.num_paired = min(num_paired, self.frontier.shape[1])
+        self.num_paired = min(int(num_paired), self.frontier.shape[1])
         times, width = model.num_sites + 1, model.num_values - 1
         linear, paired = self.frontier.shape[1] * width, self.num_paired * width
         self.parameters = (
@@ -216,9 +232,10 @@ class Features(Fitted):
         apart = first // width != second // width
         first, second = first[apart], second[apart]
         design = jnp.concatenate([jnp.ones((count, 1), x.dtype), x, x[:, first] * x[:, second]], axis=1)
-        gram = design.T @ design + 1e-6 * count * jnp.eye(design.shape[1], dtype=x.dtype)
-        mean = jnp.mean(targets)
-        found = jnp.linalg.solve(gram, design.T @ (targets - mean))
+        gram, mean = matmul(design.T, design), jnp.mean(targets)
+        ridge = jnp.maximum(1e-6 * count, 2 * jnp.finfo(x.dtype).eps * jnp.trace(gram))
+        whiten = inverse_triangular(cholesky(gram + ridge * jnp.eye(design.shape[1], dtype=x.dtype)))
+        found = matvec(transpose(whiten), matvec(whiten, matvec(design.T, targets - mean)))
         split = 1 + x.shape[1]
         pairs = jnp.zeros((paired, paired), x.dtype).at[first, second].set(found[split:])
         return mean + found[0], found[1:split], pairs

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+from .._checks import check_count, check_key
+
 
 class Graph:
     """Sites 0 … n−1 and M bonds between different sites.
@@ -25,8 +27,8 @@ class Graph:
         order: the order, shape (n,).
 
     Raises:
-        ValueError: a site out of range, a bond from a site to itself, a bond given twice, a graph in several pieces, an
-            order that is no permutation.
+        ValueError: edges that are not pairs of integers, a site out of range, a bond from a site to itself, a bond given
+            twice, a graph in several pieces, an order that is no permutation.
 
     Example:
         >>> Graph(3, [(0, 1), (1, 2)]).neighbours.tolist()
@@ -34,13 +36,11 @@ class Graph:
     """
 
     def __init__(self, num_sites: int, edges: Sequence | np.ndarray, order: Sequence | np.ndarray | None = None):
-        if num_sites < 1:
-            raise ValueError(f"num_sites is {num_sites}; pass an integer >= 1")
-        self.num_sites = int(num_sites)
-        self.edges = np.array(edges, np.int64).reshape(-1, 2)
-        if self.edges.size and not (self.edges.min() >= 0 and self.edges.max() < num_sites):
+        self.num_sites = check_count("num_sites", num_sites)
+        self.edges = _pairs(edges)
+        if self.edges.size and not (self.edges.min() >= 0 and self.edges.max() < self.num_sites):
             raise ValueError(
-                f"edges name sites {self.edges.min()} … {self.edges.max()}; pass numbers from 0 to {num_sites - 1}"
+                f"edges name sites {self.edges.min()} … {self.edges.max()}; pass numbers from 0 to {self.num_sites - 1}"
             )
         if (self.edges[:, 0] == self.edges[:, 1]).any():
             raise ValueError(
@@ -48,7 +48,7 @@ class Graph:
             )
         if len(np.unique(np.sort(self.edges, axis=1), axis=0)) < len(self.edges):
             raise ValueError("edges hold a bond twice; add the two couplings into one")
-        self.order = checked_order(num_sites, order)
+        self.order = checked_order(self.num_sites, order)
         pieces = np.unique(self.components)
         if len(pieces) > 1:
             sizes = np.bincount(self.components)
@@ -136,13 +136,30 @@ class Graph:
         return queue
 
 
+def _pairs(edges) -> Int[np.ndarray, "M 2"]:
+    """The bonds as an array of whole numbers, which nothing is rounded to."""
+    try:
+        pairs = np.asarray(edges)
+    except ValueError:
+        raise ValueError("edges are not all pairs; pass pairs of sites, shape (M, 2)") from None
+    if pairs.size == 0 and pairs.ndim > 0:
+        return np.zeros((0, 2), np.int64)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
+        raise ValueError(f"edges is of {pairs.dtype}{list(pairs.shape)}; pass pairs of integers, shape (M, 2)")
+    return pairs.astype(np.int64)
+
+
 def checked_order(num_sites: int, order) -> Int[np.ndarray, " n"]:
     """The order as an array; that of the numbers if None."""
     if order is None:
         return np.arange(num_sites)
     order = np.asarray(order)
-    if order.shape != (num_sites,) or not (np.sort(order) == np.arange(num_sites)).all():
-        raise ValueError(f"order has shape {order.shape} and is no permutation of the {num_sites} sites")
+    whole = np.issubdtype(order.dtype, np.integer) and order.shape == (num_sites,)
+    if not whole or not (np.sort(order) == np.arange(num_sites)).all():
+        raise ValueError(
+            f"order is of {order.dtype}{list(order.shape)} and no permutation of the integers 0 … {num_sites - 1}; pass "
+            "the sites as they are revealed"
+        )
     return order.astype(np.int64)
 
 
@@ -156,8 +173,7 @@ def lattice(rows: int, columns: int, *, periodic: bool = False) -> Graph:
         >>> lattice(2, 2).edges.tolist()
         [[0, 1], [0, 2], [1, 3], [2, 3]]
     """
-    if rows < 1 or columns < 1:
-        raise ValueError(f"rows is {rows} and columns {columns}; pass integers >= 1")
+    rows, columns = check_count("rows", rows), check_count("columns", columns)
     if periodic and columns < 3:
         raise ValueError(f"columns is {columns}; a ring needs at least 3")
     number = np.arange(rows * columns).reshape(rows, columns)
@@ -181,7 +197,7 @@ def complete(num_sites: int) -> Graph:
         >>> complete(4)
         Graph(4 sites, 6 bonds)
     """
-    return Graph(num_sites, np.stack(np.triu_indices(num_sites, 1), axis=1))
+    return Graph(num_sites, np.stack(np.triu_indices(check_count("num_sites", num_sites), 1), axis=1))
 
 
 def random_regular(key: Key[Array, ""], num_sites: int, degree: int) -> Graph:
@@ -194,6 +210,8 @@ def random_regular(key: Key[Array, ""], num_sites: int, degree: int) -> Graph:
         >>> {len(found) for found in random_regular(jax.random.key(0), 10, 3).neighbour_lists}
         {3}
     """
+    check_key("key", key)
+    num_sites, degree = check_count("num_sites", num_sites), check_count("degree", degree)
     if not 2 <= degree < num_sites or num_sites * degree % 2:
         raise ValueError(
             f"no connected graph of {num_sites} sites has degree {degree}; pass 2 <= degree < num_sites, their product even"

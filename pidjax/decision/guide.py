@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import concrete
-from .chain import Chain, Sparse
-from .model import UNKNOWN
+from .._checks import check_count, concrete
+from .._show import shown
+from ._doors import check_below, check_function, check_gives, check_kind
+from .chain import OUTSIDE, Chain, Sparse, as_real
+from .model import UNKNOWN, Pairwise
 
 
 class Guide(eqx.Module):
@@ -30,7 +32,9 @@ class Guide(eqx.Module):
         start: the first count.
 
     Raises:
-        ValueError: a wrong shape; NaN or +inf; all counts forbidden; an update without its weights.
+        ValueError: a wrong shape; NaN or +inf; all counts forbidden; an update without its weights. When it meets a model,
+            as in `Transfer`: counts that leave 0 … num_counts−1, functions that do not give one number, another model than
+            `total` counts.
 
     Example:
         >>> even = Guide(2, lambda site, count, value: (count + value) % 2, jnp.array([0.0, -jnp.inf]))
@@ -51,12 +55,39 @@ class Guide(eqx.Module):
         running: Callable[[Int[Array, ""], Int[Array, " w"], Int[Array, ""]], Float[Array, ""]] | None = None,
         start: int = 0,
     ):
+        num_counts = check_count("num_counts", num_counts)
         if (update is None) != (log_weight is None) or (update is None and num_counts != 1):
             raise ValueError("a counter needs all of num_counts, update and log_weight")
-        if not 0 <= start < num_counts:
-            raise ValueError(f"start is {start}; pass a count from 0 to {num_counts - 1}")
-        self.num_counts, self.update, self.running, self.start = num_counts, update, running, start
+        for name, function, given in (("update", update, "count"), ("running", running, "window")):
+            if function is not None:
+                check_function(name, function, f"a function of (site, {given}, value)")
+        check_below("start", start, num_counts, f"a count from 0 to {num_counts - 1}")
+        self.num_counts, self.update, self.running, self.start = num_counts, update, running, int(start)
         self.weights = None if log_weight is None else checked_weights(log_weight, num_counts)
+
+    def __repr__(self):
+        running = None if self.running is None else getattr(self.running, "__name__", "function")
+        return shown("Guide", counts=self.num_counts, weights=self.weights, running=running)
+
+    def check(self, model: Pairwise, order: Int[np.ndarray, " n"], window: int) -> None:
+        """Raise if a function does not give one number, or the counts that can be reached leave 0 … num_counts−1."""
+        zero = jnp.array(0)
+        if self.running is not None:
+            wanted = "one number, the weight of the value"
+            check_gives("running", self.running, (zero, jnp.zeros(window, int), zero), np.number, wanted)
+        if self.update is None:
+            return
+        check_gives("update", self.update, (zero, zero, zero), np.integer, "one integer, the next count")
+        table = jax.vmap(lambda site: self.table(site, model.num_values))
+        known = concrete(eqx.filter_jit(table)(jnp.asarray(order)))
+        reached = np.array([self.start])
+        for counts in () if known is None else known:
+            reached = np.unique(counts[reached])
+            if reached[0] < 0 or reached[-1] >= self.num_counts:
+                raise ValueError(
+                    f"update reaches the counts {reached[0]} … {reached[-1]}; let it give counts from 0 to num_counts - 1, "
+                    f"which is {self.num_counts - 1}"
+                )
 
     def log_final(self, dtype) -> Float[Array, " counts"]:
         """The weight of each last count."""
@@ -74,8 +105,9 @@ class Guide(eqx.Module):
     def running_weights(self, site, window: Int[Array, " w"], num_values: int, dtype) -> Float[Array, " q"]:
         """The weight of each value after a window; 0 at places past the end."""
         assert self.running is not None
-        weights = jax.vmap(self.running, (None, None, 0))(site, window, jnp.arange(num_values))
-        return jnp.where(site == UNKNOWN, 0, weights.astype(dtype))
+        running = self.running
+        weight = lambda value: jnp.asarray(running(site, window, value)).astype(dtype)  # noqa: E731
+        return jnp.where(site == UNKNOWN, 0, jax.vmap(weight)(jnp.arange(num_values)))
 
 
 def total(num_sites: int, log_weight: ArrayLike) -> Guide:
@@ -90,17 +122,48 @@ def total(num_sites: int, log_weight: ArrayLike) -> Guide:
         >>> set(solution.samples.sum(axis=1).tolist())
         {4}
     """
-    log_weight = jnp.asarray(log_weight)
-    if log_weight.ndim != 1 or log_weight.shape[0] % num_sites != 1 % num_sites:
-        raise ValueError(f"log_weight has shape {log_weight.shape}; pass (n (q − 1) + 1,) for n = {num_sites} sites")
-    last = log_weight.shape[0] - 1
-    return Guide(last + 1, lambda site, count, value: jnp.minimum(count + value, last), log_weight)
+    return _Total(num_sites, log_weight)
+
+
+class _Total(Guide):
+    """The sum of the values of n sites of q values each."""
+
+    num_sites: int = eqx.field(static=True)
+
+    def __init__(self, num_sites: int, log_weight: ArrayLike):
+        self.num_sites = check_count("num_sites", num_sites)
+        log_weight = jnp.asarray(log_weight)
+        last = log_weight.size - 1
+        if log_weight.ndim != 1 or last < self.num_sites or last % self.num_sites:
+            raise ValueError(
+                f"log_weight has shape {log_weight.shape}; pass (n (q − 1) + 1,) for n = {self.num_sites} sites"
+            )
+        super().__init__(last + 1, jax.tree_util.Partial(_added, last), log_weight)
+
+    def __repr__(self):
+        return shown("total", num_sites=self.num_sites, log_weight=self.weights)
+
+    def check(self, model, order, window):
+        if self.num_counts != 1 + model.num_sites * (model.num_values - 1) or self.num_sites != model.num_sites:
+            raise ValueError(
+                f"guide counts {self.num_sites} sites of {(self.num_counts - 1) // self.num_sites + 1} values but the model "
+                f"has {model.num_sites} of {model.num_values}; pass total({model.num_sites}, log_weight) with log_weight of "
+                f"shape ({1 + model.num_sites * (model.num_values - 1)},)"
+            )
+
+
+def _added(last, site, count, value):
+    """The next sum, which a count that no path reaches does not take past the last."""
+    return jnp.minimum(count + value, last)
 
 
 def augmented(chain: Chain, num_counts: int, update: Callable, start: int = 0) -> Sparse:
     """A chain on pairs (state, count), the state s with count c numbered s·num_counts + c: c' = update(t, c, s').
 
     An energy or cost of pairs then conditions the chain on its own history: see `solve` and `solve_control`.
+
+    Raises:
+        ValueError: counts that leave 0 … num_counts−1, from any pair, at the times that `Sparse` checks.
 
     Example:
         >>> from pidjax.decision import Dense, solve_control
@@ -111,18 +174,25 @@ def augmented(chain: Chain, num_counts: int, update: Callable, start: int = 0) -
         0.375
     """
 
+    check_kind("chain", chain, Chain, "a chain: Dense(...) or Sparse(...)")
+    num_counts = check_count("num_counts", num_counts)
+    check_function("update", update, "a function of (time, count, state)")
+    check_below("start", start, num_counts, f"a count from 0 to {num_counts - 1}")
+    zero = jnp.array(0)
+    check_gives("update", update, (zero, zero, zero), np.integer, "one integer, the next count")
+
     def step(time, pair):
         states, probabilities = chain.successors(time, pair // num_counts)
         counts = jax.vmap(lambda state: update(time, pair % num_counts, state))(states)
-        return states * num_counts + counts, probabilities
+        inside = (counts >= 0) & (counts < num_counts)
+        return jnp.where(inside, states * num_counts + counts, OUTSIDE), probabilities
 
     first = jnp.zeros((chain.num_states, num_counts), chain.start.dtype).at[:, start].set(chain.start)
     return Sparse(step, chain.num_states * num_counts, chain.num_steps, first.ravel())
 
 
 def checked_weights(log_weight, num_counts):
-    weights = jnp.asarray(log_weight)
-    weights = weights if jnp.issubdtype(weights.dtype, jnp.floating) else weights.astype(float)
+    weights = as_real("log_weight", log_weight)
     if weights.shape != (num_counts,):
         raise ValueError(f"log_weight has shape {weights.shape}; pass ({num_counts},)")
     known = concrete(weights)

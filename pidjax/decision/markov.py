@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
-from .._checks import as_floating, concrete
+from .._checks import as_floating, check_count, check_key, concrete
+from .._show import shown
+from ._doors import as_values, check_kind
 from ._log import pick
-from .model import Pairwise
+from .model import Pairwise, as_model
 
 
 class Sweep(eqx.Module):
@@ -31,6 +33,9 @@ class Sweep(eqx.Module):
     def __call__(self, key: Key[Array, ""], values: Int[Array, " n"]) -> Int[Array, " n"]:
         """The configuration after one sweep."""
 
+    def __repr__(self):
+        return shown(type(self).__name__, model=self.model)
+
 
 class Metropolis(Sweep):
     """n single-site proposals at random sites.
@@ -41,7 +46,7 @@ class Metropolis(Sweep):
         (4, 10, 9)
     """
 
-    model: Pairwise
+    model: Pairwise = eqx.field(converter=as_model)
 
     def __call__(self, key, values):
         n, q = self.model.num_sites, self.model.num_values
@@ -64,7 +69,7 @@ class Metropolis(Sweep):
 class Gibbs(Sweep):
     """Every site once, from its law given its neighbours; sites of a colour at the same time (a lattice's checkerboard)."""
 
-    model: Pairwise
+    model: Pairwise = eqx.field(converter=as_model)
 
     def __call__(self, key, values):
         colours = self.model.graph.colours
@@ -88,7 +93,7 @@ class SwendsenWang(Sweep):
         ValueError: a coupling that is not of the form const + J [v = u] with J ≥ 0; the first is named.
     """
 
-    model: Pairwise
+    model: Pairwise = eqx.field(converter=as_model)
 
     def __check_init__(self):
         couplings = concrete(self.model.couplings)
@@ -135,7 +140,6 @@ def clusters(first, second, bound, num_sites: int) -> Int[Array, " n"]:
     return jax.lax.while_loop(lambda carry: carry[1], fall, (jnp.arange(num_sites), jnp.array(True)))[0]
 
 
-@eqx.filter_jit
 def run(
     key: Key[Array, ""],
     sweep: Sweep,
@@ -150,7 +154,20 @@ def run(
         key: a typed key; chain i uses fold_in(key, i).
         sweep: `Metropolis(model)`, `Gibbs(model)` or `SwendsenWang(model)`.
         start: where chains start; uniform if None.
+
+    Raises:
+        ValueError: counts below 1; a sweep that is none; a start that is not of values, one configuration for each chain.
     """
+    check_key("key", key)
+    check_kind("sweep", sweep, Sweep, "Metropolis(model), Gibbs(model) or SwendsenWang(model)")
+    num_chains, num_sweeps = check_count("num_chains", num_chains), check_count("num_sweeps", num_sweeps)
+    if start is not None:
+        start = as_values("start", start, sweep.model.num_values, (num_chains, sweep.model.num_sites))
+    return _run(key, sweep, num_chains, num_sweeps, start)
+
+
+@eqx.filter_jit
+def _run(key, sweep: Sweep, num_chains: int, num_sweeps: int, start):
     model = sweep.model
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_chains))
     if start is None:

@@ -5,13 +5,17 @@
 Derivatives of log Z are moments: in fields[i, a] it is P(v_i = a), in couplings[e, a, b] it is P(v_i = a, v_j = b).
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, DTypeLike, Float, Int, Key
 
-from .._checks import as_floating
+from .._checks import as_floating, as_scalar, check_count, check_key, concrete
+from .._show import shown
+from ._doors import are_values, as_values, check_kind
 from .graph import Graph, complete, lattice
 
 UNKNOWN = -1
@@ -28,7 +32,8 @@ class Pairwise(eqx.Module):
         levels: the number that a value stands for in magnetisations, shape (q,): −1 and 1, or 0 … q−1.
 
     Raises:
-        ValueError: shapes that do not agree; NaN or infinity.
+        ValueError: shapes or dtypes that do not agree; NaN or infinity; energies that add up to more than a number of the
+            dtype holds.
 
     Example:
         >>> model = ising(lattice(1, 2), couplings=jnp.array([0.5]), fields=jnp.array([0.1, 0.0]))
@@ -37,11 +42,14 @@ class Pairwise(eqx.Module):
     """
 
     graph: Graph = eqx.field(static=True)
-    fields: Float[Array, "n q"]
-    couplings: Float[Array, "M q q"]
-    levels: Float[Array, " q"]
+    fields: Float[Array, "n q"] = eqx.field(converter=partial(as_floating, "fields"))
+    couplings: Float[Array, "M q q"] = eqx.field(converter=partial(as_floating, "couplings"))
+    levels: Float[Array, " q"] = eqx.field(converter=partial(as_floating, "levels"))
 
     def __check_init__(self):
+        check_graph(self.graph)
+        if self.levels.ndim != 1 or self.levels.shape[0] < 2:
+            raise ValueError(f"levels has shape {self.levels.shape}; pass shape (q,), q at least 2")
         n, q = self.graph.num_sites, self.levels.shape[0]
         for name, array, shape in (
             ("fields", self.fields, (n, q)),
@@ -49,6 +57,12 @@ class Pairwise(eqx.Module):
         ):
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}; this graph and {q} values take {shape}")
+            if array.dtype != self.levels.dtype:
+                raise ValueError(f"{name} is of {array.dtype} but levels of {self.levels.dtype}; pass one dtype")
+        _check_sum(self.fields, self.couplings)
+
+    def __repr__(self):
+        return shown("Pairwise", graph=self.graph, fields=self.fields, couplings=self.couplings)
 
     @property
     def num_sites(self) -> int:
@@ -63,13 +77,17 @@ class Pairwise(eqx.Module):
         return self.fields.dtype
 
     def log_weight(self, values: Int[Array, " n"]) -> Float[Array, ""]:
-        """log p̃ of a configuration, minus its energy."""
+        """log p̃ of a configuration, minus its energy; NaN if traced values are not all in 0 … q−1."""
+        values = as_values("values", values, self.num_values, (self.num_sites,))
         first, second = self.graph.edges.T
         bonds = self.couplings[jnp.arange(len(first)), values[first], values[second]]
-        return jnp.sum(self.fields[jnp.arange(self.num_sites), values]) + jnp.sum(bonds)
+        log_weight = jnp.sum(self.fields[jnp.arange(self.num_sites), values]) + jnp.sum(bonds)
+        return jnp.where(jnp.all(are_values(values, self.num_values)), log_weight, jnp.nan)
 
     def local(self, site: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
         """What each value of a site adds to log p̃, given those of its neighbours that are known (not −1)."""
+        site = as_values("site", site, self.num_sites, ())
+        values = as_values("values", values, self.num_values, (self.num_sites,), lowest=UNKNOWN)
         neighbours = jnp.asarray(self.graph.neighbours)[site]
         found = jnp.where(neighbours >= 0, values[neighbours], UNKNOWN)
         tables = self.directed_couplings[jnp.asarray(self.graph.directed)[site]]
@@ -84,16 +102,43 @@ class Pairwise(eqx.Module):
         return jnp.concatenate([self.couplings, jnp.swapaxes(self.couplings, 1, 2)])
 
     def spins(self, values: Int[Array, "..."]) -> Float[Array, "..."]:
-        """The levels of values."""
-        return self.levels[values]
+        """The levels of values; NaN where a traced one is not in 0 … q−1."""
+        values = as_values("values", values, self.num_values)
+        return jnp.where(are_values(values, self.num_values), self.levels[values], jnp.nan)
 
-    def tempered(self, beta: float | Float[Array, ""]) -> "Pairwise":
+    def tempered(self, beta: ArrayLike) -> "Pairwise":
         """The model at inverse temperature β: all energies times β."""
-        return eqx.tree_at(lambda m: (m.fields, m.couplings), self, (self.fields * beta, self.couplings * beta))
+        beta = as_scalar("beta", beta).astype(self.dtype)
+        return Pairwise(self.graph, self.fields * beta, self.couplings * beta, self.levels)
 
-    def in_field(self, field: Float[Array, " n"]) -> "Pairwise":
-        """The model with Σ_i field_i · level(v_i) added to log p̃: the source of the magnetisations."""
-        return eqx.tree_at(lambda m: m.fields, self, self.fields + field[:, None] * self.levels[None, :])
+    def in_field(self, field: ArrayLike) -> "Pairwise":
+        """The model with Σ_i field_i · level(v_i) added to log p̃: the source of the magnetisations. (n,), or one number."""
+        field = _spread("field", field, self.num_sites, self.dtype)
+        return Pairwise(self.graph, self.fields + field[:, None] * self.levels[None, :], self.couplings, self.levels)
+
+
+def as_model(model: Pairwise) -> Pairwise:
+    """The model, if it is one."""
+    check_kind("model", model, Pairwise, "a Pairwise model: ising(...), potts(...)")
+    return model
+
+
+def check_graph(graph: Graph) -> None:
+    """Raise unless it is a graph."""
+    check_kind("graph", graph, Graph, "a Graph: lattice(...), complete(...), random_regular(...)")
+
+
+def _check_sum(fields: Float[Array, "n q"], couplings: Float[Array, "M q q"]) -> None:
+    """Raise if the largest that energies can add up to is beyond the dtype."""
+    of_sites, of_bonds = concrete(fields), concrete(couplings)
+    if of_sites is None or of_bonds is None:
+        return
+    with np.errstate(over="ignore"):
+        largest = np.abs(of_sites).max(1).sum(dtype=float) + np.abs(of_bonds).max((1, 2)).sum(dtype=float)
+    if not 4 * largest < np.finfo(fields.dtype).max:
+        raise ValueError(
+            f"fields and couplings add up to as much as {largest:.3g}, too large for {fields.dtype}; pass smaller ones"
+        )
 
 
 def ising(graph: Graph, couplings: ArrayLike, fields: ArrayLike = 0.0) -> Pairwise:
@@ -107,6 +152,7 @@ def ising(graph: Graph, couplings: ArrayLike, fields: ArrayLike = 0.0) -> Pairwi
     Raises:
         ValueError: a wrong shape, NaN or infinity.
     """
+    check_graph(graph)
     couplings = _spread("couplings", couplings, len(graph.edges))
     fields = _spread("fields", fields, graph.num_sites, couplings.dtype)
     levels = jnp.array([-1, 1], couplings.dtype)
@@ -130,6 +176,7 @@ def potts(graph: Graph, couplings: ArrayLike, fields: ArrayLike) -> Pairwise:
         >>> float(model.log_weight(jnp.array([2, 2, 3])))
         1.0
     """
+    check_graph(graph)
     fields = as_floating("fields", fields)
     if fields.ndim != 2 or fields.shape[0] != graph.num_sites or fields.shape[1] < 2:
         raise ValueError(f"fields has shape {fields.shape}; pass ({graph.num_sites}, q), q at least 2")
@@ -148,27 +195,41 @@ def ising_grid(size: int, seed: int = 42, *, dtype: DTypeLike | None = None) -> 
         >>> ising_grid(3).graph
         Graph(9 sites, 12 bonds)
     """
-    rng = np.random.default_rng(seed)
+    rng, size = _random(seed), check_count("size", size)
     fields = rng.uniform(-0.1, 0.1, size**2)
     return _random_lattice(size, 0.3 + rng.uniform(0, 0.2, 2 * size * (size - 1)), fields, dtype)
 
 
 def ising_glass(size: int, seed: int = 42, *, dtype: DTypeLike | None = None) -> Pairwise:
     """A spin glass on a size × size lattice: fields and couplings U(−1, 1), drawn in the order of `ising_grid`."""
-    rng = np.random.default_rng(seed)
+    rng, size = _random(seed), check_count("size", size)
     fields = rng.uniform(-1, 1, size**2)
     return _random_lattice(size, rng.uniform(-1, 1, 2 * size * (size - 1)), fields, dtype)
 
 
 def sherrington_kirkpatrick(key: Key[Array, ""], num_sites: int, *, dtype: DTypeLike | None = None) -> Pairwise:
     """Sherrington and Kirkpatrick's glass: J ~ N(0, 1/n) on every pair of sites, no field."""
+    check_key("key", key)
     graph = complete(num_sites)
-    dtype = jnp.result_type(float) if dtype is None else dtype
-    return ising(graph, jax.random.normal(key, (len(graph.edges),), dtype) / num_sites**0.5)
+    return ising(graph, jax.random.normal(key, (len(graph.edges),), _floating(dtype)) / graph.num_sites**0.5)
+
+
+def _random(seed) -> np.random.Generator:
+    """NumPy's generator of a seed that is a number."""
+    check_kind("seed", seed, (int, np.integer), "an integer")
+    return np.random.default_rng(seed)
+
+
+def _floating(dtype: DTypeLike | None):
+    """The dtype, JAX's default for floats if None."""
+    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    if dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"dtype is {dtype}; pass float32 or float64")
+    return dtype
 
 
 def _random_lattice(size, couplings, fields, dtype):
-    dtype = jnp.result_type(float) if dtype is None else dtype
+    dtype = _floating(dtype)
     return ising(lattice(size, size), jnp.asarray(couplings, dtype), jnp.asarray(fields, dtype))
 
 

@@ -26,8 +26,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key
 
+from .._checks import check_count, check_key, concrete
+from .._progress import progress_bar
+from .._show import shown
+from ..neural import TrainingError
+from ._doors import check_function, check_gives, check_kind
 from .model import Pairwise
-from .prior import Prior, log_probability
+from .prior import Prior, check_prior, law_of, log_probability
 from .sample import reveal
 
 _ITERATIONS_PER_CALL = 50
@@ -68,6 +73,9 @@ class Neural(Prior):
         num_values: q.
         width: hidden units of each step's perceptron.
 
+    Raises:
+        ValueError: an untyped key, a base of other values, a width below 1.
+
     Example:
         >>> from pidjax.decision import Boltzmann, ising_grid, sample
         >>> model = ising_grid(3)
@@ -80,11 +88,18 @@ class Neural(Prior):
     network: Perceptrons
 
     def __init__(self, key: Key[Array, ""], base: Prior, *, num_values: int = 2, width: int = 16):
-        law = jax.eval_shape(base.log_conditional, jnp.array(0), jnp.zeros(base.num_sites, int))
+        check_key("key", key)
+        law = law_of(base)
         if law.shape != (num_values,):
             raise ValueError(f"base has laws of shape {law.shape}; pass num_values={law.shape[0]}")
         self.base = base
-        self.network = Perceptrons(key, base.num_sites, num_values, width, law.dtype)
+        self.network = Perceptrons(key, base.num_sites, num_values, check_count("width", width), law.dtype)
+
+    def __repr__(self):
+        return shown("Neural", base=self.base, width=self.network.bias.shape[-1])
+
+    def check_support(self):
+        self.base.check_support()
 
     @property
     def order(self) -> Int[Array, " n"]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -125,6 +140,9 @@ class Trained(eqx.Module):
     log_z: Float[Array, ""]
     num_energy_evaluations: int = eqx.field(static=True)
 
+    def __repr__(self):
+        return shown("Trained", prior=self.prior, iterations=len(self.history), loss=self.history[-1], log_z=self.log_z)
+
 
 def train(
     key: Key[Array, ""],
@@ -135,6 +153,7 @@ def train(
     num_iterations: int = 1000,
     batch_size: int = 256,
     learning_rate: float = 3e-3,
+    progress: bool = True,
 ) -> Trained:
     """Adam on the network and on log Z_θ (at ten times the rate); its base stays as it is.
 
@@ -146,12 +165,15 @@ def train(
         prior: the network and its base.
         loss: `trajectory_balance`, `log_variance` or `reverse_kl`, or a function with their signature.
         num_iterations, batch_size, learning_rate: as they say; a sweep of local energies is spent on each path.
+        progress: show a bar, if tqdm is installed, when training takes more than two seconds.
 
     Raises:
-        ValueError: counts below 1; FloatingPointError: the loss is not finite.
+        ValueError: counts below 1 (2 of a batch); a rate that is not positive; a prior that is no `Neural`, of another
+            model, or without full support; a loss that is no scalar.
+        TrainingError: the loss is not finite.
     """
-    if num_iterations < 1 or batch_size < 2:
-        raise ValueError(f"num_iterations is {num_iterations} and batch_size {batch_size}; pass at least 1 and 2")
+    num_iterations, batch_size = check_count("num_iterations", num_iterations), check_count("batch_size", batch_size)
+    learning_rate = _check_arguments(key, model, prior, loss, batch_size, learning_rate)
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_iterations))
     learned = (
         prior.network,
@@ -159,21 +181,46 @@ def train(
     )
     state = optimiser.init(eqx.filter(learned, eqx.is_array))
     history = []
-    for first in range(0, num_iterations, _ITERATIONS_PER_CALL):
-        count = min(_ITERATIONS_PER_CALL, num_iterations - first)
-        span = jnp.array([first, count])
-        learned, state, losses = _iterate(
-            key, model, prior, learned, state, span, batch_size, loss, learning_rate, num_iterations
-        )
-        history.append(np.asarray(losses)[:count])
-        if not np.isfinite(history[-1]).all():
-            raise FloatingPointError(f"the loss is not finite near iteration {first}; try a lower learning_rate")
+    with progress_bar(num_iterations, "train", "iteration", progress) as advance:
+        for first in range(0, num_iterations, _ITERATIONS_PER_CALL):
+            count = min(_ITERATIONS_PER_CALL, num_iterations - first)
+            span = jnp.array([first, count])
+            learned, state, losses = _iterate(
+                key, model, prior, learned, state, span, batch_size, loss, learning_rate, num_iterations
+            )
+            history.append(np.asarray(losses)[:count])
+            _check_finite(history[-1], first)
+            advance(count, loss=f"{history[-1].mean():.3f}")
     network, log_z = learned
     trained = eqx.tree_at(lambda prior: prior.network, prior, network)
     return Trained(trained, np.concatenate(history), log_z * _LOG_Z_UNIT, num_iterations * batch_size)
 
 
 _LOG_Z_UNIT = 10.0
+
+
+def _check_arguments(key, model, prior, loss, batch_size: int, learning_rate) -> float:
+    check_key("key", key)
+    check_kind("prior", prior, Neural, "Neural(key, base)")
+    check_prior(model, prior)
+    check_function("loss", loss, "trajectory_balance, log_variance or reverse_kl")
+    check_gives(
+        "loss", loss, (jnp.zeros(batch_size, model.dtype), jnp.zeros((), model.dtype)), jnp.floating, "one number"
+    )
+    if batch_size < 2:
+        raise ValueError(f"batch_size is {batch_size}; pass an integer >= 2")
+    if concrete(learning_rate) is None or not 0 < learning_rate < np.inf:
+        raise ValueError(f"learning_rate is {learning_rate}; pass a positive number")
+    return float(learning_rate)
+
+
+def _check_finite(losses: np.ndarray, first: int) -> None:
+    if not np.isfinite(losses).all():
+        number = int(np.argmin(np.isfinite(losses)))
+        raise TrainingError(
+            f"the loss is {losses[number]} at iteration {first + number}: the step before it was too large, or the energies "
+            "are. Try a smaller learning_rate, a larger batch_size, or loss=log_variance, which needs no log Z"
+        )
 
 
 def _log_ratios(key, model, prior, batch_size):

@@ -18,16 +18,19 @@ drops out of that rule: it only matters for how ĝ is estimated.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import as_floating, concrete
+from .._show import shown
+from ._doors import are_values, as_values, check_function, check_kind
 from .graph import checked_order
-from .model import UNKNOWN, Pairwise
+from .model import UNKNOWN, Pairwise, as_model
 
 
 class Prior(eqx.Module):
@@ -50,6 +53,12 @@ class Prior(eqx.Module):
     def green_ratio(self, step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
         """ĝ_{t+1}(prefix, v) − ĝ_t(prefix) for each v, with ĝ_n = 0; zero of a prior without an estimate."""
         return jnp.zeros_like(self.log_conditional(step, values))
+
+    def check_support(self) -> None:
+        """Raise if it is known, before anything runs, to give a value no probability: then E[W] < Z."""
+
+    def __repr__(self):
+        return shown(type(self).__name__, order=self.order)
 
 
 class Uniform(Prior):
@@ -76,26 +85,41 @@ class Product(Prior):
     """Independent sites.
 
     Args:
-        probabilities: of each value of each site, shape (n, q); see `mean_field` and `belief_propagation`.
+        probabilities: of each value of each site, shape (n, q); see `mean_field` and `belief_propagation`. Rows are scaled
+            to sum to one to rounding.
+        order: the order of revealing; by default that of the numbers.
 
     Raises:
-        ValueError: a wrong shape, a negative entry, a row that does not sum to one.
+        ValueError: a wrong shape, a negative entry, a row whose sum is further than 1e-4 from one.
     """
 
     order: Int[Array, " n"]
     probabilities: Float[Array, "n q"]
 
     def __init__(self, probabilities: ArrayLike, order: ArrayLike | None = None):
-        self.probabilities = as_floating("probabilities", probabilities)
-        known = concrete(self.probabilities)
-        if self.probabilities.ndim != 2:
-            raise ValueError(f"probabilities has shape {self.probabilities.shape}; pass (n, q)")
+        probabilities = as_floating("probabilities", probabilities)
+        known = concrete(probabilities)
+        if probabilities.ndim != 2 or probabilities.shape[0] < 1 or probabilities.shape[1] < 2:
+            raise ValueError(f"probabilities has shape {probabilities.shape}; pass (n, q), q at least 2")
         if known is not None and not ((known >= 0).all() and (abs(known.sum(1) - 1) < 1e-4).all()):
             raise ValueError("probabilities has rows that are negative or do not sum to one")
+        self.probabilities = probabilities / jnp.sum(probabilities, axis=1, keepdims=True)
         self.order = _order(self.probabilities.shape[0], order)
 
     def log_conditional(self, step, values):
         return jnp.log(self.probabilities[self.order[step]])
+
+    def check_support(self):
+        known = concrete(self.probabilities)
+        if known is not None and not (known > 0).all():
+            site, value = np.argwhere(known == 0)[0].tolist()
+            raise ValueError(
+                f"prior gives the value {value} of site {site} no probability, one of {(known == 0).sum()} such values, but "
+                "every configuration has weight: E[W] = Z needs each probability positive; mix in some of the uniform law"
+            )
+
+    def __repr__(self):
+        return shown("Product", probabilities=self.probabilities)
 
 
 class Boltzmann(Prior):
@@ -117,6 +141,9 @@ class Boltzmann(Prior):
     def log_conditional(self, step, values):
         return jax.nn.log_softmax(self.model.local(self.order[step], values))
 
+    def __repr__(self):
+        return shown("Boltzmann", model=self.model)
+
 
 class Corrected(Prior):
     """The decision ∝ exp( what v adds to log p̃ + ĝ_{t+1}(prefix, v) ), for an estimate ĝ of the Green function.
@@ -125,6 +152,9 @@ class Corrected(Prior):
         model: a pairwise model.
         green: ĝ, an object with `ratio(step, values)`, see `Prior.green_ratio`: `Cavity`, `Table`, `Features`, a sum of them.
         order: by default the model's.
+
+    Raises:
+        ValueError: ĝ is made for another order of revealing, or another number of values.
     """
 
     order: Int[Array, " n"]
@@ -132,13 +162,22 @@ class Corrected(Prior):
     green: "Green"
 
     def __init__(self, model: Pairwise, green: "Green", order: ArrayLike | None = None):
+        check_kind("green", green, Green, "an estimate: Cavity(...), Table(...), Features(...), or a sum of them")
         self.model, self.green, self.order = model, green, model_order(model, order)
+        for made_for in green.orders:
+            _check_same_order(made_for, self.order)
+        ratio = jax.eval_shape(green.ratio, *_arguments(self))
+        if ratio.shape != (model.num_values,):
+            raise ValueError(f"green gives ratios of shape {ratio.shape}; the model has {model.num_values} values")
 
     def log_conditional(self, step, values):
         return jax.nn.log_softmax(self.model.local(self.order[step], values) + self.green.ratio(step, values))
 
     def green_ratio(self, step, values):
         return self.green.ratio(step, values)
+
+    def __repr__(self):
+        return shown("Corrected", model=self.model, green=self.green)
 
 
 class Autoregressive(Prior):
@@ -157,14 +196,27 @@ class Autoregressive(Prior):
     function: Callable[[Int[Array, ""], Int[Array, " n"]], Float[Array, " q"]]
 
     def __init__(self, function: Callable, order: ArrayLike):
-        self.function, self.order = function, _order(jnp.asarray(order).shape[0], order)
+        check_function("function", function, "a function of (step, values)")
+        check_kind("order", order, (jax.Array, np.ndarray, Sequence), "the sites as they are revealed, shape (n,)")
+        self.function, self.order = function, _order(np.size(order), order)
 
     def log_conditional(self, step, values):
-        return jax.nn.log_softmax(self.function(step, values))
+        logits = jnp.asarray(self.function(step, values))
+        if logits.ndim != 1:
+            raise ValueError(f"function gives an array of shape {logits.shape}; let it give log-probabilities (q,)")
+        return jax.nn.log_softmax(logits if jnp.issubdtype(logits.dtype, jnp.floating) else logits.astype(float))
+
+    def __repr__(self):
+        return shown("Autoregressive", order=self.order, function=getattr(self.function, "__name__", "function"))
 
 
 class Green(eqx.Module):
     """An estimate ĝ_t(prefix) of the logarithm of the Green function, with ĝ_n = 0."""
+
+    @property
+    def orders(self) -> tuple[ArrayLike, ...]:
+        """The orders of revealing that its parts are made for; none if any will do."""
+        return ()
 
     @abstractmethod
     def ratio(self, step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
@@ -178,8 +230,15 @@ class _Sum(Green):
     first: Green
     second: Green
 
+    @property
+    def orders(self):
+        return (*self.first.orders, *self.second.orders)
+
     def ratio(self, step, values):
         return self.first.ratio(step, values) + self.second.ratio(step, values)
+
+    def __repr__(self):
+        return f"{self.first} + {self.second}"
 
 
 def hidden(prior: Prior, step: Int[Array, ""], values: Int[Array, " n"]) -> Int[Array, " n"]:
@@ -189,28 +248,69 @@ def hidden(prior: Prior, step: Int[Array, ""], values: Int[Array, " n"]) -> Int[
 
 
 def log_probability(prior: Prior, values: Int[Array, " n"]) -> Float[Array, ""]:
-    """log p of one configuration.
+    """log p of one configuration; NaN if traced values are not all in 0 … q−1.
 
     Example:
         >>> from pidjax.decision import ising_grid
         >>> round(float(log_probability(Uniform(ising_grid(2)), jnp.zeros(4, int))), 4)
         -2.7726
     """
+    num_values = law_of(prior).shape[0]
+    values = as_values("values", values, num_values, (prior.num_sites,))
 
     def term(step):
         law = prior.log_conditional(step, hidden(prior, step, values))
         return law[values[prior.order[step]]]
 
-    return jnp.sum(jax.vmap(term)(jnp.arange(prior.num_sites)))
+    log_law = jnp.sum(jax.vmap(term)(jnp.arange(prior.num_sites)))
+    return jnp.where(jnp.all(are_values(values, num_values)), log_law, jnp.nan)
+
+
+def law_of(prior: Prior) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of a prior's laws; raise if there are none."""
+    check_kind("prior", prior, Prior, "a prior: Boltzmann(model), Uniform(model), Corrected(model, green), ...")
+    law = jax.eval_shape(prior.log_conditional, *_arguments(prior))
+    if len(law.shape) != 1 or not jnp.issubdtype(law.dtype, jnp.floating):
+        raise ValueError(
+            f"prior gives laws of {law.dtype}{list(law.shape)}; let it give log-probabilities of shape (q,)"
+        )
+    return law
+
+
+def check_prior(model: Pairwise, prior: Prior) -> None:
+    """Raise unless the prior reveals the sites of the model, once each, with all of their values."""
+    as_model(model)
+    num_values = law_of(prior).shape[0]
+    if prior.num_sites != model.num_sites:
+        raise ValueError(f"prior reveals {prior.num_sites} sites but the model has {model.num_sites}")
+    if num_values != model.num_values:
+        raise ValueError(f"prior has laws of {num_values} values but the model has {model.num_values}")
+    _order(model.num_sites, prior.order)
+    prior.check_support()
 
 
 def model_order(model: Pairwise, order: ArrayLike | None) -> Int[Array, " n"]:
     """The order, checked; the graph's own if None."""
-    return jnp.asarray(model.graph.order) if order is None else _order(model.num_sites, order)
+    graph = as_model(model).graph
+    return jnp.asarray(graph.order) if order is None else _order(graph.num_sites, order)
 
 
 def _order(num_sites: int, order: ArrayLike | None) -> Int[Array, " n"]:
-    known = None if order is None else concrete(jnp.asarray(order))
+    known = None if order is None else concrete(order)
     if order is not None and known is None:
         return jnp.asarray(order)
     return jnp.asarray(checked_order(num_sites, known))
+
+
+def _check_same_order(made_for: ArrayLike, order: ArrayLike) -> None:
+    made, asked = concrete(made_for), concrete(order)
+    if made is not None and asked is not None and not np.array_equal(made, asked):
+        raise ValueError(
+            f"green is made for another order, of {made.size} sites, than the prior reveals; make it for this model, and "
+            "pass both the same order"
+        )
+
+
+def _arguments(prior: Prior) -> tuple[Array, Array]:
+    """A step and values, as `log_conditional` takes them."""
+    return jnp.array(0), jnp.full(prior.num_sites, UNKNOWN)

@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._checks import concrete
+from .._linear import HIGHEST
+from .._show import brief, sheet
 from ..weighted import SamplingError, Weighted
 
 
@@ -27,12 +30,23 @@ class Solution(Weighted):
         log_weights: log W, shape (N,); −inf for a configuration of no weight.
         num_groups: G, a divisor of N.
         num_energy_evaluations: full evaluations of the energy, or sweeps of local ones that cost the same.
+        num_faulty_laws: decisions at which the prior gave a value no probability, or a law that does not sum to one, or
+            NaN: then E[W] = Z fails.
     """
 
     samples: Int[Array, "N n"]
     log_weights: Float[Array, " N"]
     num_groups: int = eqx.field(static=True)
     num_energy_evaluations: int = eqx.field(static=True)
+    num_faulty_laws: Int[Array, ""] | int = 0
+
+    def __check_init__(self):
+        if self.samples.ndim != 2 or self.log_weights.shape != self.samples.shape[:1]:
+            raise ValueError(
+                f"samples has shape {self.samples.shape} and log_weights {self.log_weights.shape}; pass (N, n) and (N,)"
+            )
+        if self.num_groups < 1 or self.num_samples % self.num_groups:
+            raise ValueError(f"num_groups is {self.num_groups}; pass a divisor of {self.num_samples} configurations")
 
     @property
     def ess(self) -> Float[Array, ""]:
@@ -57,7 +71,7 @@ class Solution(Weighted):
 
         def moments(values):
             values = values.astype(weights.dtype)
-            mean = jnp.tensordot(weights, values, 1)
+            mean = jnp.tensordot(weights, values, 1, precision=HIGHEST)
             terms = weights.reshape(-1, *[1] * mean.ndim) * (values - mean[None])
             groups = jnp.sum(terms.reshape(self.num_groups, -1, *mean.shape), axis=1)
             return mean, jnp.sqrt(jnp.sum(groups**2, axis=0))
@@ -70,16 +84,52 @@ class Solution(Weighted):
         """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
 
         Raises:
-            SamplingError: all weights zero, or an ESS below `min_ess_fraction` of N.
+            SamplingError: a prior without full support or not normalised, all weights zero, log-weights beyond the
+                resolution of their dtype, or an ESS below `min_ess_fraction` of N.
         """
-        if not jnp.isfinite(self.log_z):
-            raise SamplingError("every weight is zero or one is not finite: the prior misses the support of the target")
-        if self.ess < min_ess_fraction * self.num_samples:
-            raise SamplingError(
-                f"the effective sample size is {float(self.ess):.1f} of {self.num_samples}: a few configurations carry the "
-                "weight. Use a better prior (BeliefPropagation, a fitted green function), populations, or an exact sampler"
+        if not 0 < min_ess_fraction <= 1:
+            raise ValueError(f"min_ess_fraction is {min_ess_fraction}; pass a number in (0, 1]")
+        problems = []
+        if self.num_faulty_laws > 0:
+            problems.append(
+                f"at {int(self.num_faulty_laws)} of {self.samples.size} decisions the prior gave a value no probability, or "
+                "a law that does not sum to one, or NaN: E[W] = Z fails, and log_z is not to be trusted. Give every value a "
+                "positive probability, by log_softmax of finite numbers"
             )
+        if not jnp.isfinite(self.log_z):
+            problems.append(
+                f"log_z is {float(self.log_z)}: every weight is zero, or one is not finite. Look at the energies and at the "
+                "laws of the prior for NaN and infinity"
+            )
+        elif self.ess < min_ess_fraction * self.num_samples:
+            problems.append(
+                f"the effective sample size is {float(self.ess):.1f} of {self.num_samples}: a few configurations carry the "
+                "weight. Use a better prior (Corrected by Cavity messages or by a fitted Table or Features), populations, or "
+                "an exact sampler"
+            )
+        largest = jnp.max(jnp.where(jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0))
+        resolution = float(largest * jnp.finfo(self.log_weights.dtype).eps)
+        if resolution > 0.1:
+            problems.append(
+                f"log-weights of size {float(largest):.3g} are resolved to {resolution:.2g} only in {self.log_weights.dtype}: "
+                "samples, log_z and errors are blurred. Take a constant off the fields, or use float64"
+            )
+        if problems:
+            raise SamplingError("; ".join(problems))
         return self
+
+    def __repr__(self):
+        if not isinstance(self.samples, jax.Array | np.ndarray) or self.samples.ndim != 2:
+            return super().__repr__()
+        number, sites = self.samples.shape
+        rows = self._evidence()
+        if concrete(self.log_weights) is not None:
+            rows["E[v]"] = brief(self.expectation(lambda values: values)[0])
+            if self.num_faulty_laws > 0:
+                rows["faulty"] = f"{int(self.num_faulty_laws)} laws of the prior: see check()"
+        if self.num_groups < number:
+            rows["groups"] = f"{self.num_groups} populations of {number // self.num_groups}"
+        return sheet(f"Solution: {number} configurations of {sites} sites, weighted", **rows)
 
     def to_dict(self) -> dict[str, Any]:
         """NumPy arrays and plain numbers by name: for saving, or for another library."""
@@ -91,4 +141,5 @@ class Solution(Weighted):
             "ess": float(self.ess),
             "num_groups": self.num_groups,
             "num_energy_evaluations": self.num_energy_evaluations,
+            "num_faulty_laws": int(self.num_faulty_laws),
         }

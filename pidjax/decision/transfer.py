@@ -22,11 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._show import shown
+from ._doors import check_kind
 from ._log import log_sum, pick
 from .exact import MAX_STATES, Exact, digits
 from .graph import Graph, checked_order
 from .guide import Guide
-from .model import UNKNOWN, Pairwise
+from .model import UNKNOWN, Pairwise, as_model
 
 
 class Transfer(Exact):
@@ -38,7 +40,8 @@ class Transfer(Exact):
         guide: what the decisions are conditioned on or tilted by; None for nothing.
 
     Raises:
-        ValueError: a window (and counter) of more than 2^20 states; the width found and the limit are told.
+        ValueError: a window (and counter) of more than 2^20 states, the width found and the limit are told; a guide for
+            another model, or one whose counts leave their range.
 
     Example:
         >>> from pidjax.decision import ising_glass
@@ -53,10 +56,11 @@ class Transfer(Exact):
     lags: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, model: Pairwise, order=None, guide: Guide | None = None):
-        order = model.graph.order if order is None else checked_order(model.num_sites, order)
+        order = as_model(model).graph.order if order is None else checked_order(as_model(model).num_sites, order)
         self.model, self.order = model, tuple(order.tolist())
         self.lags = lags(model.graph, order)
         self.guide = Guide() if guide is None else guide
+        check_kind("guide", self.guide, Guide, "a Guide(...) or total(...)")
         limit = int(math.log(MAX_STATES / self.guide.num_counts, model.num_values) + 1e-9)
         if self.window > limit:
             raise ValueError(
@@ -64,6 +68,10 @@ class Transfer(Exact):
                 + (f" and a counter of {self.guide.num_counts}" if self.guide.num_counts > 1 else "")
                 + "; choose an order with shorter bonds, Elimination for a sparse graph, or `sample` with a prior"
             )
+        self.guide.check(model, order, self.window)
+
+    def __repr__(self):
+        return shown("Transfer", model=self.model, window=self.window, guide=self.guide)
 
     @property
     def window(self) -> int:

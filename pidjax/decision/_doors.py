@@ -1,0 +1,71 @@
+"""Checks at the doors of this room, of kinds, functions and configurations; of concrete values where values are asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from .._checks import concrete
+
+
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> None:
+    """Raise unless the value is of a kind; say what it is, and what to pass.
+
+    Example:
+        >>> check_kind("model", 3.0, dict, "a dictionary")
+        Traceback (most recent call last):
+        ValueError: model is a float; pass a dictionary
+    """
+    if not isinstance(value, kind):
+        found = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        raise ValueError(f"{name} is {found}; pass {wanted}")
+
+
+def check_function(name: str, value: Any, wanted: str) -> None:
+    """Raise unless the value can be called."""
+    if not callable(value):
+        raise ValueError(f"{name} is a {type(value).__name__}; pass {wanted}")
+
+
+def check_gives(name: str, function: Callable, arguments: tuple, kind: Any, wanted: str) -> None:
+    """Raise unless a function of these arguments gives one number of a kind; it is traced, not run."""
+    found = jax.eval_shape(lambda *arguments: jnp.asarray(function(*arguments)), *arguments)
+    if found.shape != () or not jnp.issubdtype(found.dtype, kind):
+        raise ValueError(f"{name} gives {found.dtype}{list(found.shape)}; let it give {wanted}")
+
+
+def check_below(name: str, value: Any, bound: float, wanted: str) -> None:
+    """Raise unless the value is one of the integers 0 ≤ value < bound."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < bound:
+        raise ValueError(f"{name} is {value!r}; pass {wanted}")
+
+
+def as_values(
+    name: str, values: Any, num_values: int, shape: tuple[int, ...] | None = None, lowest: int = 0
+) -> Int[Array, "..."]:
+    """Values 0 … q−1 (or from −1, not revealed) as an array of integers, of a shape if one is given."""
+    values = jnp.asarray(values)
+    wanted = f"integers from {lowest} to {num_values - 1}"
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise ValueError(f"{name} is of {values.dtype}; pass {wanted}")
+    if shape is not None and values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}; pass {shape}, and jax.vmap over many")
+    known = concrete(values)
+    if known is not None and not ((known >= lowest) & (known < num_values)).all():
+        raise ValueError(f"{name} holds {known.min()} … {known.max()}; pass {wanted}: for spins ∓1 the values 0 and 1")
+    return values
+
+
+def are_values(values: Int[Array, "..."], num_values: int) -> Array:
+    """Which of them are in 0 … q−1: for what nothing can be raised about, while it is traced."""
+    return (values >= 0) & (values < num_values)
+
+
+def check_range(name: str, value: Any, low: float, high: float, wanted: str) -> None:
+    """Raise unless a concrete number has low ≤ value < high."""
+    known = concrete(value)
+    if known is not None and not low <= known < high:
+        raise ValueError(f"{name} is {known:g}; pass {wanted}")
