@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from .._bounds import read_past_the_end
 from .._checks import concrete
 
 
@@ -30,11 +31,14 @@ def check_function(name: str, value: Any, wanted: str) -> None:
         raise ValueError(f"{name} is a {type(value).__name__}; pass {wanted}")
 
 
-def check_gives(name: str, function: Callable, arguments: tuple, kind: Any, wanted: str) -> None:
-    """Raise unless a function of these arguments gives one number of a kind; it is traced, not run."""
-    found = jax.eval_shape(lambda *arguments: jnp.asarray(function(*arguments)), *arguments)
-    if found.shape != () or not jnp.issubdtype(found.dtype, kind):
+def check_gives(name: str, function: Callable, arguments: tuple, kind: Any, wanted: str, ndim: int = 0) -> None:
+    """Raise unless a function of these arguments gives one array of a kind, and reads inside of them; it is not run."""
+    traced, found = jax.make_jaxpr(lambda *arguments: jnp.asarray(function(*arguments)), return_shape=True)(*arguments)
+    if len(found.shape) != ndim or not jnp.issubdtype(found.dtype, kind):
         raise ValueError(f"{name} gives {found.dtype}{list(found.shape)}; let it give {wanted}")
+    read = read_past_the_end(traced)
+    if read is not None:
+        raise ValueError(f"{name} reads index {read[1]} of an array of shape {read[0]}; let it read inside")
 
 
 def check_below(name: str, value: Any, bound: float, wanted: str) -> None:

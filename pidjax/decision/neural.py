@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key
 
-from .._checks import check_count, check_key, concrete
+from .._checks import as_scalar, check_count, check_key
 from .._progress import progress_bar
 from .._show import shown
 from ..neural import TrainingError
@@ -57,6 +57,9 @@ class Perceptrons(eqx.Module):
         self.out = jnp.zeros((num_sites, num_values, width), dtype)
         self.skip = jnp.zeros((num_sites, num_values, inputs), dtype)
         self.shift = jnp.zeros((num_sites, num_values), dtype)
+
+    def __repr__(self):
+        return shown("Perceptrons", into=self.into)
 
     def __call__(self, step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
         inputs = jax.nn.one_hot(values, self.shift.shape[1], dtype=self.shift.dtype).ravel()
@@ -96,7 +99,7 @@ class Neural(Prior):
         self.network = Perceptrons(key, base.num_sites, num_values, check_count("width", width), law.dtype)
 
     def __repr__(self):
-        return shown("Neural", base=self.base, width=self.network.bias.shape[-1])
+        return shown("Neural", base=self.base, network=self.network)
 
     def check_support(self):
         self.base.check_support()
@@ -141,7 +144,8 @@ class Trained(eqx.Module):
     num_energy_evaluations: int = eqx.field(static=True)
 
     def __repr__(self):
-        return shown("Trained", prior=self.prior, iterations=len(self.history), loss=self.history[-1], log_z=self.log_z)
+        loss = jax.tree.map(lambda losses: losses[-1:], self.history)
+        return shown("Trained", prior=self.prior, loss=loss, log_z=self.log_z)
 
 
 def train(
@@ -209,9 +213,10 @@ def _check_arguments(key, model, prior, loss, batch_size: int, learning_rate) ->
     )
     if batch_size < 2:
         raise ValueError(f"batch_size is {batch_size}; pass an integer >= 2")
-    if concrete(learning_rate) is None or not 0 < learning_rate < np.inf:
+    learning_rate = float(as_scalar("learning_rate", learning_rate))
+    if learning_rate <= 0:
         raise ValueError(f"learning_rate is {learning_rate}; pass a positive number")
-    return float(learning_rate)
+    return learning_rate
 
 
 def _check_finite(losses: np.ndarray, first: int) -> None:

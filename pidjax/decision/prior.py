@@ -28,7 +28,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import as_floating, concrete
 from .._show import shown
-from ._doors import are_values, as_values, check_function, check_kind
+from ._doors import are_values, as_values, check_function, check_gives, check_kind
 from .graph import checked_order
 from .model import UNKNOWN, Pairwise, as_model
 
@@ -199,12 +199,11 @@ class Autoregressive(Prior):
         check_function("function", function, "a function of (step, values)")
         check_kind("order", order, (jax.Array, np.ndarray, Sequence), "the sites as they are revealed, shape (n,)")
         self.function, self.order = function, _order(np.size(order), order)
+        check_gives("function", function, _arguments(self), np.number, "log-probabilities of shape (q,)", ndim=1)
 
     def log_conditional(self, step, values):
         logits = jnp.asarray(self.function(step, values))
-        if logits.ndim != 1:
-            raise ValueError(f"function gives an array of shape {logits.shape}; let it give log-probabilities (q,)")
-        return jax.nn.log_softmax(logits if jnp.issubdtype(logits.dtype, jnp.floating) else logits.astype(float))
+        return jax.nn.log_softmax(logits.astype(float) if jnp.issubdtype(logits.dtype, jnp.integer) else logits)
 
     def __repr__(self):
         return shown("Autoregressive", order=self.order, function=getattr(self.function, "__name__", "function"))
@@ -223,7 +222,7 @@ class Green(eqx.Module):
         """ĝ_{t+1}(prefix, v) − ĝ_t(prefix) for each value v of the site revealed at this step."""
 
     def __add__(self, other: "Green") -> "Green":
-        return _Sum(self, other)
+        return _Sum(self, other) if isinstance(other, Green) else NotImplemented
 
 
 class _Sum(Green):
@@ -270,9 +269,9 @@ def law_of(prior: Prior) -> jax.ShapeDtypeStruct:
     """The shape and dtype of a prior's laws; raise if there are none."""
     check_kind("prior", prior, Prior, "a prior: Boltzmann(model), Uniform(model), Corrected(model, green), ...")
     law = jax.eval_shape(prior.log_conditional, *_arguments(prior))
-    if len(law.shape) != 1 or not jnp.issubdtype(law.dtype, jnp.floating):
+    if len(law.shape) != 1 or law.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
-            f"prior gives laws of {law.dtype}{list(law.shape)}; let it give log-probabilities of shape (q,)"
+            f"prior gives laws of {law.dtype}{list(law.shape)}; let it give log-probabilities (q,) of float32 or float64"
         )
     return law
 
