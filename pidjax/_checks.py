@@ -50,7 +50,8 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
         raise ValueError(
             f"{name} has the minimum {values.min():g} and the maximum {values.max():g}; pass weights >= 0, not all 0"
         )
-    weights = weights / jax.lax.stop_gradient(jnp.max(weights))
+    root = jax.lax.stop_gradient(jnp.sqrt(jnp.max(weights)))
+    weights = weights / root / root
     return weights / jnp.sum(weights)
 
 

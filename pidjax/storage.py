@@ -92,7 +92,7 @@ def load(path: str | PathLike, **given: Any) -> Any:
 
 def _read(path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = dict(file)
         header = json.loads(arrays.pop("header").tobytes())
         is_ours = header["format"] == "pidjax"

@@ -11,6 +11,7 @@ if version("jaxlib").startswith(("0.9.", "0.10.")):  # the tests are many small 
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
@@ -29,6 +30,14 @@ with install_import_hook([room.name for room in _ROOMS if room.name not in _DOOR
 def dtype(request):
     """Both lanes: what is computed must be of the dtype that went in."""
     return jnp.dtype(request.param)
+
+
+@pytest.fixture
+def annotations_unchecked():
+    """As a user has it: the doors must themselves say what is wrong with an argument."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

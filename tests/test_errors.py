@@ -1,5 +1,6 @@
 """Bad input gets a clear error at the door: which argument, what it got, what it wants."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +8,18 @@ import pytest
 
 import pidjax as pid
 
+pytestmark = pytest.mark.usefixtures("annotations_unchecked")
 KEY = jax.random.key(0)
 TARGET = pid.GaussianMixture.isotropic(jnp.array([[-1.0, 0.0], [1.0, 1.0]]), 0.3)
 
 
 def gaussian(y):
     return -0.5 * jnp.sum(y**2)
+
+
+def conjugate():
+    """A protocol past its conjugate point, made as learning makes one: past the constructor's checks."""
+    return eqx.tree_at(lambda one: one.beta, pid.harmonic(1.0), jnp.array([-20.0]))
 
 
 @pytest.mark.parametrize(
@@ -34,14 +41,42 @@ def gaussian(y):
             "weights has the minimum -1",
         ),
         (lambda: pid.GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)), jnp.ones(2)), r"weights has shape \(2,\)"),
+        (lambda: pid.GaussianMixture(jnp.zeros((1, 1), complex), jnp.ones((1, 1, 1))), "means holds complex numbers"),
+        (lambda: pid.GaussianMixture(jnp.zeros((1, 1), jnp.bfloat16), jnp.ones((1, 1, 1))), "means is of bfloat16"),
+        (lambda: pid.GaussianMixture.isotropic(jnp.zeros(2), 1.0), r"means has shape \(2,\) and variance \(\)"),
+        (lambda: pid.GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)), jnp.zeros(1)), "the maximum 0"),
+        (lambda: TARGET.sample(KEY, 2.0), r"num_samples is 2.0"),
         (lambda: pid.Samples(jnp.zeros((0, 2))), r"points has shape \(0, 2\)"),
         (lambda: pid.Samples(jnp.zeros(3)), r"points has shape \(3,\)"),
         (lambda: pid.Samples(jnp.array([[0.0], [np.inf]])), r"points holds 1 non-finite.*\(1, 0\)"),
-        (lambda: pid.Samples(jnp.zeros((2, 1)), jnp.zeros(2)), "weights has the minimum 0 and the sum 0"),
+        (lambda: pid.Samples(jnp.zeros((2, 1)), jnp.zeros(2)), "weights has the minimum 0 and the maximum 0"),
         (lambda: pid.Density(lambda y: y, 2), r"log_density returns .*shape \(\)"),
         (lambda: pid.Density(gaussian, 0), "like is 0"),
         (lambda: pid.Density(gaussian, {"n": 1}), "pytree of floating arrays"),
+        (lambda: pid.Density(gaussian, (2,)), r"like holds int.*pass a dimension, as 2"),
+        (lambda: pid.Density(gaussian, True), "like is True"),
+        (lambda: pid.Density(gaussian, {}), "like is {}"),
+        (lambda: pid.Density(gaussian, jnp.zeros(2, jnp.float16)), "like is of float16"),
+        (lambda: pid.Density(3.0, 2), "log_density is a float"),
+        (lambda: pid.Density(lambda y: y[0] + y[2], 2), r"reads index \(2,\) of an array of shape \(2,\)"),
+        (lambda: pid.Density(lambda y: y[jnp.array([0, -3])].sum(), 2), r"reads index \(-1,\)"),
+        (lambda: pid.Density(lambda y: 0.0 if y[0] > 0 else 1.0, 2), "cannot be traced.*jnp.where"),
+        (lambda: pid.Density(lambda y: -np.sum(np.asarray(y) ** 2), 2), "cannot be traced.*NumPy"),
+        (lambda: pid.Surrogate(gaussian, TARGET), "density is a function; pass a Density"),
         (lambda: pid.harmonic(-9.87), "conjugate point at t = 1"),
+        (lambda: pid.harmonic(-20.0, force=(0.0, jnp.zeros(2))), "conjugate point at t = 0.7025"),
+        (
+            lambda: pid.sample(KEY, TARGET, protocol=pid.harmonic(-20.0, gauge=(0.0, jnp.zeros(2)))),
+            "conjugate point at t = 0.7025",
+        ),
+        (
+            lambda: pid.neural.fit(KEY, TARGET, pid.Euler(lambda t, x: x), protocol=conjugate()),
+            "conjugate point at t = 0.7025",
+        ),
+        (lambda: pid.harmonic(1 + 1j), "beta holds complex numbers"),
+        (lambda: pid.harmonic(1.0).refine(1.5), "factor is 1.5"),
+        (lambda: pid.Green(jnp.nan), "beta holds 1 non-finite"),
+        (lambda: pid.log_snr(5, jnp.ones(2), 2.0), r"low has shape \(2,\); pass a scalar"),
         (lambda: pid.harmonic(-4.0, horizon=2.0, noise_scale=1.0), "conjugate point at t = 1.571"),
         (lambda: pid.sample(KEY, TARGET, protocol=pid.harmonic(jnp.ones(3))), r"beta has shape \(3,\).*dimension 2"),
         (lambda: pid.harmonic(np.nan), "beta holds 1 non-finite"),
@@ -64,6 +99,19 @@ def gaussian(y):
         (lambda: pid.sample(KEY, TARGET, batch_size=0), "batch_size is 0"),
         (lambda: pid.sample(KEY, TARGET, num_steps=3, grid=pid.uniform(3)), "pass one of them"),
         (lambda: pid.sample(0, TARGET), "key is 0; pass one typed key"),
+        (lambda: pid.sample(jax.random.split(KEY, 3), TARGET), r"key is an array of key<fry>\[3\]"),
+        (lambda: pid.sample(TARGET, KEY), "pass the key first"),
+        (lambda: pid.sample(KEY, TARGET, rule=pid.Moment), "rule is Moment itself"),
+        (lambda: pid.sample(KEY, TARGET, rule="moment"), "rule is a str"),
+        (lambda: pid.sample(KEY, TARGET, num_samples=10.0), "num_samples is 10.0"),
+        (lambda: pid.sample(KEY, TARGET, rule=pid.Euler(lambda t, x: x[:1])), r"correction returns shape \(1,\)"),
+        (lambda: pid.sample(KEY, TARGET, rule=pid.Controlled(lambda t, x: 0.0)), r"control returns shape \(\)"),
+        (lambda: pid.neural.fit(KEY, TARGET, pid.Euler(lambda t, x: x), protocol=None), "protocol is a NoneType"),
+        (lambda: pid.surrogate.fit_surrogate(KEY, gaussian, 2.0), "dim is 2.0"),
+        (
+            lambda: pid.surrogate.fit_surrogate(KEY, gaussian, 2, centre=jnp.array([jnp.nan, 0])),
+            "centre holds 1 non-finite",
+        ),
         (lambda: pid.sample(KEY, gaussian), "target is a function"),
         (lambda: pid.sample(KEY, TARGET, protocol=1.0), "protocol is a float"),
         (lambda: pid.sample(KEY, TARGET, grid=20), "grid is a int"),
@@ -80,6 +128,14 @@ def gaussian(y):
             "rule is Ancestral but Pool",
         ),
         (lambda: pid.control(TARGET, pid.harmonic(), 0.5, jnp.zeros(3)), r"x has shape \(3,\)"),
+        (lambda: pid.control(TARGET, pid.harmonic(), 2.0, jnp.zeros(2)), r"t is 2; pass a time in \[0, 1\]"),
+        (lambda: pid.log_psi(TARGET, pid.harmonic(), -1.0, jnp.zeros(2)), r"t is -1; pass a time in \[0, 1\]"),
+        (lambda: pid.control(TARGET, pid.harmonic(), jnp.ones(2), jnp.zeros(2)), r"t has shape \(2,\)"),
+        (
+            lambda: pid.LocalDraws(pid.Density(gaussian, 3), TARGET, 5),
+            "mixture has dimension 2 but density has dimension 3",
+        ),
+        (lambda: pid.Pool.draw(KEY, pid.Density(gaussian, 2), TARGET, 10.0), "size is 10.0"),
     ],
 )
 @pytest.mark.slow
@@ -94,7 +150,7 @@ def test_bad_input(call, message):
     "value", [jnp.nan, *(pytest.param(value, marks=pytest.mark.extended) for value in (jnp.inf, -jnp.inf))]
 )
 def test_a_log_density_that_is_nowhere_finite(value):
-    with pytest.raises(ValueError, match=r"log_density is nowhere finite on .* of them NaN or"):
+    with pytest.raises(ValueError, match=r"log_density was finite at none of the points"):
         pid.sample(KEY, pid.Density(lambda y: value + 0 * jnp.sum(y), 2))
 
 
@@ -131,3 +187,74 @@ def test_a_run_outside_the_support_is_explained():
     assert solution.num_nonfinite == 0
     with pytest.raises(pid.SamplingError, match="every weight is zero"):
         solution.check()
+
+
+def test_whole_numbers_of_numpy_are_counts():
+    solution = pid.sample(KEY, TARGET, num_samples=np.int64(6), num_steps=np.int32(2), batch_size=np.int64(3))
+    assert solution.samples.shape == (6, 2)
+    assert pid.Density(gaussian, np.int64(2)).dim == 2
+
+
+def test_weights_of_extreme_size_are_normalised():
+    for size in (3e38, 1e-37):
+        weights = pid.GaussianMixture.isotropic(
+            jnp.zeros((2, 1), jnp.float32), 1.0, jnp.full(2, size, jnp.float32)
+        ).weights
+        np.testing.assert_allclose(weights, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda solution: solution.forward_ess(KEY, jnp.full((5, 2), jnp.nan)), "exact holds 10 non-finite"),
+        (lambda solution: solution.forward_ess(KEY, jnp.zeros((0, 2))), r"exact has shape \(0, 2\)"),
+        (
+            lambda solution: solution.forward_ess(KEY, jnp.zeros((5, 3))),
+            r"exact has shape \(5, 3\); pass shape \(n, 2\)",
+        ),
+        (lambda solution: solution.check(2.0), "min_ess_fraction is 2.0"),
+        (lambda solution: solution.resample(KEY, 0), "num_samples is 0"),
+        (lambda solution: solution.resample(3), "key is 3"),
+    ],
+)
+def test_bad_questions_to_a_solution(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(pid.sample(KEY, TARGET, num_samples=10, num_steps=2))
+
+
+def standard(dim, dtype=jnp.float32):
+    return pid.GaussianMixture(jnp.zeros((1, dim), dtype), jnp.eye(dim, dtype=dtype)[None])
+
+
+def test_log_weights_beyond_their_resolution():
+    """A log-likelihood of −1e7 in single precision: blurred, said by `check`, and never more effective samples than samples."""
+    shifted = pid.Density(lambda y: gaussian(y) - jnp.asarray(1e7, y.dtype), 2, dtype=jnp.float32)
+    solution = pid.sample(KEY, pid.Surrogate(shifted, standard(2)), num_samples=500, num_steps=2)
+    assert solution.ess <= 500 * (1 + 1e-5)
+    with pytest.raises(pid.SamplingError, match=r"of size 1e\+07 are resolved to 1.2 only in float32"):
+        solution.check()
+
+
+def test_samples_over_too_many_decades():
+    """What a fit to a density without finite mass ends on: p̂ as wide as it could become, with even weights."""
+    means = jnp.concatenate([10.0 ** jnp.arange(12.0), -(10.0 ** jnp.arange(12.0))])[:, None]
+    spread = pid.GaussianMixture(means, (0.1 * means[:, :, None]) ** 2)
+    solution = pid.sample(KEY, pid.Surrogate(pid.Density(spread.log_density, 1), spread), num_samples=500, num_steps=2)
+    with pytest.raises(pid.SamplingError, match="no finite mass"):
+        solution.check()
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    ("log_density", "dim", "message"),
+    [
+        (lambda y: 0 * y[0], 2, "ran away to infinity"),
+        (lambda y: -2.5 * jnp.log(jnp.linalg.norm(y)) - 0.5 * jnp.sum(y**2), 2, "narrower than float32 resolves"),
+        (lambda y: jnp.where((y[0] > 1000) & (y[0] < 1001), 0 * y[0], -jnp.inf), 1, "finite at none of the points"),
+    ],
+    ids=["flat", "singular", "far and small"],
+)
+def test_a_density_that_no_surrogate_fits(log_density, dim, message):
+    with pytest.raises(ValueError, match=message):
+        pid.sample(KEY, pid.Density(log_density, dim, dtype=jnp.float32))

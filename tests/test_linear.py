@@ -32,11 +32,21 @@ def test_derivatives_by_finite_differences():
     def value(step):
         moved = matrices + step * direction
         inverse, log_determinant = _linear.inverse_and_log_determinant(moved)
-        return jnp.sum(jnp.sin(_linear.cholesky(moved))) + jnp.sum(jnp.cos(inverse)) + jnp.sum(log_determinant)
+        spectrum = jnp.sum(jnp.sin(_linear.eigenvalues(moved)) * jnp.arange(4.0)[None])
+        return (
+            jnp.sum(jnp.sin(_linear.cholesky(moved))) + jnp.sum(jnp.cos(inverse)) + jnp.sum(log_determinant) + spectrum
+        )
 
     slope = jax.grad(value)(0.0)
     np.testing.assert_allclose(slope, (value(1e-6) - value(-1e-6)) / 2e-6, rtol=1e-7)
     np.testing.assert_allclose(jax.jvp(value, (0.0,), (1.0,))[1], slope, rtol=1e-12)
+
+
+def test_derivatives_of_equal_eigenvalues_are_finite():
+    """Of I + sD, in ascending order: the eigenvalues of I are all one, those of D some order of its own."""
+    direction = jnp.diag(jnp.array([0.3, -0.2, 0.5]))
+    slopes = jax.jvp(_linear.eigenvalues, (jnp.eye(3),), (direction,))[1]
+    np.testing.assert_allclose(jnp.sort(slopes), [-0.2, 0.3, 0.5], atol=1e-12)
 
 
 def test_many_at_once_do_not_wait_for_each_other():

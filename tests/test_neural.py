@@ -161,18 +161,6 @@ def test_correction_starts_at_the_explicit_sampler_and_mends_a_displaced_surroga
 
 
 @pytest.mark.slow
-def test_save_and_restore(target, tmp_path):
-    rule = disturbed(guided(target))
-    neural.save(tmp_path / "rule.eqx", rule)
-    restored = neural.restore(tmp_path / "rule.eqx", guided(target, seed=7))
-    assert eqx.tree_equal(rule, restored)
-    with pytest.raises(RuntimeError):
-        neural.restore(
-            tmp_path / "rule.eqx", pid.Controlled(neural.Guided(jax.random.key(0), target, PROTOCOL, width=8))
-        )
-
-
-@pytest.mark.slow
 def test_training_leaves_constants_alone_and_repeats(target):
     rule = guided(target)
     options = {"protocol": PROTOCOL, "grid": pid.uniform(3), "batch_size": 16, "progress": False}

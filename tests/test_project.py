@@ -20,10 +20,10 @@ import pytest
 import pidjax
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["_checks", "_progress", "_linear", "_structure", "kernel", "clock", "bridge", "propagator", "conjugate",
-         "reference", "grid", "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn",
+ORDER = ["_checks", "_show", "_bounds", "_progress", "_linear", "_structure", "kernel", "clock", "bridge", "propagator",
+         "conjugate", "reference", "grid", "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn",
          "weighted", "solution", "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision",
-         "plot"]  # fmt: skip
+         "plot", "storage"]  # fmt: skip
 NOTEBOOKS = [
     pytest.param(path, marks=[] if path.stem == "pictures" else [pytest.mark.extended])
     for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -61,6 +61,55 @@ def test_imports_point_one_way(path):
 def test_only_public_jax():
     for path in (ROOT / "pidjax").rglob("*.py"):
         assert "jax._src" not in path.read_text(), path
+
+
+def test_decompositions_go_through_one_room():
+    """All but norms, and what NumPy does on the host: two batches at once can wait for each other for ever on a CPU."""
+    forbidden = re.compile(r"jnp\.linalg\.(?!norm\b)|jax\.numpy\.linalg|lax\.linalg|jax\.scipy\.linalg|jsp?\.linalg")
+    for path in (ROOT / "pidjax").rglob("*.py"):
+        if path.name != "_linear.py":
+            assert not forbidden.search(path.read_text()), path
+
+
+def test_every_room_is_an_attribute():
+    for name in pidjax._ROOMS:
+        assert getattr(pidjax, name).__name__ == f"pidjax.{name}"
+    assert set(dir(pidjax)) == {*pidjax.__all__, *pidjax._ROOMS, "__version__"}
+    assert not hasattr(pidjax, "no_such_room")
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_values_read_in_a_line(traced):
+    """Of concrete and of traced values, and of a protocol and a target with everything in them."""
+    seen = []
+
+    def show(scale):
+        means = scale * jnp.array([[-1.0, 0.0], [1.0, 1.0]])
+        mixture = pidjax.GaussianMixture.isotropic(means, 0.3)
+        density = pidjax.Density(mixture.log_density, 2)
+        start = pidjax.GaussianStart(jnp.zeros(2), jnp.eye(2))
+        pool = pidjax.Pool.draw(jax.random.key(0), density, mixture, 5)
+        seen.extend(
+            map(
+                repr,
+                [
+                    mixture, pidjax.Samples(means), density, pidjax.Surrogate(density, mixture), pool,
+                    pidjax.LocalDraws(density, mixture, 3, pool), start, pidjax.harmonic(scale),
+                    pidjax.piecewise(scale * jnp.ones((3, 2)), force=(jnp.zeros(3), jnp.zeros((3, 2))), start=start),
+                    pidjax.sample(jax.random.key(0), mixture, num_samples=4, num_steps=2),
+                ],
+            )
+        )  # fmt: skip
+        return scale
+
+    (jax.jit(show) if traced else show)(jnp.array(2.0))
+    for text in seen[:-1]:
+        assert "\n" not in text
+        assert len(text) < 300
+    assert len(seen[-1].splitlines()) < 8
+    if not traced:
+        assert seen[0] == "GaussianMixture(components=2, dim=2, mean=[0, 1], sd=[2.074, 1.14])"
+        assert seen[-1].splitlines()[2].split() == ["ESS", "4.0", "of", "4", "(100.0%)"]
 
 
 def test_import_changes_no_configuration_and_loads_no_extra():

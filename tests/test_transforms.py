@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_within
 
 import pidjax as pid
 
@@ -218,3 +219,59 @@ def test_dtype_follows_the_input(dtype):
             solution.times,
         ):
             assert array.dtype == dtype
+
+
+@pytest.mark.slow
+def test_gradients_through_sample_itself():
+    """In the stiffness, the target and the parameters of a density, against finite differences with the surrogate held."""
+
+    def of(beta, target):
+        run = pid.sample(
+            jax.random.key(0),
+            target,
+            protocol=pid.harmonic(beta),
+            rule=pid.Moment(),
+            num_samples=16,
+            grid=pid.uniform(4),
+        )
+        return jnp.mean(jnp.sin(run.samples)) + 0.1 * run.log_z
+
+    def along(function, at, step):
+        return (function(at + step) - function(at - step)) / (2 * step)
+
+    beta, target = jnp.array(2.0), mixture()
+    by_beta, by_target = jax.grad(of, argnums=(0, 1))(beta, target)
+    np.testing.assert_allclose(by_beta, along(lambda value: of(value, target), beta, 1e-4), rtol=1e-5)
+
+    def moved(shift):
+        return of(beta, eqx.tree_at(lambda one: one.means, target, MEANS + shift))
+
+    np.testing.assert_allclose(jnp.sum(by_target.means), along(moved, 0.0, 1e-4), rtol=1e-5)
+
+
+class Bowl(eqx.Module):
+    curvature: jax.Array
+
+    def __call__(self, y):
+        return -0.5 * self.curvature * jnp.sum(y**2)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_gradient_of_log_z_in_the_parameters_of_a_density():
+    """d log Z/da of exp(−a|y|²/2) in the plane is −1/a; the estimate is a weighted mean of −|y|²/2."""
+
+    def log_z(curvature):
+        run = pid.sample(jax.random.key(0), pid.Density(Bowl(curvature), 2), rule=pid.Moment(), num_samples=2000)
+        return run.log_z
+
+    slope = jax.grad(log_z)(jnp.array(2.0))
+    assert_within(slope, -0.5, 0.5 / np.sqrt(0.8 * 2000))
+
+
+def test_sample_under_jit():
+    jitted = jax.jit(lambda target: pid.sample(jax.random.key(0), target, num_samples=8, num_steps=2).samples)
+    eager = pid.sample(jax.random.key(0), mixture(), num_samples=8, num_steps=2).samples
+    np.testing.assert_allclose(jitted(mixture()), eager, rtol=1e-9)
+    with pytest.raises(ValueError, match=r"cannot be sampled under jit or vmap.*prepare and"):
+        jax.jit(lambda a: pid.sample(jax.random.key(0), pid.Density(Bowl(a), 2)).log_z)(jnp.array(2.0))

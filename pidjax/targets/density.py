@@ -97,7 +97,7 @@ def _example(like, dtype) -> Any:
     """What a point is, as a pytree of shapes and dtypes."""
     if not jax.tree.leaves(like) or isinstance(like, bool):
         raise ValueError(f"like is {like!r}; pass a dimension, or an example point")
-    if jnp.ndim(like) == 0 and isinstance(like, int | np.integer):
+    if isinstance(like, int | np.integer):
         if like < 1:
             raise ValueError(f"like is {like}; pass a dimension >= 1, or an example point")
         return jax.ShapeDtypeStruct((int(like),), jnp.result_type(float) if dtype is None else dtype)
