@@ -30,6 +30,9 @@ class Density(Target):
         like: what a point is: an integer d for a vector of shape (d,), or an example pytree of floating arrays.
         dtype: of a vector; JAX's default if left out.
 
+    `sample` fits a surrogate to it, which finds what lies around the origin on one scale; see `surrogate.fit_surrogate` for
+    what it misses.
+
     Raises:
         ValueError: `log_density` does not return one floating scalar for one point, reads past the end of one, or is not
             made of `jax.numpy`; an empty or non-floating `like`.
