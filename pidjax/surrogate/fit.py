@@ -39,8 +39,8 @@ class Fit(eqx.Module):
     and `scale` are the mixture's mean and standard deviations. `converged` says that the rounds ended before their
     limit, or at it, with ess ≥ 0.1; below that not even the standard errors are to be believed. `non_finite` counts
     log-densities of NaN or +∞, which were read as −∞. `unresolved` is the mass of components that were left out: so near
-    the origin, and so narrow, that the roundings of the place y − shift show in them. A component of weight zero is finite, with a
-    valid covariance.
+    the origin, and so narrow, that the roundings of the place y − shift show in them. A component of weight zero is finite,
+    with a valid covariance.
     """
 
     weights: Float[Array, " k"]
