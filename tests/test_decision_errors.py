@@ -89,7 +89,7 @@ CALLS = {
     "values": [
         (
             lambda: MODEL.log_weight(SPINS),
-            r"values holds -1 … 1; pass integers from 0 to 1: for spins ∓1 the values 0 and 1",
+            r"values holds -1 … 1; pass integers from 0 to 1; for spins ∓1 the values 0 and 1",
         ),
         (lambda: MODEL.log_weight(jnp.full(4, 5)), "values holds 5 … 5"),
         (lambda: MODEL.log_weight(jnp.zeros((3, 4), int)), r"values has shape \(3, 4\); pass \(4,\), and jax.vmap"),

@@ -59,7 +59,8 @@ def as_values(
         raise ValueError(f"{name} has shape {values.shape}; pass {shape}, and jax.vmap over many")
     known = concrete(values)
     if known is not None and not ((known >= lowest) & (known < num_values)).all():
-        raise ValueError(f"{name} holds {known.min()} … {known.max()}; pass {wanted}: for spins ∓1 the values 0 and 1")
+        spins = "; for spins ∓1 the values 0 and 1" if num_values == 2 and known.min() == -1 else ""
+        raise ValueError(f"{name} holds {known.min()} … {known.max()}; pass {wanted}{spins}")
     return values
 
 
