@@ -11,6 +11,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
+from ._checks import check_count
+from ._show import shown
+from .metrics._extras import load
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -27,6 +31,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
 )
 PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, YELLOW, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINE_STYLES = ("--", "-", ":", "-.")
 
 
 class Evolution(NamedTuple):
@@ -36,6 +41,9 @@ class Evolution(NamedTuple):
     states: Float[Array, "times n 2"]
     weighted_states: Float[Array, "times n 2"]
 
+    def __repr__(self):
+        return shown("Evolution", **self._asdict())
+
 
 class Curve(NamedTuple):
     """One line of `convergence`: at each x the middle and the ends of its spread over seeds."""
@@ -44,6 +52,9 @@ class Curve(NamedTuple):
     middle: Float[Array, " points"]
     low: Float[Array, " points"]
     high: Float[Array, " points"]
+
+    def __repr__(self):
+        return shown("Curve", **self._asdict())
 
 
 class Panel(NamedTuple):
@@ -64,6 +75,9 @@ class Bundle(NamedTuple):
     density: Float[Array, "T ny nx"]
     lines: Mapping[str, Float[Array, "m 2"]]
 
+    def __repr__(self):
+        return shown("Bundle", title=self.title, paths=self.paths, density=self.density, lines=list(self.lines))
+
 
 def evolution(rows: Sequence[Evolution], times: Sequence[float], exact: Float[Array, "m 2"]) -> "Figure":
     """Columns in time, one row for each setting: exact samples (grey), states x(t), weighted states x̂(t; x(t)).
@@ -73,11 +87,20 @@ def evolution(rows: Sequence[Evolution], times: Sequence[float], exact: Float[Ar
         times: the T times, in units of the horizon.
         exact: samples of the target, (m, 2).
 
+    Raises:
+        ValueError: no rows, or arrays of shapes that do not fit together.
+        ImportError: matplotlib is missing.
+
     Example:
         >>> states = np.random.default_rng(0).normal(size=(2, 5, 2))
         >>> len(evolution([Evolution("β = 1", states, states)], [0.5, 1.0], states[0]).axes)
         2
     """
+    _check_some("rows", rows)
+    _check_shape("exact", exact, ("m", 2))
+    for row in rows:
+        _check_shape("states", row.states, (len(times), "n", 2))
+        _check_shape("weighted_states", row.weighted_states, np.shape(row.states))
     figure = _figure(1.55 * len(times) + 0.6, 1.55 * len(rows) + 0.8)
     axes = np.atleast_2d(figure.subplots(len(rows), len(times), sharex=True, sharey=True, squeeze=False))
     low, high = np.percentile(exact, [0.2, 99.8], axis=0)
@@ -115,11 +138,20 @@ def space_time(
         exact: the same coordinate of samples of the target, (m,).
         drawn: how many of the n paths are drawn as lines; the histogram counts all.
 
+    Raises:
+        ValueError: arrays of shapes that do not fit together.
+        ImportError: matplotlib is missing.
+
     Example:
         >>> times = np.linspace(0, 1, 3)
         >>> len(space_time(times, np.zeros((3, 4)), np.zeros((3, 4)), np.zeros(8)).axes)
         3
     """
+    drawn = check_count("drawn", drawn)
+    _check_shape("times", times, ("K+1",))
+    _check_shape("paths", paths, (len(times), "n"))
+    _check_shape("weighted_states", weighted_states, np.shape(paths))
+    _check_shape("exact", exact, ("m",))
     figure = _figure(10.0, 3.9)
     left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(1.0, 1.0, 0.32))
     thirds = np.digitize(paths[-1], np.quantile(exact, [1 / 3, 2 / 3]))
@@ -152,16 +184,32 @@ def bundles(
         times: the T times of the densities.
         width: of the figure, in inches; the height follows from the lattice.
 
+    Raises:
+        ValueError: no panes, more times than colours or lines than styles, or arrays of shapes that do not fit together.
+        ImportError: matplotlib is missing.
+
     Example:
         >>> x = np.linspace(-3, 3, 21)
         >>> density = np.exp(-0.5 * (x[None, :, None] ** 2 + x[None, None] ** 2))
         >>> len(bundles([Bundle("start", np.zeros((4, 3, 2)), density, {})], x, x, [0.5]).axes)
         1
     """
+    _check_some("panes", panes)
+    _check_shape("x", x, ("nx",))
+    _check_shape("y", y, ("ny",))
+    names = list(dict.fromkeys(name for pane in panes for name in pane.lines))
+    for bundle in panes:
+        _check_shape("paths", bundle.paths, ("n", "times", 2))
+        _check_shape("density", bundle.density, (len(times), len(y), len(x)))
+        for name, line in bundle.lines.items():
+            _check_shape(f"lines[{name!r}]", line, ("m", 2))
+    for name, values, most in (("times", times, len(PALETTE)), ("lines", names, len(LINE_STYLES))):
+        if len(values) > most:
+            raise ValueError(f"{name} has {len(values)} entries; pass at most {most}, which can be told apart")
+    figure = _figure(width, width / len(panes) * (y[-1] - y[0]) / (x[-1] - x[0]) + 0.9)
     from matplotlib.lines import Line2D
 
-    figure = _figure(width, width / len(panes) * (y[-1] - y[0]) / (x[-1] - x[0]) + 0.9)
-    styles = dict(zip(dict.fromkeys(name for pane in panes for name in pane.lines), ("--", "-", ":", "-.")))
+    styles = dict(zip(names, LINE_STYLES))
     axes = figure.subplots(1, len(panes), sharex=True, sharey=True, squeeze=False)[0]
     for bundle, pane in zip(panes, axes, strict=True):
         for path in bundle.paths:
@@ -174,13 +222,17 @@ def bundles(
         _clean(pane)
     lines = [Line2D([], [], color=colour) for colour, _ in zip(PALETTE, times)]
     lines += [Line2D([], [], color=BLACK, linewidth=1.0, linestyle=style) for style in styles.values()]
-    names = [*(f"$t$ = {time:g}" for time in times), *styles]
-    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
+    labels = [*(f"$t$ = {time:g}" for time in times), *styles]
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     return figure
 
 
 def convergence(panels: Sequence[Panel]) -> "Figure":
     """Quality against effort on logarithmic axes, one pane each: middle and spread over seeds, and the sampling floor.
+
+    Raises:
+        ValueError: no panels, or a curve of several lengths.
+        ImportError: matplotlib is missing.
 
     Example:
         >>> ones = np.ones(2)
@@ -188,6 +240,11 @@ def convergence(panels: Sequence[Panel]) -> "Figure":
         >>> len(convergence([panel]).axes)
         1
     """
+    _check_some("panels", panels)
+    for panel in panels:
+        for name, curve in panel.curves.items():
+            for field, values in curve._asdict().items():
+                _check_shape(f"{field} of {name!r}", values, ("points",) if field == "x" else np.shape(curve.x))
     figure = _figure(4.3 * len(panels), 3.7)
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     styles = {name: (PALETTE[i % 8], MARKERS[i % 8]) for i, name in enumerate(names)}
@@ -222,10 +279,20 @@ def quality_cost(
         methods: every method's name; its place in this order gives it colour and marker, in every pane and figure.
         floor: the distance of exact samples, drawn as a line.
 
+    Raises:
+        ValueError: no points, a method that `methods` does not name, or a mark that is not (cost, distance).
+        ImportError: matplotlib is missing.
+
     Example:
         >>> len(quality_cost({"nine": {"H-PID": (1.0, 2.0)}}, ["H-PID"], xlabel="seconds", ylabel="distance").axes)
         1
     """
+    _check_some("points", points)
+    for marks in points.values():
+        for method, mark in marks.items():
+            if method not in methods:
+                raise ValueError(f"points has the method {method!r}, which methods does not name; pass all of them")
+            _check_shape(f"the mark of {method!r}", mark, (2,))
     width = max(2.45 * len(points) + 0.5, 7.5)
     figure = _figure(width, 3.9)
     panes = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)[0]
@@ -253,10 +320,26 @@ def quality_cost(
     return figure
 
 
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
+def _check_some(name: str, values) -> None:
+    if not values:
+        raise ValueError(f"{name} is empty; pass at least one")
 
-    return Figure(figsize=(width, height), layout="constrained", dpi=160)
+
+def _check_shape(name: str, values, wanted: tuple) -> None:
+    """Raise unless an array has the wanted shape, in which a name stands for any number from 1."""
+    shape = np.shape(values)
+    fits = len(shape) == len(wanted) and all(
+        size == want or (isinstance(want, str) and size > 0) for size, want in zip(shape, wanted)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} has shape {shape}; pass shape ({', '.join(map(str, wanted))}{',' * (len(wanted) == 1)})"
+        )
+
+
+def _figure(width: float, height: float) -> "Figure":
+    matplotlib = load("matplotlib.figure", user="pidjax.plot", package="matplotlib", extra="plot")
+    return matplotlib.Figure(figsize=(width, height), layout="constrained", dpi=160)
 
 
 def _clean(pane: "Axes") -> None:

@@ -19,6 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Key
 
+from ._checks import check_count, check_key
+from ._show import shown
+from .exact.quadrature import log_components
 from .targets.base import Target
 from .targets.density import Density
 from .targets.mixture import GaussianMixture
@@ -45,17 +48,29 @@ class Known(eqx.Module, Generic[Kind]):
     entropy: float | None = eqx.field(static=True)
     log_z: float = eqx.field(static=True)
 
+    def __repr__(self):
+        return shown(type(self).__name__, called=self.name, dim=self.dim, entropy=self.entropy, log_z=self.log_z)
+
     @property
     def dim(self) -> int:
         return self.target.dim
 
     def log_density(self, y: Float[Array, " d"]) -> Float[Array, ""]:
         """log p̃(y) of one point."""
-        return self.target.log_density(y)
+        return self.target.log_density(self._point(y))
 
-    @abstractmethod
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Exact independent draws, shape (num_samples, d)."""
+        check_key("key", key)
+        return self._draw(key, check_count("num_samples", num_samples))
+
+    @abstractmethod
+    def _draw(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]: ...
+
+    def _point(self, y: Float[Array, " d"]) -> Float[Array, " d"]:
+        if y.shape != (self.dim,):
+            raise ValueError(f"y has shape {y.shape}; pass one point of shape ({self.dim},)")
+        return y
 
 
 class KnownMixture(Known[GaussianMixture]):
@@ -78,11 +93,9 @@ class KnownMixture(Known[GaussianMixture]):
 
     def responsibilities(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
         """w_k N(y; μ_k, σ_k² I) / p(y): the probability that y came from each component; w is its mean under p."""
-        squared = jnp.sum((y[None] - self.centres) ** 2, axis=-1) / self.standard_deviations**2
-        log_joint = jnp.log(self.mode_weights) - self.dim * jnp.log(self.standard_deviations) - squared / 2
-        return jax.nn.softmax(log_joint)
+        return jax.nn.softmax(log_components(self.target, self._point(y)))
 
-    def sample(self, key, num_samples):
+    def _draw(self, key, num_samples):
         return self.target.sample(key, num_samples)
 
 
@@ -103,7 +116,7 @@ class Funnel(Known[Density]):
 
     scale: float = eqx.field(static=True)
 
-    def sample(self, key, num_samples):
+    def _draw(self, key, num_samples):
         noise = jax.random.normal(key, (num_samples, self.dim), self.target.shift.dtype)
         neck = self.scale * noise[:, :1]
         return jnp.concatenate([neck, jnp.exp(neck / 2) * noise[:, 1:]], axis=1)
@@ -189,8 +202,9 @@ def funnel(scale: float = 3.0, dim: int = 10, dtype: DTypeLike | None = None) ->
 
     Source: Neal, *Slice sampling*, Annals of Statistics 2003, section 8, there with s = 3, d = 10.
     """
-    if not (math.isfinite(scale) and scale > 0):
+    if not 0 < scale < math.inf:
         raise ValueError(f"scale is {scale}; pass a finite number > 0")
+    dim = check_count("dim", dim)
     if dim < 2:
         raise ValueError(f"dim is {dim}; pass at least 2")
     return Funnel(
@@ -209,5 +223,8 @@ def _lattice(axis: list[float]) -> np.ndarray:
 
 
 def _mixture(name, means, standard_deviations, weights, entropy, dtype) -> KnownMixture:
-    means, variances = jnp.asarray(means, dtype=float if dtype is None else dtype), np.square(standard_deviations)
+    dtype = float if dtype is None else dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype is {dtype!r}; pass a floating dtype")
+    means, variances = jnp.asarray(means, dtype), np.square(standard_deviations)
     return KnownMixture(name, GaussianMixture.isotropic(means, variances, weights), entropy, log_z=0.0)

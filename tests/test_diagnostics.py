@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +81,35 @@ def test_average_ignores_a_dead_path():
     assert found.standard_error == pytest.approx(np.sqrt(0.5))
 
 
+@pytest.mark.parametrize("is_local", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_errors_count_a_shared_pool(is_local):
+    """Of every estimate, as in `Solution.expectation`; a region has its share of the paths and of the pool."""
+    density = pid.Density(two_modes().log_density, 2)
+    target = pid.Pool.draw(KEY, density, GAUSSIAN, 60)
+    target = pid.LocalDraws(density, GAUSSIAN, 2, target) if is_local else target
+    solution = pid.sample(KEY, target, protocol=BROWNIAN, num_samples=200, num_steps=3, save_paths=True)
+    paths = diagnostics.ensemble(solution)
+    alone = eqx.tree_at(lambda one: one.inflation, paths, jnp.ones(()))
+    value, error = solution.expectation(lambda y: y)
+    found = diagnostics.average(paths.states[:, -1], paths)
+    assert jnp.allclose(found.value, value, rtol=1e-10)
+    assert jnp.allclose(found.standard_error, error, rtol=1e-10)
+    assert paths.inflation > 1.3
+
+    def all_errors(one):
+        costs, correlations = diagnostics.path_costs(one, BROWNIAN), diagnostics.autocorrelations(one)
+        energies = diagnostics.path_cross_entropies(one, two_modes().log_density)
+        right = diagnostics.average(one.states[:, 1], one.given_end(lambda x: x[0] > 0))
+        return [found.standard_error for found in (*costs, *correlations, *energies, right)]
+
+    for with_pool, without in zip(all_errors(paths), all_errors(alone), strict=True):
+        assert jnp.allclose(with_pool, paths.inflation * without, rtol=1e-10)
+
+
+def test_paths_of_their_own_are_independent():
+    assert gaussian_paths().inflation == pytest.approx(1, abs=1e-12)
+
+
 @pytest.mark.slow
 def test_controls_are_those_of_control():
     protocol, target = rich_protocol(), two_modes()
@@ -125,9 +155,9 @@ def test_conditioning_on_the_end():
     threshold = 2 * SPREAD**2 * np.log(2)
     outer = gaussian_paths().given_end(lambda x: jnp.sum(x**2) > threshold)
     assert_within(jnp.mean(outer.log_weights == 0), 0.5, np.sqrt(0.25 / 2000))
-    square = diagnostics.average(jnp.sum(outer.states[:, -1] ** 2, axis=-1), outer.log_weights)
+    square = diagnostics.average(jnp.sum(outer.states[:, -1] ** 2, axis=-1), outer)
     assert_within(square.value, threshold + 2 * SPREAD**2, square.standard_error)
-    mean = diagnostics.average(outer.states[:, 20], outer.log_weights)
+    mean = diagnostics.average(outer.states[:, 20], outer)
     assert_within(mean.value, 0, mean.standard_error)
 
 
@@ -209,7 +239,7 @@ def test_weights_are_respected():
         KEY, target, protocol=protocol, rule=pid.Euler(), num_samples=20_000, grid=pid.uniform(12), save_paths=True
     )
     paths = diagnostics.ensemble(solution)
-    found = diagnostics.average(paths.states[:, 6], paths.log_weights)
+    found = diagnostics.average(paths.states[:, 6], paths)
     assert_within(found.value, np.sinh(0.5) / np.sinh(1) * target.mean(), found.standard_error)
     energy = diagnostics.path_cross_entropies(paths, target.log_density).state
     plain = metrics.cross_entropy(solution.samples, target.log_density, solution.log_weights)

@@ -120,7 +120,7 @@ def test_class_probabilities_are_bayes_rule_and_a_martingale():
         axis=1,
     )
     assert jnp.allclose(found[:, k], joint / joint.sum(axis=1, keepdims=True), rtol=1e-6, atol=1e-12)
-    mean = diagnostics.average(found, paths.log_weights)
+    mean = diagnostics.average(found, paths)
     assert_within(mean.value, np.broadcast_to(target.weights, mean.value.shape), mean.standard_error + 1e-12)
 
 

@@ -81,7 +81,7 @@ def test_published_sharpness():
         late = jnp.maximum(exact.transition_time(paths.times, curve) - 0.5, 0)
         return jnp.trapezoid(1 - jnp.abs(2 * curve - 1), paths.times) + 10 * late**2
 
-    found = diagnostics.average((square, square[:, -1]), paths.log_weights, objective)
+    found = diagnostics.average((square, square[:, -1]), paths, objective)
     known = eqx.filter_jit(lambda target, protocol: learn.sharpness(target, protocol, late_penalty=10.0, nodes=NODES))
     assert_within(found.value, known(TARGETS["regular"](), pieces(6.0)), found.standard_error)
     published = {

@@ -134,8 +134,8 @@ def test_bad_input_is_named():
     drawn = harmonic(1.0, start=pid.GaussianStart(jnp.zeros(2), 1.0), noise_scale=1.0)
     density = pid.Density(lambda y: -jnp.sum(y**2), 2)
     for call, words in (
-        (lambda: exact.marginal(target, protocol, 0.0), "t is 0.0"),
-        (lambda: exact.marginal(Samples(target.means), protocol, 1.0), "t is 1.0"),
+        (lambda: exact.marginal(target, protocol, 0.0), "t is 0"),
+        (lambda: exact.marginal(Samples(target.means), protocol, 1.0), "t is 1"),
         (lambda: exact.marginals(target, protocol, jnp.array([0.5, 0.2])), "times is"),
         (lambda: exact.marginals(target, protocol, jnp.array([0.5, 1.0])), "times is"),
         (lambda: exact.marginal(density, protocol, 0.5), "target is a Density"),

@@ -106,6 +106,16 @@ def test_positive(value):
         learn.Positive.of(-value)
 
 
+def test_what_is_positive_or_fixed_stays_so():
+    """Whatever comes first; and a protocol of such nodes can be asked for its pieces and horizon."""
+    protocol = piecewise(jnp.array([1.0, 2.0]), centre=jnp.zeros((2, 1)), noise_scale=1.0)
+    both = learn.positive(learn.positive(protocol))
+    assert type(both.beta) is learn.Positive
+    fixed = learn.positive(learn.only(lambda one: one.centre, protocol))
+    assert type(fixed.beta) is learn.Fixed
+    assert (fixed.num_pieces, fixed.horizon) == (2, 1)
+
+
 @pytest.mark.slow
 def test_only_what_is_selected_is_learned():
     target, protocol = line_mixture(), piecewise(jnp.array([1.0, 2.0]), centre=jnp.zeros((2, 1)), noise_scale=1.0)
@@ -238,7 +248,7 @@ def test_bad_input_is_named():
         (lambda: learn.minimise(square, jnp.ones(2), tolerance=-1.0), "tolerance is -1.0"),
         (lambda: learn.minimise_refining(square, protocol, num_levels=0), "num_levels is 0"),
         (lambda: learn.sharpness(target, protocol, num_times=2), "num_times is 2"),
-        (lambda: learn.product_of_experts([target], [1, 2]), "trust has 2 exponents"),
+        (lambda: learn.product_of_experts([target], [1, 2]), r"trust is \[1, 2\] for 1 experts"),
         (lambda: learn.product_of_experts([target], [0]), "trust is"),
         (lambda: learn.fuse_guides([protocol], [1.0]), "centres"),
         (lambda: learn.mean_field.mean_field(target, target, jnp.ones(2), num_pieces=3), "num_pieces is 3"),

@@ -147,14 +147,15 @@ def test_fused_guides(is_matrix):
     """Σ κ_i V_i less the fused potential is one constant."""
     stiffness = jnp.array([[[2.0, 0.5], [0.5, 1.0]]]) if is_matrix else jnp.array([2.0])
     pair = [
-        piecewise(scale * stiffness, centre=jnp.array([[place, 1.0]]), noise_scale=1.0)
-        for scale, place in ((1.0, -1.0), (3.0, 2.0))
+        piecewise(scale * stiffness, centre=jnp.array([[place, 1.0]]), linear=linear, noise_scale=1.0)
+        for scale, place, linear in ((1.0, -1.0, None), (3.0, 2.0, jnp.array([[0.3, -0.2]])))
     ]
     fused = learn.fuse_guides(pair, [2.0, 0.5])
 
     def potential(protocol, x):
         offset, beta = x - protocol.centre[0], protocol.beta[0]
-        return 0.5 * offset @ (beta @ offset if is_matrix else beta * offset)
+        slope = jnp.zeros(2) if protocol.linear is None else protocol.linear[0]
+        return 0.5 * offset @ (beta @ offset if is_matrix else beta * offset) + slope @ x
 
     points = jax.random.normal(jax.random.key(1), (20, 2))
     gaps = jnp.stack([2 * potential(pair[0], x) + 0.5 * potential(pair[1], x) - potential(fused, x) for x in points])

@@ -181,7 +181,7 @@ def test_two_sample_errors(name, samples, reference, message):
         (lambda: metrics.fraction_within(GOOD, GOOD, np.ones(3)), r"standard_deviations has shape \(3,\)"),
         (
             lambda: metrics.mode_total_variation(GOOD, metrics.nearest(GOOD), np.ones(3) / 3),
-            r"mode_weights has shape \(3,\) but the assignment has shape \(4,\)",
+            r"mode_weights has shape \(3,\); pass shape \(4,\)",
         ),
         (lambda: metrics.floor(metrics.wasserstein2, zoo.nine().sample, KEY, 5, repeats=1), "repeats is 1"),
     ],

@@ -1,9 +1,10 @@
 """Means over weighted paths, and smooth functions of means, with their standard errors.
 
-    m = Σ_i w_i v_i,    g(m) ± ( Σ_i w_i² |∂g(m)(v_i − m)|² )^½,    w_i = W_i/ΣW
+    m = Σ_i w_i v_i,    g(m) ± r ( Σ_i w_i² |∂g(m)(v_i − m)|² )^½,    w_i = W_i/ΣW
 
 The standard error is that of the delta method: g made linear at m. It needs no resampling, keeps the correlation of one
-path's values at different times, and holds for ratios, integrals over time and whatever else is differentiable.
+path's values at different times, and holds for ratios, integrals over time and whatever else is differentiable. r is 1, or
+the ensemble's `inflation` where its paths share a pool.
 """
 
 from collections.abc import Callable
@@ -14,19 +15,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..metrics import Estimate
+from ..metrics._inputs import checked_log_weights, floating
+from .ensemble import Ensemble
 
 
 def average(
     values: PyTree[Float[Array, "N ..."]],
-    log_weights: Float[Array, " N"],
+    paths: Ensemble | Float[Array, " N"],
     function: Callable[[Any], Float[Array, "..."]] = lambda mean: mean,
 ) -> Estimate:
     """g(E[v]) and its standard error, each of the shape that g returns.
 
     Args:
         values: v_i, arrays with the N paths in front.
-        log_weights: log W_i, shape (N,); a path of weight −inf does not count, whatever its values.
-        function: g, of the mean of `values`; the mean itself by default.
+        paths: the ensemble that the values are of, whose weights and shared pool count; or log W_i, shape (N,), of
+            independent paths. A path of weight −inf does not count, whatever its values.
+        function: g, of the mean of `values`, to one array; the mean itself by default.
+
+    Raises:
+        ValueError: values of another number than the paths; log-weights that are NaN, +inf or all −inf (concrete values
+            only); a function that does not return one array.
 
     Example:
         >>> average(jnp.array([1.0, 3.0]), jnp.zeros(2)).value.item()
@@ -35,7 +43,13 @@ def average(
         >>> ratio.value.item(), ratio.standard_error.item()
         (0.5, 0.0)
     """
+    log_weights, inflation = (paths.log_weights, paths.inflation) if isinstance(paths, Ensemble) else (paths, None)
+    log_weights = checked_log_weights(log_weights)
     weights = jax.nn.softmax(log_weights)
+    values = jax.tree.map(lambda leaf: floating("values", leaf), values)
+    for leaf in jax.tree.leaves(values):
+        if leaf.shape[:1] != weights.shape:
+            raise ValueError(f"values have shape {leaf.shape}; pass the {weights.size} paths in front")
 
     def counted(leaf):
         weight = weights.reshape(-1, *[1] * (leaf.ndim - 1))
@@ -44,12 +58,14 @@ def average(
     values = jax.tree.map(counted, values)
     mean = jax.tree.map(lambda leaf: jnp.tensordot(weights.astype(leaf.dtype), leaf, 1), values)
     value, linear = jax.linearize(function, mean)
+    if not isinstance(value, jax.Array):
+        raise ValueError(f"function returns a {type(value).__name__}; return one array")
 
     def squared_deviation(weight, one):
         return (weight.astype(value.dtype) * linear(jax.tree.map(jnp.subtract, one, mean))) ** 2
 
-    variance = jnp.sum(jax.vmap(squared_deviation)(weights, values), axis=0)
-    return Estimate(value, jnp.sqrt(variance))
+    error = jnp.sqrt(jnp.sum(jax.vmap(squared_deviation)(weights, values), axis=0))
+    return Estimate(value, error if inflation is None else inflation.astype(value.dtype) * error)
 
 
 def integrate(values: Float[Array, "*batch times"], times: Float[Array, " times"]) -> Float[Array, "*batch times"]:

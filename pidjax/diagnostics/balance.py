@@ -23,8 +23,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..metrics import Estimate
+from ..metrics._inputs import check_log_density
 from .average import average
-from .ensemble import Ensemble
+from .ensemble import Ensemble, check_paths
 
 
 class DriftDiffusion(NamedTuple):
@@ -57,14 +58,15 @@ def drift_diffusion(paths: Ensemble) -> DriftDiffusion:
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
+    check_paths(paths)
     unit, d = paths.unit, paths.dim
     x = unit.to_unit(paths.states) - unit.start[None, None]
     v = paths.drifts * unit.horizon / unit.scale
     inner, square = jnp.sum(x * v, axis=-1), jnp.sum(v**2, axis=-1)
     return DriftDiffusion(
-        strength=average(square, paths.log_weights, lambda mean: _root(mean / d)),
-        growth=average(2 * inner / d, paths.log_weights),
-        alignment=average(_divided(inner, _length(x) * _length(v)), paths.log_weights),
+        strength=average(square, paths, lambda mean: _root(mean / d)),
+        growth=average(2 * inner / d, paths),
+        alignment=average(_divided(inner, _length(x) * _length(v)), paths),
     )
 
 
@@ -79,13 +81,15 @@ def langevin_mismatch(
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
+    check_paths(paths)
+    check_log_density(log_density, paths.states[0, 0])
     v = paths.drifts
     b = 0.5 * paths.noise_scale**2 * jax.vmap(jax.vmap(jax.grad(log_density)))(paths.states)
     inner = jnp.sum(v * b, axis=-1)
     return LangevinMismatch(
-        mismatch=average(_divided(_length(v - b), _length(v) + _length(b)), paths.log_weights),
-        cosine=average(_divided(inner, _length(v) * _length(b)), paths.log_weights),
-        ratio=average(_divided(_length(v), _length(b)), paths.log_weights),
+        mismatch=average(_divided(_length(v - b), _length(v) + _length(b)), paths),
+        cosine=average(_divided(inner, _length(v) * _length(b)), paths),
+        ratio=average(_divided(_length(v), _length(b)), paths),
     )
 
 

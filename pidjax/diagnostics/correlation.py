@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from ..exact import transition_time
 from ..metrics import Estimate
 from .average import average, integrate
-from .ensemble import Ensemble
+from .ensemble import Ensemble, check_paths
 
 
 class Autocorrelations(NamedTuple):
@@ -46,11 +46,12 @@ def autocorrelations(paths: Ensemble) -> Autocorrelations:
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
+    check_paths(paths)
     inner = jnp.sum(paths.states * paths.weighted_states, axis=-1)
     square = jnp.sum(paths.weighted_states**2, axis=-1)
 
     def of(values, function):
-        return average((values, square[:, -1]), paths.log_weights, lambda means: function(means[0] / means[1]))
+        return average((values, square[:, -1]), paths, lambda means: function(means[0] / means[1]))
 
     return Autocorrelations(
         state=of(inner, lambda curve: curve),

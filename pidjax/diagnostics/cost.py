@@ -21,7 +21,7 @@ from .._structure import apply
 from ..metrics import Estimate
 from ..protocol import Protocol
 from .average import average, integrate
-from .ensemble import Ensemble
+from .ensemble import Ensemble, check_process
 
 
 class PathCosts(NamedTuple):
@@ -34,7 +34,6 @@ class PathCosts(NamedTuple):
     guide: Estimate
 
 
-@eqx.filter_jit
 def path_costs(paths: Ensemble, protocol: Protocol) -> PathCosts:
     """The parts of the cost along the paths, accumulated, each with its standard error.
 
@@ -43,7 +42,8 @@ def path_costs(paths: Ensemble, protocol: Protocol) -> PathCosts:
         protocol: the one that the paths were sampled with.
 
     Raises:
-        ValueError: a protocol of another dimension than the paths.
+        ValueError: a protocol of another dimension than the paths, or (concrete values only) another one than they were
+            sampled with.
 
     Example:
         >>> import jax, pidjax as pid
@@ -55,7 +55,12 @@ def path_costs(paths: Ensemble, protocol: Protocol) -> PathCosts:
 
     Source: Behjoo & Chertkov, arXiv 2409.15166; Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
-    protocol._check_dimension(paths.dim)
+    check_process(paths, protocol)
+    return _path_costs(paths, protocol)
+
+
+@eqx.filter_jit
+def _path_costs(paths: Ensemble, protocol: Protocol) -> PathCosts:
     times, middles = paths.times, (paths.times[1:] + paths.times[:-1]) / 2
     piece = jnp.searchsorted(protocol.edges[1:-1].astype(times.dtype), middles, side="right")
 
@@ -90,4 +95,4 @@ def path_costs(paths: Ensemble, protocol: Protocol) -> PathCosts:
         return kinetic + stored + gauge, kinetic, stored, gauge, guide
 
     parts = jax.vmap(along)(paths.states, paths.controls)
-    return PathCosts(*(average(part, paths.log_weights) for part in parts))
+    return PathCosts(*(average(part, paths) for part in parts))

@@ -14,15 +14,18 @@ from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.stats import multivariate_normal
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._checks import as_floating, concrete
+from .._show import shown
 from ..control import Point, place
+from ..exact.quadrature import log_components
 from ..metrics import Estimate
 from ..protocol import Protocol
 from ..targets.mixture import GaussianMixture, TiltedMixture
 from .average import average
-from .ensemble import Ensemble
+from .ensemble import Ensemble, check_paths, check_process
 
 
 class Reliability(NamedTuple):
@@ -57,6 +60,9 @@ class Decisions(NamedTuple):
     accuracy: Estimate
     risk: Estimate
 
+    def __repr__(self):
+        return shown("Decisions", **self._asdict())
+
 
 def responsibilities(target: GaussianMixture, y: Float[Array, " d"]) -> Float[Array, " k"]:
     """π_k N(y; μ_k, Σ_k) / p(y).
@@ -66,14 +72,19 @@ def responsibilities(target: GaussianMixture, y: Float[Array, " d"]) -> Float[Ar
         >>> responsibilities(mixture, jnp.zeros(1)).tolist()
         [0.5, 0.5]
     """
-    log_densities = jax.vmap(lambda mean, cov: multivariate_normal.logpdf(y, mean, cov))(
-        target.means, target.covariances
-    )
-    return jax.nn.softmax(target.log_weights + log_densities)
+    _check_mixture(target)
+    y = as_floating("y", y).astype(target.means.dtype)
+    if y.shape != (target.dim,):
+        raise ValueError(f"y has shape {y.shape}; pass one point of shape ({target.dim},)")
+    return jax.nn.softmax(log_components(target, y))
 
 
 def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ensemble) -> Float[Array, "N times k"]:
     """r_k(t, x(t)) along the paths: the exact posterior of the component in which the path ends.
+
+    Raises:
+        ValueError: a target that is no mixture, or of another dimension than the paths; another protocol than they were
+            sampled with (concrete values only).
 
     Example:
         >>> import pidjax as pid
@@ -83,6 +94,8 @@ def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ense
         >>> class_probabilities(mixture, pid.harmonic(), paths)[0, 0].tolist()
         [0.5, 0.5]
     """
+    _check_mixture(target)
+    check_process(paths, protocol, target)
     horizon = paths.times[-1]
 
     def at(t, x):
@@ -98,6 +111,10 @@ def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ense
 
 def predicted_class_probabilities(target: GaussianMixture, paths: Ensemble) -> Float[Array, "N times k"]:
     """The responsibilities of the target at the weighted states x̂: the quantity of the paper."""
+    check_paths(paths)
+    _check_mixture(target)
+    if target.dim != paths.dim:
+        raise ValueError(f"target has dimension {target.dim} but the paths have dimension {paths.dim}")
     return jax.jit(jax.vmap(jax.vmap(lambda y: responsibilities(target, y))))(paths.weighted_states)
 
 
@@ -105,6 +122,9 @@ def decisions(
     paths: Ensemble, probabilities: Float[Array, "N times k"], reliability: Reliability = PUBLISHED
 ) -> Decisions:
     """Decision times, accuracy and risk from probabilities of the components along the paths.
+
+    Raises:
+        ValueError: probabilities of another shape than (N, K+1, k); that do not sum to one (concrete values only).
 
     Example:
         >>> import pidjax as pid
@@ -117,6 +137,8 @@ def decisions(
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
+    check_paths(paths)
+    _check_probabilities(probabilities, paths.states.shape[:2], reliability)
     times = paths.times
     reliable = jax.vmap(lambda path: is_reliable(times, path, reliability))(probabilities)
     decided_at = jnp.where(jnp.any(reliable, axis=1), times[jnp.argmax(reliable, axis=1)], times[-1])
@@ -125,10 +147,10 @@ def decisions(
     by_now = (decided_at[:, None] <= times[None]).astype(times.dtype)
     return Decisions(
         times=decided_at,
-        mean_time=average(decided_at, paths.log_weights),
-        decided=average(by_now, paths.log_weights),
-        accuracy=average(correct, paths.log_weights),
-        risk=average(1 - jnp.max(probabilities, axis=-1), paths.log_weights),
+        mean_time=average(decided_at, paths),
+        decided=average(by_now, paths),
+        accuracy=average(correct, paths),
+        risk=average(1 - jnp.max(probabilities, axis=-1), paths),
     )
 
 
@@ -137,11 +159,19 @@ def is_reliable(
 ) -> Bool[Array, " times"]:
     """At which times one path's decision counts.
 
+    Raises:
+        ValueError: times that do not increase, or probabilities of another shape than (K+1, k) or that do not sum to one
+            (concrete values only).
+
     Example:
         >>> certain = jnp.array([[0.5, 0.5], [0.99, 0.01], [0.99, 0.01]])
         >>> is_reliable(jnp.array([0.0, 0.5, 1.0]), certain).tolist()
         [False, True, True]
     """
+    _check_probabilities(probabilities, times.shape, reliability)
+    known = concrete(times)
+    if known is not None and not (np.diff(known) > 0).all():
+        raise ValueError(f"times is {known}; pass increasing times")
     horizon = times[-1]
     labels = jnp.argmax(probabilities, axis=-1)
     changed = jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])
@@ -156,3 +186,20 @@ def is_reliable(
         & (top[:, 0] - second >= reliability.margin)
         & (entropy <= reliability.entropy)
     )
+
+
+def _check_mixture(target) -> None:
+    if not isinstance(target, GaussianMixture):
+        raise ValueError(
+            f"target is a {type(target).__name__}; pass a GaussianMixture, whose components are the classes"
+        )
+
+
+def _check_probabilities(probabilities, shape: tuple[int, ...], reliability) -> None:
+    if not isinstance(reliability, Reliability):
+        raise ValueError(f"reliability is {reliability!r}; pass a Reliability")
+    if probabilities.shape[:-1] != shape:
+        raise ValueError(f"probabilities has shape {probabilities.shape}; pass shape {(*shape, 'k')}")
+    known = concrete(probabilities)
+    if known is not None and not np.allclose(known.sum(axis=-1), 1, atol=1e-3):
+        raise ValueError(f"probabilities sum to {known.sum(axis=-1).max():g}; pass probabilities that sum to one")

@@ -17,9 +17,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
+from .._checks import as_floating, as_scalar, check_count, check_key, concrete
+from .._show import shown
 from ..metrics import Floor, floor, wasserstein2
+from ..metrics._inputs import log_densities, positive_scalar, weighted_samples
 from ..solution import Solution
-from .ensemble import Region
+from .ensemble import Region, are_inside, saved_paths
 
 Draw = Callable[[Key[Array, ""], int], Float[Array, "n d"]]
 """Exact independent draws of the target: a key and a number to points (n, d)."""
@@ -32,6 +35,9 @@ class EarlyExit(NamedTuple):
     state: Float[Array, " T"]
     weighted_state: Float[Array, " T"]
     floor: Floor
+
+    def __repr__(self):
+        return shown("EarlyExit", **self._asdict())
 
 
 def early_exit(
@@ -48,7 +54,7 @@ def early_exit(
 
     Raises:
         ImportError: scipy is missing.
-        ValueError: the solution has no paths.
+        ValueError: the solution has no paths; a step that is none of its, or more points than it has paths.
 
     Example:
         >>> import pidjax as pid
@@ -60,18 +66,24 @@ def early_exit(
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858 (there squared).
     """
-    if solution.states is None or solution.weighted_states is None:
-        raise ValueError("solution has no paths; pass one from pidjax.sample(..., save_paths=True)")
-    weighted = jnp.concatenate([solution.weighted_states, solution.states[:, -1:]], axis=1)
-    at_steps = np.asarray(steps)
-    chosen = solution.states[:, at_steps], weighted[:, at_steps]
+    check_key("key", key)
+    states, expected = saved_paths(solution)
+    num_points, at_steps, last = check_count("num_points", num_points), np.asarray(steps), states.shape[1] - 1
+    if at_steps.ndim != 1 or at_steps.size == 0 or not np.issubdtype(at_steps.dtype, np.integer):
+        raise ValueError(f"steps is {steps!r}; pass a sequence of integers, not empty")
+    if not ((-last - 1 <= at_steps) & (at_steps <= last)).all():
+        raise ValueError(f"steps is {steps!r}; pass steps between 0 and {last}, or -1 for the end")
+    if num_points > solution.num_samples:
+        raise ValueError(f"num_points is {num_points}; pass at most the {solution.num_samples} paths, or points repeat")
+    weighted = jnp.concatenate([expected, states[:, -1:]], axis=1)
+    chosen = states[:, at_steps], weighted[:, at_steps]
     key_resample, key_exact, key_floor = jax.random.split(key, 3)
     at_times = eqx.tree_at(lambda one: one.samples, solution, chosen, is_leaf=lambda leaf: leaf is solution.samples)
     states, expected = at_times.resample(key_resample, num_points)
     exact = draw(key_exact, num_points)
 
     def distances(points):
-        return jnp.stack([wasserstein2(points[:, k], exact) for k in range(len(steps))])
+        return jnp.stack([wasserstein2(points[:, k], exact) for k in range(at_steps.size)])
 
     lowest = floor(wasserstein2, draw, key_floor, n=num_points)
     return EarlyExit(solution.times[at_steps], distances(states), distances(expected), lowest)
@@ -97,7 +109,10 @@ def restricted_wasserstein2(
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858 (there squared).
     """
-    inside, reference_inside = (points[jax.vmap(region)(points)] for points in (samples, reference))
+    samples, reference = (
+        weighted_samples(points, None, name)[0] for name, points in (("samples", samples), ("reference", reference))
+    )
+    inside, reference_inside = (points[are_inside(region, points)] for points in (samples, reference))
     count = min(len(inside), len(reference_inside))
     if count == 0:
         raise ValueError(
@@ -110,11 +125,23 @@ def restricted_wasserstein2(
 def ball(centre: Float[Array, " d"], radius: ArrayLike) -> Region:
     """{ x : |x − centre| ≤ radius }: around a mode, the mode-local W2.
 
+    Raises:
+        ValueError: a centre that is not one point, a radius that is not positive; later, a point of another dimension.
+
     Example:
         >>> ball(jnp.zeros(2), 1.0)(jnp.ones(2)).item()
         False
     """
-    return lambda x: jnp.sum((x - centre) ** 2) <= jnp.asarray(radius, x.dtype) ** 2
+    centre, radius = as_floating("centre", centre), positive_scalar("radius", radius)
+    if centre.ndim != 1:
+        raise ValueError(f"centre has shape {centre.shape}; pass one point of shape (d,)")
+
+    def is_inside(x):
+        if x.shape != centre.shape:
+            raise ValueError(f"the point has shape {x.shape} but the ball's centre {centre.shape}")
+        return jnp.sum((x - centre.astype(x.dtype)) ** 2) <= radius.astype(x.dtype) ** 2
+
+    return is_inside
 
 
 def tail(
@@ -123,10 +150,17 @@ def tail(
     """{ x : log p(x) ≤ q }, with q the quantile of log p at this mass over exact samples: where p holds this mass, the
     least likely.
 
+    Raises:
+        ValueError: a mass outside of (0, 1); no exact samples; a log-density that is no number, or NaN, there.
+
     Example:
         >>> far = tail(lambda x: -jnp.sum(x**2), jnp.linspace(-1, 1, 101)[:, None], 0.1)
         >>> far(jnp.array([0.98])).item(), far(jnp.array([0.5])).item()
         (True, False)
     """
-    threshold = jnp.quantile(jax.vmap(log_density)(exact), jnp.asarray(mass, exact.dtype))
+    exact, mass = weighted_samples(exact, None, "exact")[0], as_scalar("mass", mass)
+    known = concrete(mass)
+    if known is not None and not 0 < known < 1:
+        raise ValueError(f"mass is {known:g}; pass a number in (0, 1)")
+    threshold = jnp.quantile(log_densities(log_density, exact), mass.astype(exact.dtype))
     return lambda x: log_density(x) <= threshold

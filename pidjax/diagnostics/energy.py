@@ -13,8 +13,9 @@ import jax
 from jaxtyping import Array, Float
 
 from ..metrics import Estimate
+from ..metrics._inputs import check_log_density
 from .average import average, integrate
-from .ensemble import Ensemble
+from .ensemble import Ensemble, check_paths
 
 
 class PathEnergies(NamedTuple):
@@ -39,7 +40,7 @@ def path_cross_entropies(
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
-    return PathEnergies(*(average(values, paths.log_weights) for values in _energies(paths, log_density)))
+    return PathEnergies(*(average(values, paths) for values in _energies(paths, log_density)))
 
 
 def energy_efficiency(paths: Ensemble, log_density: Callable[[Float[Array, " d"]], Float[Array, ""]]) -> PathEnergies:
@@ -47,11 +48,13 @@ def energy_efficiency(paths: Ensemble, log_density: Callable[[Float[Array, " d"]
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858, where J is also what a protocol is learned by.
     """
-    horizon = paths.times[-1]
-    means = (integrate(values, paths.times)[:, -1] / horizon for values in _energies(paths, log_density))
-    return PathEnergies(*(average(values, paths.log_weights) for values in means))
+    energies = _energies(paths, log_density)
+    means = (integrate(values, paths.times)[:, -1] / paths.times[-1] for values in energies)
+    return PathEnergies(*(average(values, paths) for values in means))
 
 
 def _energies(paths: Ensemble, log_density):
+    check_paths(paths)
+    check_log_density(log_density, paths.states[0, 0])
     energy = jax.vmap(jax.vmap(lambda x: -log_density(x)))
     return energy(paths.states), energy(paths.weighted_states)

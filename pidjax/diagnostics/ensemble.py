@@ -4,14 +4,19 @@ x(t_k),    x̂(t_k; x(t_k)) = E[x(1) | x(t_k)],    u*(t_k, x(t_k)),    f(t_k, x(
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._checks import concrete
+from .._show import shown
 from ..control import control_at_end
-from ..protocol import Unit
+from ..metrics._inputs import check_function, described
+from ..protocol import Protocol, Unit
 from ..rollout import Prepared
 from ..solution import Solution
 
@@ -30,6 +35,9 @@ class Ensemble(eqx.Module):
             target without a density.
         forces: f(t_k, x(t_k)), shape (N, K+1, d).
         log_weights: log W, shape (N,).
+        inflation: r of `average`, by which standard errors exceed those of independent paths: √(ESS of the weights / ESS
+            of the solution), 1 but for a pool that the paths share. A region has its share of the paths and of the pool:
+            `given_end` leaves it as it is.
         unit: the change of variables to the unit problem.
     """
 
@@ -39,7 +47,12 @@ class Ensemble(eqx.Module):
     controls: Float[Array, "N times d"]
     forces: Float[Array, "N times d"]
     log_weights: Float[Array, " N"]
+    inflation: Float[Array, ""]
     unit: Unit
+
+    def __repr__(self):
+        paths, times, dim = self.states.shape
+        return shown("Ensemble", paths=paths, times=times, dim=dim, horizon=self.unit.horizon, inflation=self.inflation)
 
     @property
     def dim(self) -> int:
@@ -63,6 +76,10 @@ class Ensemble(eqx.Module):
     def given_end(self, region: Region) -> "Ensemble":
         """The ensemble conditioned on x(1) in a region: the other paths lose their weight.
 
+        Raises:
+            ValueError: a region that no path of positive weight ends in (concrete values only), or that is no function of
+                one point to a boolean.
+
         Example:
             >>> import jax, pidjax as pid
             >>> target = pid.GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
@@ -71,8 +88,25 @@ class Ensemble(eqx.Module):
             >>> bool(jnp.all((positive.log_weights == 0) == (paths.states[:, -1, 0] > 0)))
             True
         """
-        inside = jax.vmap(region)(self.states[:, -1])
-        return eqx.tree_at(lambda one: one.log_weights, self, jnp.where(inside, self.log_weights, -jnp.inf))
+        inside = are_inside(region, self.states[:, -1])
+        log_weights = jnp.where(inside, self.log_weights, -jnp.inf)
+        known = concrete(log_weights)
+        if known is not None and not (known > -np.inf).any():
+            raise ValueError(
+                f"region holds the ends of {jnp.sum(inside)} of {known.size} paths, none of positive weight; pass a region "
+                "that some paths end in"
+            )
+        return eqx.tree_at(lambda one: one.log_weights, self, log_weights)
+
+
+def are_inside(region: Region, points: Float[Array, "n d"]) -> Bool[Array, " n"]:
+    """Which of the points are in a region, with its answer checked to be one boolean."""
+    answer = check_function("region", region, points[0])
+    if getattr(answer, "shape", None) != () or answer.dtype != bool:
+        raise ValueError(
+            f"region returns {described(answer)} for one point of shape {points.shape[1:]}; return one boolean"
+        )
+    return jax.vmap(region)(points)
 
 
 def ensemble(solution: Solution) -> Ensemble:
@@ -87,13 +121,65 @@ def ensemble(solution: Solution) -> Ensemble:
         >>> ensemble(pid.sample(jax.random.key(0), target, num_samples=9, save_paths=True)).controls.shape
         (9, 21, 2)
     """
+    states, expected = saved_paths(solution)
+    controls, forces = _controls_and_forces(solution.prepared, states, expected)
+    return Ensemble(
+        times=solution.times,
+        states=states,
+        weighted_states=jnp.concatenate([expected, states[:, -1:]], axis=1),
+        controls=controls,
+        forces=forces,
+        log_weights=solution.log_weights,
+        inflation=jnp.sqrt(1 / (solution.ess * jnp.sum(solution.weights**2))),
+        unit=solution.prepared.unit,
+    )
+
+
+def saved_paths(solution: Any) -> tuple[Float[Array, "N times d"], Float[Array, "N K d"]]:
+    """x(t_k) and x̂(t_k) of a solution, or an error that says how to get them."""
+    if not isinstance(solution, Solution):
+        raise ValueError(f"solution is a {type(solution).__name__}; pass one from pidjax.sample(..., save_paths=True)")
     if solution.states is None or solution.weighted_states is None:
         raise ValueError("solution has no paths; pass one from pidjax.sample(..., save_paths=True)")
-    states, expected = solution.states, solution.weighted_states
-    controls, forces = _controls_and_forces(solution.prepared, states, expected)
-    weighted = jnp.concatenate([expected, states[:, -1:]], axis=1)
-    unit = solution.prepared.unit
-    return Ensemble(solution.times, states, weighted, controls, forces, solution.log_weights, unit)
+    return solution.states, solution.weighted_states
+
+
+def check_paths(paths: Any) -> None:
+    """Raise unless the value is an `Ensemble`."""
+    if not isinstance(paths, Ensemble):
+        raise ValueError(f"paths is a {type(paths).__name__}; pass pidjax.diagnostics.ensemble(solution)")
+
+
+def check_process(paths: Ensemble, protocol: Any, target: Any = None) -> None:
+    """Raise unless a protocol is the one that the paths were sampled with: concrete unit problems are compared.
+
+    Args:
+        target: what the unit problem is made for; if left out, one of the mean and spread that it was made for.
+    """
+    check_paths(paths)
+    if not isinstance(protocol, Protocol):
+        raise ValueError(f"protocol is a {type(protocol).__name__}; pass the one that the paths were sampled with")
+    if target is not None and target.dim != paths.dim:
+        raise ValueError(f"target has dimension {target.dim} but the paths have dimension {paths.dim}")
+    own = paths.unit
+    other = protocol.unit(*((own.shift, own.scale) if target is None else target.location()))
+    rounding = float(jnp.finfo(own.scale.dtype).eps) ** 0.5
+    for (name, sampled), given in zip(_parts(own, own).items(), _parts(other, own).values(), strict=True):
+        agree = concrete(eqx.tree_equal(sampled, given, rtol=rounding, atol=rounding))
+        if agree is not None and not agree:
+            who = "protocol has" if target is None else "target and protocol have"
+            raise ValueError(f"{who} another {name} than the paths were sampled with; pass those of the solution")
+
+
+def _parts(unit: Unit, own: Unit) -> dict[str, Any]:
+    """What makes a unit problem, in units in which numbers of its own are of order one."""
+    return {
+        "horizon": unit.horizon / own.horizon,
+        "scale": unit.scale / own.scale,
+        "shift": unit.shift / own.scale,
+        "start": unit.start,
+        "potential, force or gauge": unit.reference,
+    }
 
 
 @eqx.filter_jit

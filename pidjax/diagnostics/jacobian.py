@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
+from .._checks import concrete
 from .._linear import eigenvalues, matmul, matvec, transpose
 from .._structure import dense
 from ..control import Point, place
@@ -21,7 +22,7 @@ from ..metrics import Estimate
 from ..protocol import Protocol
 from ..targets.base import Target
 from .average import average
-from .ensemble import Ensemble
+from .ensemble import Ensemble, check_process
 
 
 def control_jacobian(
@@ -41,7 +42,7 @@ def control_jacobian(
         >>> control_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
         [[3.0]]
     """
-    return _jacobians(*place(target, protocol, t, x, remaining, key))[0]
+    return _jacobians(*_place(target, protocol, t, x, remaining, key))[0]
 
 
 def weighted_state_jacobian(
@@ -61,7 +62,16 @@ def weighted_state_jacobian(
         >>> weighted_state_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
         [[4.0]]
     """
-    return _jacobians(*place(target, protocol, t, x, remaining, key))[1]
+    return _jacobians(*_place(target, protocol, t, x, remaining, key))[1]
+
+
+def _place(target, protocol, t, x, remaining, key) -> tuple:
+    """`place`, with the end of time refused: there the control's Jacobian has no limit that this form reaches."""
+    placed = place(target, protocol, t, x, remaining, key)
+    left = concrete(placed[3])
+    if left is not None and not left > 0:
+        raise ValueError(f"t is {t}, the horizon or beyond; pass a time in [0, {float(protocol.horizon):g})")
+    return placed
 
 
 @eqx.filter_jit
@@ -98,11 +108,14 @@ class Sensitivity(NamedTuple):
     radial_gain: Estimate
 
 
-@eqx.filter_jit
 def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitivity:
     """Means of the Jacobian's size along the paths, for a target whose tilted laws are exact.
 
     At the start itself the radial parts have no direction: they are zero there.
+
+    Raises:
+        ValueError: a target of another dimension than the paths; another protocol than they were sampled with (concrete
+            values only).
 
     Example:
         >>> import pidjax as pid
@@ -115,7 +128,12 @@ def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitiv
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858: the norm, and the squared Frobenius norm, are its control gradient.
     """
+    check_process(paths, protocol, target)
+    return _sensitivity(target, protocol, paths)
 
+
+@eqx.filter_jit
+def _sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitivity:
     def at(t, remaining, x):
         omega, gain = _jacobians(*place(target, protocol, t, x, remaining, None))
         rates = eigenvalues(0.5 * (omega + omega.T))
@@ -132,4 +150,4 @@ def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitiv
     t = paths.times[:-1]
     of_times = jax.vmap(at, in_axes=(0, 0, 0))
     values = jax.vmap(of_times, in_axes=(None, None, 0))(t, paths.times[-1] - t, paths.states[:, :-1])
-    return Sensitivity(*(average(value, paths.log_weights) for value in values))
+    return Sensitivity(*(average(value, paths) for value in values))

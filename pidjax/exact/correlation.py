@@ -9,18 +9,21 @@ user's own: a target far from the origin has both near one throughout.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from .._checks import as_floating, as_scalar, concrete
 from .._structure import dense
 from ..bridge import observe
 from ..protocol import Protocol, Unit
 from ..reference import Times
 from ..targets.base import Target
 from .law import as_mixture, inner_times, laws, observations
-from .quadrature import Nodes, expectation
+from .quadrature import Nodes, check_nodes, expectation
 
 
-def correlation(target: Target, protocol: Protocol, times: Float[Array, " n"]) -> Float[Array, " n"]:
+def correlation(target: Target, protocol: Protocol, times: ArrayLike) -> Float[Array, " n"]:
     """A(t) = E[x_t · x_1] / E|x_1|².
 
     Args:
@@ -37,8 +40,8 @@ def correlation(target: Target, protocol: Protocol, times: Float[Array, " n"]) -
         >>> correlation(target, harmonic(0.0, noise_scale=1.0), jnp.array([0.25, 0.5]))
         Array([0.25, 0.5 ], dtype=float32)
     """
-    mixture = as_mixture(target)
     unit, grid = inner_times(target, protocol, times)
+    mixture = as_mixture(target)
     mean, second = mixture.mean(), _second_moment(mixture)
 
     def at(observation):
@@ -51,7 +54,7 @@ def correlation(target: Target, protocol: Protocol, times: Float[Array, " n"]) -
 
 
 def weighted_state_correlation(
-    target: Target, protocol: Protocol, times: Float[Array, " n"], *, nodes: Nodes | None = None
+    target: Target, protocol: Protocol, times: ArrayLike, *, nodes: Nodes | None = None
 ) -> Float[Array, " n"]:
     """Â(t) = E|x̂_t|² / E|x_1|²: from |E x_1|²/E|x_1|² at the start to 1 at the end.
 
@@ -65,7 +68,7 @@ def weighted_state_correlation(
         >>> weighted_state_correlation(target, harmonic(0.0, noise_scale=1.0), jnp.array([0.25, 0.5])).round(4)
         Array([0.25, 0.5 ], dtype=float32)
     """
-    as_mixture(target)
+    check_nodes(nodes, target.dim)
     return _weighted_state_correlation(target, *inner_times(target, protocol, times), nodes)
 
 
@@ -86,13 +89,28 @@ def _weighted_state_correlation(target: Target, unit: Unit, grid: Times, nodes: 
     return jax.lax.map(at, (seen, laws(mixture, unit, seen))) / jnp.trace(_second_moment(mixture))
 
 
-def transition_time(times: Float[Array, " n"], curve: Float[Array, " n"], level: float = 0.5) -> Float[Array, ""]:
+def transition_time(times: ArrayLike, curve: ArrayLike, level: ArrayLike = 0.5) -> Float[Array, ""]:
     """The first time at which a curve reaches a level, by linear interpolation; the last time if it never does.
+
+    Args:
+        times: increasing, shape (n,).
+        curve: its values there, shape (n,).
+        level: what it is to reach.
+
+    Raises:
+        ValueError: another number of values than times, or none; times that do not increase.
 
     Example:
         >>> transition_time(jnp.array([0.0, 0.5, 1.0]), jnp.array([0.0, 0.4, 1.0])).round(4)
         Array(0.5833, dtype=float32)
     """
+    times, curve = as_floating("times", times), as_floating("curve", curve)
+    if times.ndim != 1 or curve.shape != times.shape or times.size == 0:
+        raise ValueError(f"times has shape {times.shape} and curve {curve.shape}; pass shape (n,) each, n at least 1")
+    known = concrete(times)
+    if known is not None and not (np.diff(known) > 0).all():
+        raise ValueError(f"times is {known}; pass increasing times")
+    level = as_scalar("level", level).astype(curve.dtype)
     above = curve >= level
     after = jnp.argmax(above)
     before = jnp.maximum(after - 1, 0)

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import as_floating
 from .._linear import matvec
+from .._show import shown
 from ..bridge import Observation
 from ..protocol import Protocol
 from ..targets.base import Target
@@ -30,6 +32,9 @@ class Corridor(eqx.Module):
     centres: Float[Array, "n d"]
     whitenings: Float[Array, "n d d"]
 
+    def __repr__(self):
+        return shown("Corridor", times=self.times, dim=self.centres.shape[-1])
+
 
 def corridor_loss(target: Target, protocol: Protocol, corridor: Corridor) -> Float[Array, ""]:
     """The mean mass outside of the corridor, between 0 and 1, under the exact law of the state.
@@ -40,7 +45,7 @@ def corridor_loss(target: Target, protocol: Protocol, corridor: Corridor) -> Flo
         corridor: the windows.
 
     Raises:
-        ValueError: as `marginals`.
+        ValueError: a corridor of another dimension than the target, or of shapes that do not fit; as `marginals`.
 
     Example:
         >>> from pidjax import GaussianMixture, harmonic
@@ -51,7 +56,16 @@ def corridor_loss(target: Target, protocol: Protocol, corridor: Corridor) -> Flo
 
     Source: the task "corridor" of the LQ-GM-PID code that accompanies arXiv 2512.11859.
     """
+    if not isinstance(corridor, Corridor):
+        raise ValueError(f"corridor is a {type(corridor).__name__}; pass a Corridor")
     laws = marginals(target, protocol, corridor.times)
+    n, d = len(corridor.times), target.dim
+    for name, leaf, shape in (
+        ("centres", corridor.centres, (n, d)),
+        ("whitenings", corridor.whitenings, (n, d, d)),
+    ):
+        if as_floating(name, leaf).shape != shape:
+            raise ValueError(f"{name} has shape {leaf.shape}; pass shape {shape}")
 
     def inside(law, centre, whitening):
         return jnp.exp(law.tilt(Observation(whitening, matvec(whitening, centre))).log_mass)

@@ -21,14 +21,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from .._checks import as_floating, as_scalar, check_symmetric
 from .._structure import apply, dense, lift, product, sandwich
 from ..bridge import Affine
 from ..protocol import Protocol
 from ..targets.base import Target
 from ..targets.mixture import GaussianMixture
 from ..targets.samples import Samples
-from .law import as_mixture, check_starts, checked_time, marginal
-from .quadrature import Nodes
+from .law import as_mixture, check_problem, checked_time, marginal
+from .quadrature import Nodes, check_nodes
 from .quadrature import entropy as entropy_of
 
 
@@ -66,7 +67,7 @@ def costs(
         protocol: the process.
         until: the end t of the integrals, in (0, T]; T if left out.
         starts: law of the starts, if each path has its own, independent of its end, and is controlled for it.
-        entropy: that of the law of x at `until` (given the start), if known.
+        entropy: that of the law of x at `until` (given the start), if known; then no nodes are used.
         nodes: for the entropy, which has no closed form: from `lattice` or `sobol`; by default `default_nodes`.
 
     Raises:
@@ -82,7 +83,9 @@ def costs(
     """
     if isinstance(target, Samples) and until is None:
         raise ValueError("target is a data set, whose entropy is −∞ and cost +∞; pass until < horizon, or a mixture")
-    _check(target, protocol, until, starts)
+    until = _check(target, protocol, until, starts, is_open=isinstance(target, Samples))
+    entropy = None if entropy is None else as_scalar("entropy", entropy)
+    check_nodes(nodes, target.dim)
     return _costs(target, protocol, until, starts, entropy, nodes)
 
 
@@ -92,7 +95,7 @@ def _costs(target, protocol, until, starts, entropy, nodes) -> Costs:
     log_scale = jnp.log(protocol.unit(*target.location()).scale)
     mean_log_green = _mean_log_green(target, protocol, until, starts)
     value, slope = jax.linearize(mean_log_green, protocol)
-    own = entropy_of(law, nodes) if entropy is None else jnp.asarray(entropy, value.dtype)
+    own = entropy_of(law, nodes) if entropy is None else entropy.astype(value.dtype)
     total = law.dim * log_scale - own - value
     potential, gauge = -slope(_potential(protocol)), jnp.zeros_like(total)
     if protocol.gauge is not None:
@@ -113,15 +116,15 @@ def potential_cost(
         >>> print(f"{potential_cost(target, harmonic(1e-6, noise_scale=1.0)) * 1e6:.4f}")
         0.2500
     """
-    _check(target, protocol, until, starts)
+    until = _check(target, protocol, until, starts)
     return -_derivative(target, protocol, _potential(protocol), until, starts)
 
 
 def quadratic_cost(
     target: Target,
     protocol: Protocol,
-    stiffness: Float[Array, "P *map"],
-    centre: Float[Array, "P d"],
+    stiffness: ArrayLike,
+    centre: ArrayLike,
     *,
     until: ArrayLike | None = None,
     starts: GaussianMixture | None = None,
@@ -134,7 +137,8 @@ def quadratic_cost(
         centre: c, shape (P, d).
 
     Raises:
-        ValueError: another number of pieces than the protocol's.
+        ValueError: another number of pieces than the protocol's, or dimension than the target's; a matrix that is not
+            symmetric; as `potential_cost`.
 
     Example:
         >>> from pidjax import harmonic
@@ -143,15 +147,21 @@ def quadratic_cost(
         >>> print(f"{quadratic_cost(target, protocol, jnp.full(1, 2.0), jnp.zeros((1, 1))):.4f}")
         0.5000
     """
-    _check(target, protocol, until, starts)
-    if stiffness.shape[0] != protocol.num_pieces or centre.shape != (protocol.num_pieces, target.dim):
+    until = _check(target, protocol, until, starts)
+    unit, pieces, dim = protocol.unit(*target.location()), protocol.num_pieces, target.dim
+    stiffness, centre = (
+        as_floating(name, value).astype(unit.start.dtype)
+        for name, value in (("stiffness", stiffness), ("centre", centre))
+    )
+    if stiffness.shape not in ((pieces,), (pieces, dim), (pieces, dim, dim)) or centre.shape != (pieces, dim):
         raise ValueError(
             f"stiffness has shape {stiffness.shape} and centre {centre.shape}; pass one of each for every of the "
-            f"protocol's {protocol.num_pieces} pieces, in dimension {target.dim}"
+            f"protocol's {pieces} pieces, in dimension {dim}"
         )
-    unit = protocol.unit(*target.location())
+    if stiffness.ndim == 3:
+        check_symmetric("stiffness", stiffness)
     rank = max(stiffness.ndim, protocol.beta.ndim) - 1
-    beta, stiffness = (jax.vmap(lambda a: lift(a, rank, target.dim))(stack) for stack in (protocol.beta, stiffness))
+    beta, stiffness = (jax.vmap(lambda a: lift(a, rank, dim))(stack) for stack in (protocol.beta, stiffness))
     dtype = stiffness.dtype
     zeros = jnp.zeros(centre.shape, dtype)
     own = zeros + unit.shift[None] if protocol.centre is None else protocol.centre
@@ -192,6 +202,7 @@ def guide_cost(
         >>> print(f"{guide_cost(target, harmonic(0.0, noise_scale=1.0)):.4f}")
         0.5000
     """
+    check_problem(target, protocol, starts)
     mean = target.location()[0]
     default = mean if protocol.noise_scale is None else jnp.zeros_like(mean)
     centre = jnp.broadcast_to(default, (protocol.num_pieces, target.dim))
@@ -200,17 +211,22 @@ def guide_cost(
     return quadratic_cost(target, protocol, twice, centre, until=until, starts=starts)
 
 
-def _check(target: Target, protocol: Protocol, until: ArrayLike | None, starts: GaussianMixture | None) -> None:
-    """Raise what can be said of concrete arguments, before they are traced."""
-    as_mixture(target)
-    check_starts(target, protocol, starts)
+def _check(
+    target: Target,
+    protocol: Protocol,
+    until: ArrayLike | None,
+    starts: GaussianMixture | None,
+    *,
+    is_open: bool = False,
+) -> Float[Array, ""] | None:
+    """`until` as a time; raise what can be said of concrete arguments, before they are traced."""
+    check_problem(target, protocol, starts)
     unit = protocol.unit(*target.location())
-    if until is not None:
-        checked_time(until, unit.horizon, is_open=False)
+    return None if until is None else checked_time("until", until, unit.horizon, is_open=is_open)
 
 
 def _mean_log_green(
-    target: Target, protocol: Protocol, until: ArrayLike | None, starts: GaussianMixture | None
+    target: Target, protocol: Protocol, until: Float[Array, ""] | None, starts: GaussianMixture | None
 ) -> Callable[[Protocol], Float[Array, ""]]:
     """E[ log G(0, z → t, x_t) ] as a function of the reference, while the law of (z, x_t) stays the protocol's own."""
     mixture = as_mixture(target)
@@ -222,7 +238,7 @@ def _mean_log_green(
     across = jnp.zeros_like(ends)
     t, remaining = jnp.ones_like(scale), jnp.zeros_like(scale)
     if until is not None:
-        t = jnp.asarray(until, scale.dtype) / unit.horizon
+        t = until / unit.horizon
         remaining = 1 - t
         observation = unit.reference.instant(t, remaining).observation
         end = observation.mean(start, end)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._checks import concrete
+from .._checks import as_floating, as_scalar, concrete
 from .._structure import apply, dense, sandwich
 from ..bridge import Bridge
 from ..protocol import GaussianStart, Protocol, Unit
@@ -47,11 +47,10 @@ def marginal(
 
     Source: Behjoo & Chertkov, arXiv 2409.15166, for x₀ = 0.
     """
-    mixture = as_mixture(target)
-    check_starts(target, protocol, starts)
+    check_problem(target, protocol, starts)
     unit = protocol.unit(*target.location())
-    t = checked_time(t, unit.horizon, is_open=isinstance(target, Samples))
-    return _at(mixture, unit, t, starts)
+    t = checked_time("t", t, unit.horizon, is_open=isinstance(target, Samples))
+    return _at(as_mixture(target), unit, t, starts)
 
 
 @eqx.filter_jit
@@ -63,7 +62,7 @@ def _at(mixture: GaussianMixture, unit: Unit, t: Float[Array, ""], starts: Gauss
 def marginals(
     target: Target,
     protocol: Protocol,
-    times: Float[Array, " n"],
+    times: ArrayLike,
     *,
     starts: GaussianMixture | None = None,
 ) -> GaussianMixture:
@@ -78,16 +77,19 @@ def marginals(
         >>> marginals(target, harmonic(0.0, noise_scale=1.0), jnp.array([0.25, 0.5])).means.shape
         (2, 2, 1)
     """
-    mixture = as_mixture(target)
-    check_starts(target, protocol, starts)
-    unit, grid = inner_times(target, protocol, times)
-    return laws(mixture, unit, observations(unit, grid), starts)
+    unit, grid = inner_times(target, protocol, times, starts)
+    return laws(as_mixture(target), unit, observations(unit, grid), starts)
 
 
-def score(target: Target, protocol: Protocol, t: ArrayLike, x: Float[Array, " d"]) -> Float[Array, " d"]:
+def score(target: Target, protocol: Protocol, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
     """∇ log p_t(x), the exact score of the law at time t.
 
-    Arguments as in `marginal`.
+    Args:
+        target, protocol, t: as in `marginal`.
+        x: state, shape (d,).
+
+    Raises:
+        ValueError: x of another shape; as `marginal`.
 
     Example:
         >>> from pidjax import harmonic
@@ -95,7 +97,11 @@ def score(target: Target, protocol: Protocol, t: ArrayLike, x: Float[Array, " d"
         >>> score(target, harmonic(0.0, noise_scale=1.0), 0.5, jnp.ones(1)).round(4)
         Array([-2.], dtype=float32)
     """
-    return _score(marginal(target, protocol, t), x)
+    law = marginal(target, protocol, t)
+    x = as_floating("x", x).astype(law.means.dtype)
+    if x.shape != (law.dim,):
+        raise ValueError(f"x has shape {x.shape}; pass one point of shape ({law.dim},)")
+    return _score(law, x)
 
 
 @eqx.filter_jit
@@ -110,12 +116,21 @@ def as_mixture(target: Target) -> GaussianMixture:
         return _mixture(target.points, none, target.weights)
     if isinstance(target, GaussianMixture):
         return target
-    raise ValueError(f"target is a {type(target).__name__}; exact laws are those of a GaussianMixture or Samples")
+    raise _without_exact_laws(target)
 
 
-def inner_times(target: Target, protocol: Protocol, times: Float[Array, " n"]) -> tuple[Unit, Times]:
-    """The unit problem, and the grid from 0 to 1 through n times inside (0, T)."""
-    unit = protocol.unit(*target.location())
+def _without_exact_laws(target) -> ValueError:
+    return ValueError(f"target is a {type(target).__name__}; exact laws are those of a GaussianMixture or Samples")
+
+
+def inner_times(
+    target: Target, protocol: Protocol, times: ArrayLike, starts: GaussianMixture | None = None
+) -> tuple[Unit, Times]:
+    """The unit problem, and the grid from 0 to 1 through n times inside (0, T); what is wrong with any of them raises."""
+    check_problem(target, protocol, starts)
+    unit, times = protocol.unit(*target.location()), as_floating("times", times)
+    if times.ndim != 1:
+        raise ValueError(f"times has shape {times.shape}; pass shape (n,)")
     values, end = concrete(times), concrete(unit.horizon)
     if values is not None and end is not None:
         inside = values.size and values[0] > 0 and values[-1] < end and (values[1:] > values[:-1]).all()
@@ -163,21 +178,33 @@ def _seen(mixture: GaussianMixture, unit: Unit, observation: Bridge, starts: Gau
 
 def _mixture(means, covariances, weights) -> GaussianMixture:
     """A mixture of covariances that may be zero: past the checks of the constructor."""
-    one = jnp.eye(means.shape[-1], dtype=means.dtype)[None]
-    like = GaussianMixture(means, jnp.broadcast_to(one, covariances.shape), weights)
-    return eqx.tree_at(lambda mixture: mixture.covariances, like, covariances)
+    like = GaussianMixture.isotropic(jnp.zeros_like(means[:1]), jnp.ones_like(means[0, 0]))
+    leaves = means, covariances, weights
+    return eqx.tree_at(lambda mixture: (mixture.means, mixture.covariances, mixture.weights), like, leaves)
 
 
-def check_starts(target: Target, protocol: Protocol, starts: GaussianMixture | None) -> None:
-    """Raise if each path is to have its own start while the protocol draws it, or in another dimension."""
-    if starts is not None and isinstance(protocol.start, GaussianStart):
+def check_problem(target: Target, protocol: Protocol, starts: GaussianMixture | None = None) -> None:
+    """Raise unless there are exact laws of this target under this protocol, and of starts of their own if given."""
+    if not isinstance(target, GaussianMixture | Samples):
+        raise _without_exact_laws(target)
+    if not isinstance(protocol, Protocol):
+        raise ValueError(
+            f"protocol is a {type(protocol).__name__}; pass harmonic(...), piecewise(...) or from_function(...)"
+        )
+    if starts is None:
+        return
+    if not isinstance(starts, GaussianMixture):
+        raise ValueError(f"starts is a {type(starts).__name__}; pass a GaussianMixture")
+    if isinstance(protocol.start, GaussianStart):
         raise ValueError("starts is given while protocol.start is a GaussianStart; pass one of them")
-    if starts is not None and starts.dim != target.dim:
+    if starts.dim != target.dim:
         raise ValueError(f"starts has dimension {starts.dim} but the target has dimension {target.dim}")
 
 
-def checked_time(t: ArrayLike, horizon: Float[Array, ""], *, is_open: bool) -> Float[Array, ""]:
+def checked_time(name: str, t: ArrayLike, horizon: Float[Array, ""], *, is_open: bool) -> Float[Array, ""]:
+    """The time as a scalar, checked in (0, T], or in (0, T)."""
+    t = as_scalar(name, t).astype(horizon.dtype)
     value, end = concrete(t), concrete(horizon)
     if value is not None and end is not None and not (0 < value < end or (value == end and not is_open)):
-        raise ValueError(f"t is {value}; pass a time in (0, {float(end):g}{')' if is_open else ']'}")
-    return jnp.asarray(t, horizon.dtype)
+        raise ValueError(f"{name} is {float(value):g}; pass a time in (0, {float(end):g}{')' if is_open else ']'}")
+    return t

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
+from .._checks import check_count
 from .._linear import cholesky, inverse_triangular, log_diagonal, matvec
+from .._show import shown
 from ..targets.mixture import GaussianMixture
 
 _PER_AXIS = {1: 400, 2: 96, 3: 32}
@@ -28,6 +30,9 @@ class Nodes(NamedTuple):
 
     points: Float[Array, "n d"]
     weights: Float[Array, " n"]
+
+    def __repr__(self):
+        return shown("Nodes", points=self.points, weights=self.weights)
 
 
 def lattice(dim: int, per_axis: int, dtype: DTypeLike | None = None) -> Nodes:
@@ -46,14 +51,15 @@ def lattice(dim: int, per_axis: int, dtype: DTypeLike | None = None) -> Nodes:
         >>> print(f"{nodes.weights @ nodes.points[:, 0] ** 4:.4f}")
         3.0000
     """
-    if dim < 1 or per_axis < 2:
-        raise ValueError(f"dim is {dim} and per_axis {per_axis}; pass dim >= 1 and per_axis >= 2")
+    dim, per_axis = check_count("dim", dim), check_count("per_axis", per_axis)
+    if per_axis < 2:
+        raise ValueError(f"per_axis is {per_axis}; pass an integer >= 2")
     reach = min(_FARTHEST, 0.85 * np.sqrt(np.pi * per_axis))
     axis = np.linspace(-reach, reach, per_axis)
     points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
     points = points[np.sum(points**2, axis=-1) <= 1.0001 * reach**2]
     weights = np.exp(-0.5 * np.sum(points**2, axis=-1))
-    return Nodes(jnp.asarray(points, dtype or float), jnp.asarray(weights / weights.sum(), dtype or float))
+    return _nodes(points, weights / weights.sum(), dtype)
 
 
 def sobol(dim: int, count: int, dtype: DTypeLike | None = None) -> Nodes:
@@ -64,18 +70,32 @@ def sobol(dim: int, count: int, dtype: DTypeLike | None = None) -> Nodes:
         count: a power of two.
         dtype: of the nodes; JAX's default if left out.
 
+    Raises:
+        ValueError: a count that is no power of two, or out of range.
+
     Example:
         >>> nodes = sobol(5, 1024)
         >>> print(f"{nodes.weights @ nodes.points[:, 0] ** 2:.2f}")
         1.00
     """
+    dim, count = check_count("dim", dim), check_count("count", count)
+    if count & (count - 1):
+        raise ValueError(f"count is {count}; pass a power of two")
+
     from scipy.special import ndtri
     from scipy.stats.qmc import Sobol
 
     uniforms = Sobol(dim, rng=np.random.default_rng(0)).random(count)
     half = ndtri(np.clip(uniforms, 1e-12, 1 - 1e-12))
     points = np.concatenate([half, -half])
-    return Nodes(jnp.asarray(points, dtype or float), jnp.full(2 * count, 0.5 / count, dtype or float))
+    return _nodes(points, np.full(2 * count, 0.5 / count), dtype)
+
+
+def _nodes(points: np.ndarray, weights: np.ndarray, dtype: DTypeLike | None) -> Nodes:
+    dtype = float if dtype is None else dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype is {dtype!r}; pass a floating dtype")
+    return Nodes(jnp.asarray(points, dtype), jnp.asarray(weights, dtype))
 
 
 def default_nodes(dim: int, dtype: DTypeLike | None = None) -> Nodes:
@@ -85,6 +105,7 @@ def default_nodes(dim: int, dtype: DTypeLike | None = None) -> Nodes:
         >>> default_nodes(1).points.shape
         (400, 1)
     """
+    dim = check_count("dim", dim)
     return lattice(dim, _PER_AXIS[dim], dtype) if dim in _PER_AXIS else sobol(dim, _SOBOL_POINTS, dtype)
 
 
@@ -98,16 +119,22 @@ def expectation(
         function: of x, shape (d,), to an array.
         nodes: from `lattice` or `sobol`; by default `default_nodes`.
 
+    Raises:
+        ValueError: nodes of another dimension than the mixture.
+
     Example:
         >>> mixture = GaussianMixture.isotropic(jnp.array([[0.0], [2.0]]), 0.5)
         >>> print(f"{expectation(mixture, lambda x: x[0] ** 2):.4f}")
         2.5000
     """
+    if not callable(function):
+        raise ValueError(f"function is a {type(function).__name__}; pass a function of one point")
     return _expectation(mixture, lambda _, x: function(x), nodes)
 
 
 def _expectation(mixture: GaussianMixture, function, nodes: Nodes | None) -> Array:
     """E[f(k, x)] with the number k of the component that x belongs to."""
+    _check(mixture, nodes)
     points, weights = default_nodes(mixture.dim, mixture.means.dtype) if nodes is None else nodes
     factors = cholesky(mixture.covariances)
 
@@ -135,19 +162,34 @@ def entropy(mixture: GaussianMixture, nodes: Nodes | None = None) -> Float[Array
         >>> print(f"{entropy(GaussianMixture.isotropic(jnp.array([[0.0], [2.0]]), 0.5)):.4f}")
         1.5724
     """
+    _check(mixture, nodes)
     log_scales = log_diagonal(cholesky(mixture.covariances))
     normal = 0.5 * mixture.dim * (1 + jnp.log(2 * jnp.pi).astype(log_scales.dtype)) + log_scales
     alive = mixture.weights > 0
     surprise = jnp.where(alive, -jnp.where(alive, mixture.log_weights, 0), 0)
 
     def log_responsibility(k, x):
-        apart = _log_components(mixture, x)
+        apart = log_components(mixture, x)
         return jnp.where(alive[k], apart[k] - jax.scipy.special.logsumexp(apart), 0)
 
     return mixture.weights @ (surprise + normal) + _expectation(mixture, log_responsibility, nodes)
 
 
-def _log_components(mixture: GaussianMixture, x: Float[Array, " d"]) -> Float[Array, " k"]:
+def check_nodes(nodes: Nodes | None, dim: int) -> None:
+    """Raise unless nodes, if given, are `Nodes` in this dimension."""
+    if nodes is not None and not isinstance(nodes, Nodes):
+        raise ValueError(f"nodes is a {type(nodes).__name__}; pass lattice(...) or sobol(...)")
+    if nodes is not None and nodes.points.shape[1:] != (dim,):
+        raise ValueError(f"nodes have points of shape {nodes.points.shape[1:]}; pass nodes of dimension {dim}")
+
+
+def _check(mixture: GaussianMixture, nodes: Nodes | None) -> None:
+    if not isinstance(mixture, GaussianMixture):
+        raise ValueError(f"mixture is a {type(mixture).__name__}; pass a GaussianMixture")
+    check_nodes(nodes, mixture.dim)
+
+
+def log_components(mixture: GaussianMixture, x: Float[Array, " d"]) -> Float[Array, " k"]:
     """log π_k N(x; μ_k, Σ_k), up to a common constant."""
     factors = cholesky(mixture.covariances)
     offsets = x[None] - mixture.means

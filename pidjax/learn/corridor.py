@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
+from .._checks import check_count
+from .._show import shown
 from ..exact.corridor import Corridor, corridor_loss
 from ..protocol import Protocol
 from ..schedule import piecewise
@@ -40,6 +42,9 @@ class Line(eqx.Module):
     tangents: Float[Array, "P 2"]
     normals: Float[Array, "P 2"]
 
+    def __repr__(self):
+        return shown("Line", pieces=self.times.size)
+
 
 def line(num_pieces: int = 10, dtype: DTypeLike | None = None) -> Line:
     """The line at the middles of equal pieces; the frame by central differences on 1001 points.
@@ -48,6 +53,7 @@ def line(num_pieces: int = 10, dtype: DTypeLike | None = None) -> Line:
         >>> line().points.shape
         (10, 2)
     """
+    num_pieces = check_count("num_pieces", num_pieces)
     s = np.linspace(0, 1, _NUM_POINTS)
     h = 0.7 * (np.tanh(6 * (s - 0.3)) - np.tanh(6 * (s - 0.7)))
     points = np.stack([3 * s, h - h[0] - s * (h[-1] - h[0])], axis=-1)
@@ -91,8 +97,19 @@ class Guide(eqx.Module):
     shift: Float[Array, " P"]
     lead: Float[Array, " P"]
 
+    def __repr__(self):
+        return shown("Guide", **vars(self))
+
     def protocol(self, on: Line) -> Protocol:
-        """The protocol dx = u dt + dW from the origin, of this stiffness and centre."""
+        """The protocol dx = u dt + dW from the origin, of this stiffness and centre.
+
+        Raises:
+            ValueError: a line of another number of pieces.
+        """
+        if on.times.shape != self.shift.shape:
+            raise ValueError(
+                f"on has {on.times.size} pieces but the guide has {self.shift.size}; pass line({self.shift.size})"
+            )
         t, n = on.tangents, on.normals
         cosine, sine = jnp.cos(self.angle)[:, None], jnp.sin(self.angle)[:, None]
         first, second = cosine * t + sine * n, cosine * n - sine * t
@@ -113,8 +130,12 @@ def baseline(num_pieces: int = 10, dtype: DTypeLike | None = None) -> Guide:
 
 def hand_made(across: float, num_pieces: int = 10, *, along: float = 0.2, dtype: DTypeLike | None = None) -> Guide:
     """One stiffness along the line and another across it, on the line."""
-    none = jnp.zeros(num_pieces, dtype or float)
+    none = _zeros(num_pieces, dtype)
     return Guide(none + along, none + across, none, none, none)
+
+
+def _zeros(num_pieces: int, dtype: DTypeLike | None) -> Float[Array, " P"]:
+    return jnp.zeros(check_count("num_pieces", num_pieces), dtype or float)
 
 
 def loss(guide: Guide) -> Float[Array, ""]:
@@ -135,10 +156,13 @@ class ShiftAndStiffness(eqx.Module):
     shift: Float[Array, " P"]
     steepness: Float[Array, " P"]
 
+    def __repr__(self):
+        return shown("ShiftAndStiffness", **vars(self))
+
     @classmethod
     def start(cls, num_pieces: int = 10, dtype: DTypeLike | None = None) -> "ShiftAndStiffness":
         """ρ = 0 and a stiffness of 15 across."""
-        none = jnp.zeros(num_pieces, dtype or float)
+        none = _zeros(num_pieces, dtype)
         return cls(none, none + _STEEPNESS)
 
     @property
@@ -184,10 +208,13 @@ class Free(eqx.Module):
     shift: Float[Array, " P"]
     lead: Float[Array, " P"]
 
+    def __repr__(self):
+        return shown("Free", **vars(self))
+
     @classmethod
     def start(cls, num_pieces: int = 10, dtype: DTypeLike | None = None) -> "Free":
         """Stiffness 15 across and 0.2 along, on the line."""
-        none = jnp.zeros(num_pieces, dtype or float)
+        none = _zeros(num_pieces, dtype)
         along, across = (math.log(value / (_STIFFEST - value)) for value in (0.2, 15.0))
         return cls(none + along, none + across, none, none, none)
 

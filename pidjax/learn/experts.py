@@ -6,19 +6,26 @@
 Both are exact: the fused process ends on the fused target.
 """
 
+import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
 
+from .._checks import as_scalar, concrete
 from .._linear import cholesky, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from .._structure import apply, inverse
 from ..protocol import Protocol
 from ..targets.mixture import GaussianMixture
+from .parameters import check_protocol
+
+_MOST_COMPONENTS = 100_000
 
 
 def product_of_experts(experts: Sequence[GaussianMixture], trust: Sequence[int]) -> GaussianMixture:
@@ -29,7 +36,8 @@ def product_of_experts(experts: Sequence[GaussianMixture], trust: Sequence[int])
         trust: κ_i ≥ 0, integers, not all zero.
 
     Raises:
-        ValueError: another number of exponents than experts; an exponent that is no integer ≥ 0; all of them zero.
+        ValueError: another number of exponents than experts; an exponent that is no integer ≥ 0; all of them zero; experts
+            that are no mixtures, or of several dimensions; more than 100,000 components.
 
     Example:
         >>> expert = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
@@ -38,11 +46,23 @@ def product_of_experts(experts: Sequence[GaussianMixture], trust: Sequence[int])
 
     Source: Chertkov, *Guided Harmonic Path Integral Diffusion*, arXiv 2512.11859, case C.
     """
-    experts, trust = tuple(experts), tuple(trust)
-    _check_trust(len(experts), trust)
-    if not all(isinstance(power, int) and power >= 0 for power in trust) or not any(trust):
+    experts, powers = _pairs("experts", experts, trust)
+    for expert in experts:
+        if not isinstance(expert, GaussianMixture):
+            raise ValueError(f"experts holds a {type(expert).__name__}; pass GaussianMixtures")
+    if len({expert.dim for expert in experts}) > 1:
+        raise ValueError(
+            f"experts have the dimensions {[expert.dim for expert in experts]}; pass mixtures of one dimension"
+        )
+    powers = tuple(map(_integer, powers))
+    if min(powers) < 0 or not any(powers):
         raise ValueError(f"trust is {trust}; pass integers >= 0, not all 0")
-    factors = [expert for expert, power in zip(experts, trust, strict=True) for _ in range(power)]
+    count = math.prod(expert.weights.size**power for expert, power in zip(experts, powers, strict=True))
+    if count > _MOST_COMPONENTS:
+        raise ValueError(
+            f"trust is {trust}, which makes {count} components; pass smaller ones, for at most {_MOST_COMPONENTS}"
+        )
+    factors = [expert for expert, power in zip(experts, powers, strict=True) for _ in range(power)]
     fused = factors[0]
     for factor in factors[1:]:
         fused = _product(fused, factor)
@@ -72,11 +92,13 @@ def fuse_guides(protocols: Sequence[Protocol], trust: Sequence[ArrayLike]) -> Pr
     """The protocol whose potential is Σ κ_i V_i, but for a constant that no law and no control depends on.
 
     Args:
-        protocols: of the same pieces, with centres and stiffness of one shape; everything else is taken from the first.
+        protocols: with centres, and stiffness of one shape; all else but a linear and a constant term is the same in all.
+            The constant term is that of the first.
         trust: κ_i, such that Σ κ_iβ_i can be inverted.
 
     Raises:
-        ValueError: another number of exponents than protocols; protocols of different pieces, or without centres.
+        ValueError: another number of exponents than protocols; protocols without centres, or of different pieces, start,
+            force, gauge or noise; Σ κ_iβ_i that cannot be inverted (concrete values only).
 
     Example:
         >>> from pidjax import harmonic
@@ -87,24 +109,56 @@ def fuse_guides(protocols: Sequence[Protocol], trust: Sequence[ArrayLike]) -> Pr
 
     Source: as `product_of_experts`.
     """
-    protocols, trust = tuple(protocols), tuple(trust)
-    _check_trust(len(protocols), trust)
+    protocols, trust = _pairs("protocols", protocols, trust)
+    for one in protocols:
+        check_protocol(one)
+    trust = [as_scalar("trust", power).astype(protocols[0].beta.dtype) for power in trust]
     shapes = {(one.beta.shape, None if one.centre is None else one.centre.shape) for one in protocols}
     if len(shapes) > 1 or any(one.centre is None for one in protocols):
         raise ValueError(
             f"protocols have stiffness and centres of shapes {sorted(shapes, key=str)}; pass the same, with centres"
         )
-    beta = jnp.sum(jnp.stack([power * one.beta for power, one in zip(trust, protocols, strict=True)]), axis=0)
-    pulls = [power * jax.vmap(apply)(one.beta, _centre(one)) for power, one in zip(trust, protocols, strict=True)]
-    centre = jax.vmap(lambda stiffness, pull: apply(inverse(stiffness), pull))(beta, jnp.sum(jnp.stack(pulls), axis=0))
-    return eqx.tree_at(lambda one: (one.beta, one.centre), protocols[0], (beta, centre))
+    for name in ("edges", "start", "force", "gauge", "noise_scale"):
+        agree = concrete(eqx.tree_equal(*(getattr(one, name) for one in protocols)))
+        if agree is not None and not agree:
+            raise ValueError(f"protocols differ in {name}; pass the same in all")
+
+    def total(of):
+        return jnp.sum(jnp.stack([power * of(one) for power, one in zip(trust, protocols, strict=True)]), axis=0)
+
+    def linear(one):
+        return jnp.zeros_like(one.centre) if one.linear is None else one.linear
+
+    beta = total(lambda one: one.beta)
+    pull = total(lambda one: jax.vmap(apply)(one.beta, one.centre))
+    centre = jax.vmap(lambda stiffness, pull: apply(inverse(stiffness), pull))(beta, pull)
+    known = concrete(centre)
+    if known is not None and not np.isfinite(known).all():
+        raise ValueError(
+            f"trust is {[float(power) for power in trust]}, with which the sum of the stiffnesses has no inverse"
+        )
+    has_linear = any(one.linear is not None for one in protocols)
+    return eqx.tree_at(
+        lambda one: (one.beta, one.centre, one.linear),
+        protocols[0],
+        (beta, centre, total(linear) if has_linear else None),
+        is_leaf=lambda leaf: leaf is None,
+    )
 
 
-def _centre(protocol: Protocol) -> Float[Array, "P d"]:
-    assert protocol.centre is not None
-    return protocol.centre
+def _pairs(name: str, values: Any, trust: Any) -> tuple[tuple, tuple]:
+    """Both as tuples of one length, at least one."""
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{name} is a {type(values).__name__}; pass a list of them")
+    is_row = isinstance(trust, list | tuple) or getattr(trust, "ndim", 0) == 1
+    if not is_row or len(trust) != len(values) or not values:
+        raise ValueError(f"trust is {trust} for {len(values)} {name}; pass one exponent for each of at least one")
+    return tuple(values), tuple(trust)
 
 
-def _check_trust(count: int, trust: tuple) -> None:
-    if count == 0 or len(trust) != count:
-        raise ValueError(f"trust has {len(trust)} exponents for {count} experts; pass one for each of at least one")
+def _integer(value: Any) -> int:
+    """The value as an `int`; −1 if it is no integer."""
+    try:
+        return -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return -1

@@ -13,32 +13,35 @@ Source: Chertkov, *Mean-Field Path Integral Diffusion*, arXiv 2605.00007.
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from .._checks import as_floating, check_count
 from ..exact.cost import costs
 from ..protocol import Protocol
 from ..schedule import from_function, piecewise
 from ..targets.mixture import GaussianMixture
 
 
-def mean_field(
-    starts: GaussianMixture, target: GaussianMixture, beta: Float[Array, " P"], *, num_pieces: int
-) -> Protocol:
+def mean_field(starts: GaussianMixture, target: GaussianMixture, beta: ArrayLike, *, num_pieces: int) -> Protocol:
     """The protocol guided by the fixed point, held at its value in the middle of each of `num_pieces` equal pieces.
 
     Args:
-        starts, target: laws of the two ends.
-        beta: stiffness on each of P equal pieces of [0, 1].
+        starts, target: laws of the two ends, of one dimension.
+        beta: stiffness on each of P equal pieces of [0, 1], shape (P,).
         num_pieces: a multiple of P.
 
     Raises:
-        ValueError: `num_pieces` that is no multiple of P.
+        ValueError: `num_pieces` that is no multiple of P; ends that are not two mixtures of one dimension; β of another
+            shape.
 
     Example:
         >>> ends = [GaussianMixture.isotropic(jnp.full((1, 1), place), 1.0) for place in (0.0, 1.0)]
         >>> mean_field(*ends, jnp.array([1.0]), num_pieces=2).centre.ravel()
         Array([0.25, 0.75], dtype=float32)
     """
+    beta = _checked(starts, target, beta)
+    num_pieces = check_count("num_pieces", num_pieces)
     if num_pieces < beta.size or num_pieces % beta.size:
         raise ValueError(f"num_pieces is {num_pieces}; pass a multiple of the {beta.size} pieces of beta")
     before, after = starts.mean(), target.mean()
@@ -51,7 +54,7 @@ def mean_field(
     )
 
 
-def mean_field_energy(starts: GaussianMixture, target: GaussianMixture, beta: Float[Array, " P"]) -> Float[Array, ""]:
+def mean_field_energy(starts: GaussianMixture, target: GaussianMixture, beta: ArrayLike) -> Float[Array, ""]:
     """E ∫ |u|² dt under the guide ν_t = E x_t, exactly.
 
     Arguments as in `mean_field`.
@@ -61,6 +64,7 @@ def mean_field_energy(starts: GaussianMixture, target: GaussianMixture, beta: Fl
         >>> print(f"{mean_field_energy(*ends, jnp.array([0.0])):.4f}")
         5.0000
     """
+    beta = _checked(starts, target, beta)
     before, after = starts.mean(), target.mean()
     none = jnp.zeros_like(beta)
     drift = jnp.broadcast_to(before - after, (beta.size, target.dim))
@@ -68,7 +72,7 @@ def mean_field_energy(starts: GaussianMixture, target: GaussianMixture, beta: Fl
     return 2 * costs(_moved(target, after), protocol, starts=_moved(starts, before)).kinetic
 
 
-def unguided_energy(starts: GaussianMixture, target: GaussianMixture, beta: Float[Array, " P"]) -> Float[Array, ""]:
+def unguided_energy(starts: GaussianMixture, target: GaussianMixture, beta: ArrayLike) -> Float[Array, ""]:
     """E ∫ |u|² dt with the potential ½β_t|x|² around the origin.
 
     Arguments as in `mean_field`.
@@ -78,8 +82,22 @@ def unguided_energy(starts: GaussianMixture, target: GaussianMixture, beta: Floa
         >>> print(f"{unguided_energy(*ends, jnp.array([0.0])):.4f}")
         5.0000
     """
+    beta = _checked(starts, target, beta)
     protocol = piecewise(beta, start=jnp.zeros_like(target.mean()), noise_scale=jnp.ones_like(beta[0]))
     return 2 * costs(target, protocol, starts=starts).kinetic
+
+
+def _checked(starts: GaussianMixture, target: GaussianMixture, beta: ArrayLike) -> Float[Array, " P"]:
+    """β of shape (P,), for ends that are two mixtures of one dimension."""
+    for name, end in (("starts", starts), ("target", target)):
+        if not isinstance(end, GaussianMixture):
+            raise ValueError(f"{name} is a {type(end).__name__}; pass a GaussianMixture")
+    if starts.dim != target.dim:
+        raise ValueError(f"starts has dimension {starts.dim} but the target has dimension {target.dim}")
+    beta = as_floating("beta", beta).astype(target.means.dtype)
+    if beta.ndim != 1 or beta.size == 0:
+        raise ValueError(f"beta has shape {beta.shape}; pass shape (P,), P at least 1")
+    return beta
 
 
 def _moved(mixture: GaussianMixture, by: Float[Array, " d"]) -> GaussianMixture:

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Key
 
 from .._checks import check_count, check_key
 from .._progress import progress_bar
-from .parameters import is_learned, refined, resolve
+from .._show import shown
+from .parameters import check_protocol, is_learned, refined, resolve
 
 Objective = Callable[..., Float[Array, ""]]
 
@@ -34,7 +35,7 @@ class Learned(eqx.Module):
     """The end of a descent, and what it took.
 
     Attributes:
-        free: the parameters as they were passed, for more of the same.
+        free: the parameters with what `only` and `positive` put around them: pass them to `minimise` again to go on.
         history: the objective at every iteration before its update, shape (n,).
         num_nonfinite: iterations whose objective or gradient was not finite.
         has_settled: whether the stopping rule ended the descent.
@@ -44,6 +45,10 @@ class Learned(eqx.Module):
     history: Float[np.ndarray, " n"]
     num_nonfinite: int = eqx.field(static=True)
     has_settled: bool = eqx.field(static=True)
+
+    def __repr__(self):
+        facts = {"num_nonfinite": self.num_nonfinite, "has_settled": self.has_settled}
+        return shown("Learned", iterations=self.history.size, objective=self.history[-1, ...], **facts)
 
     @property
     def parameters(self) -> Any:
@@ -60,10 +65,21 @@ class Learned(eqx.Module):
             )
 
 
-@lru_cache
 def adam(learning_rate: float = 3e-2) -> optax.GradientTransformation:
-    """Adam. The same rate gives the same object, so that descents which differ only in arrays share one compilation."""
-    return optax.adam(learning_rate)
+    """Adam. The same rate gives the same object, so that descents which differ only in arrays share one compilation.
+
+    Raises:
+        ValueError: a rate that is not a finite number > 0.
+    """
+    rate = float(learning_rate)
+    if not 0 < rate < np.inf:
+        raise ValueError(f"learning_rate is {rate:g}; pass a finite number > 0")
+    return _adam(rate)
+
+
+@lru_cache
+def _adam(rate: float) -> optax.GradientTransformation:
+    return optax.adam(rate)
 
 
 def minimise(
@@ -90,14 +106,16 @@ def minimise(
         progress: show a bar, if tqdm is installed, when it takes more than two seconds.
 
     Raises:
-        ValueError: nothing to learn; a count or tolerance out of range; an objective that is not finite at the start.
+        ValueError: nothing to learn; a count or tolerance out of range; an objective that does not return one floating
+            scalar, or is not finite at the start.
 
     Example:
         >>> learned = minimise(lambda x: (x - 2) ** 2, jnp.array(0.0), num_iterations=400)
         >>> print(f"{learned.parameters:.3f}")
         2.000
     """
-    _check_arguments(parameters, num_iterations, key, tolerance)
+    _check_arguments(objective, parameters, optimiser, key, tolerance)
+    num_iterations = check_count("num_iterations", num_iterations)
     optimiser = adam() if optimiser is None else optimiser
     free, fixed = eqx.partition(parameters, is_learned(parameters))
     state = optimiser.init(free)
@@ -157,7 +175,9 @@ def minimise_refining(
 
     Source: Chertkov & Behjoo, *Adaptive Path Integral Diffusion*, arXiv 2512.11858.
     """
-    check_count("num_levels", num_levels)
+    num_levels = check_count("num_levels", num_levels)
+    if refine is refined:
+        check_protocol(parameters)
     levels = [minimise(objective, parameters, **options)]
     while len(levels) < num_levels:
         levels.append(minimise(objective, refine(levels[-1].free), **options))
@@ -175,7 +195,10 @@ def _iterate(objective, optimiser, free, fixed, state, key, iterations):
 
         def value_of(free):
             tree = resolve(eqx.combine(free, fixed))
-            return objective(tree) if key is None else objective(tree, jax.random.fold_in(key, first + i))
+            value = objective(tree) if key is None else objective(tree, jax.random.fold_in(key, first + i))
+            if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+                raise ValueError(f"objective returns {jax.typeof(value).str_short()}; return one floating scalar")
+            return jnp.asarray(value)
 
         value, gradient = jax.value_and_grad(value_of)(free)
         leaves = [value, *jax.tree.leaves(gradient)]
@@ -196,10 +219,15 @@ def _has_settled(history: list[np.ndarray], tolerance: float) -> bool:
     return bool(np.nanmean(history[-2]) - np.nanmean(history[-1]) < tolerance)
 
 
-def _check_arguments(parameters, num_iterations, key, tolerance) -> None:
+def _check_arguments(objective, parameters, optimiser, key, tolerance) -> None:
+    if not callable(objective):
+        raise ValueError(f"objective is a {type(objective).__name__}; pass a function of the parameters")
     if not any(jax.tree.leaves(is_learned(parameters))):
-        raise ValueError("parameters holds nothing to learn: no floating array outside of a Fixed")
-    check_count("num_iterations", num_iterations)
+        raise ValueError("parameters holds nothing to learn: no floating array (a number is none) outside of a Fixed")
+    if any(map(jnp.iscomplexobj, jax.tree.leaves(eqx.filter(parameters, is_learned(parameters))))):
+        raise ValueError("parameters holds complex arrays; pass real and imaginary parts as arrays of their own")
+    if optimiser is not None and not isinstance(optimiser, optax.GradientTransformation):
+        raise ValueError(f"optimiser is a {type(optimiser).__name__}; pass one from optax, or adam(rate)")
     if key is not None:
         check_key("key", key)
     if tolerance is not None and not tolerance >= 0:

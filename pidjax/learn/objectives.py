@@ -10,15 +10,17 @@ The Jacobian of the control is exact: ∂u*/∂x = −J_xx − A₁ + B Cov(y | 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from .._checks import as_scalar, check_count, concrete
 from .._linear import matmul
 from .._structure import dense
 from ..bridge import observe
 from ..exact.correlation import transition_time, weighted_state_correlation
-from ..exact.law import as_mixture, inner_times, laws, marginals
-from ..exact.quadrature import Nodes, default_nodes, expectation, lattice
+from ..exact.law import as_mixture, check_problem, inner_times, laws, marginals
+from ..exact.quadrature import Nodes, check_nodes, default_nodes, expectation, lattice
 from ..protocol import Protocol, Unit
 from ..reference import Times
 from ..targets.base import Target
@@ -46,7 +48,7 @@ def sharpness(
             smooth integrals to six digits, and `default_nodes` beyond.
 
     Raises:
-        ValueError: fewer than three times; as `marginals`.
+        ValueError: fewer than three times; a penalty below 0; nodes of another dimension; as `marginals`.
 
     Example:
         >>> from pidjax import harmonic
@@ -56,9 +58,13 @@ def sharpness(
 
     Source: Chertkov & Behjoo, arXiv 2512.11858.
     """
-    if num_times < 3:
-        raise ValueError(f"num_times is {num_times}; pass an integer >= 3")
+    check_problem(target, protocol)
+    num_times = _count(num_times, 3)
     mixture = as_mixture(target)
+    late_penalty = as_scalar("late_penalty", late_penalty).astype(mixture.means.dtype)
+    known = concrete(late_penalty)
+    if known is not None and known < 0:
+        raise ValueError(f"late_penalty is {known:g}; pass a number >= 0")
     mean, covariance = mixture.mean(), mixture.covariance()
     shares = jnp.linspace(0, 1, num_times, dtype=mean.dtype)
     inner = weighted_state_correlation(target, protocol, shares[1:-1] * protocol.horizon, nodes=_nodes(nodes, target))
@@ -85,6 +91,9 @@ def control_gradient(
         window: its ends, as shares of T, inside (0, 1).
         num_times: ≥ 2.
 
+    Raises:
+        ValueError: a window that is not two increasing shares inside (0, 1); fewer than two times; as `sharpness`.
+
     Example:
         >>> from pidjax import harmonic
         >>> target = GaussianMixture(jnp.zeros((1, 1)), 0.5 * jnp.ones((1, 1, 1)))
@@ -93,8 +102,11 @@ def control_gradient(
 
     Source: Chertkov & Behjoo, arXiv 2512.11858; the expectation there is a sum over the components' means.
     """
-    mixture = as_mixture(target)
-    shares = jnp.linspace(*window, num_times, dtype=mixture.means.dtype)
+    check_problem(target, protocol)
+    num_times = _count(num_times, 2)
+    if np.shape(window) != (2,) or not 0 < window[0] < window[1] < 1:
+        raise ValueError(f"window is {window}; pass two increasing shares inside (0, 1)")
+    shares = jnp.linspace(*window, num_times, dtype=target.location()[0].dtype)
     times = shares * protocol.horizon
     unit, grid = inner_times(target, protocol, times)
     norms = _squared_jacobians(target, unit, grid, _nodes(nodes, target))
@@ -133,6 +145,9 @@ def energy(
         target, protocol, nodes: as in `sharpness`.
         num_times: ≥ 1.
 
+    Raises:
+        ValueError: a target without a density; as `sharpness`.
+
     Example:
         >>> from pidjax import harmonic
         >>> target = GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
@@ -141,6 +156,10 @@ def energy(
 
     Source: Chertkov & Behjoo, arXiv 2512.11858.
     """
+    check_problem(target, protocol)
+    if not isinstance(target, GaussianMixture):
+        raise ValueError(f"target is a {type(target).__name__}, which has no density; pass a GaussianMixture")
+    num_times = _count(num_times, 1)
     half = 0.5 / num_times
     shares = jnp.linspace(half, 1 - half, num_times, dtype=target.means.dtype)
     laws = marginals(target, protocol, shares * protocol.horizon)
@@ -153,7 +172,15 @@ def _energies(target: GaussianMixture, laws: GaussianMixture, nodes: Nodes) -> F
     return jax.lax.map(lambda law: expectation(law, lambda x: -target.log_density(x), nodes), laws)
 
 
+def _count(num_times, least: int) -> int:
+    count = check_count("num_times", num_times)
+    if count < least:
+        raise ValueError(f"num_times is {count}; pass an integer >= {least}")
+    return count
+
+
 def _nodes(nodes: Nodes | None, target: Target) -> Nodes:
+    check_nodes(nodes, target.dim)
     if nodes is not None:
         return nodes
     dtype = target.location()[0].dtype

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import concrete
+from .._checks import as_floating, check_symmetric, concrete
 from .._linear import cholesky, matmul, transpose
+from .._show import shown
 from ..protocol import Protocol
 
 
 class Parameter(eqx.Module):
-    """A node that stands for an array."""
+    """A node that stands for an array, whose shape and entries can be read."""
 
     @classmethod
     @abstractmethod
@@ -32,6 +33,16 @@ class Parameter(eqx.Module):
     @abstractmethod
     def value(self) -> Array:
         """The array it stands for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    def __getitem__(self, index) -> Array:
+        return self.value[index]
+
+    def __repr__(self):
+        return shown(type(self).__name__, value=self.value)
 
 
 class Fixed(Parameter):
@@ -67,8 +78,13 @@ class Positive(Parameter):
     def of(cls, value):
         """
         Raises:
-            ValueError: a value that is not positive, or not positive definite.
+            ValueError: a value that is not positive, or not a stack of positive definite matrices; not finite.
         """
+        value = as_floating("value", value)
+        if value.ndim > 3 or (value.ndim == 3 and value.shape[1] != value.shape[2]):
+            raise ValueError(f"value has shape {value.shape}; pass positive numbers or matrices of shape (P, d, d)")
+        if value.ndim == 3:
+            check_symmetric("value", value)
         factor = cholesky(value) if value.ndim == 3 else value
         scale = jnp.diagonal(factor, axis1=1, axis2=2) if value.ndim == 3 else factor
         known = concrete(scale)
@@ -117,6 +133,9 @@ def is_learned(tree: Any) -> Any:
 def only(where: Callable[[Any], Any], tree: Any) -> Any:
     """The tree with everything fixed but what `where` selects.
 
+    Raises:
+        ValueError: a selection that the tree does not have, as the force of a protocol without one.
+
     Example:
         >>> from pidjax import piecewise
         >>> tree = only(lambda protocol: protocol.beta, piecewise(jnp.array([1.0, 2.0])))
@@ -127,12 +146,20 @@ def only(where: Callable[[Any], Any], tree: Any) -> Any:
     def fix(node):
         return Fixed.of(node.value if _is_parameter(node) else node)
 
+    if not callable(where):
+        raise ValueError(f"where is a {type(where).__name__}; pass a function of the tree, as `lambda tree: tree.beta`")
+    chosen = where(tree)
+    if any(part is None for part in (chosen if isinstance(chosen, tuple | list) else (chosen,))):
+        absent = ", ".join(name for name, value in getattr(tree, "__dict__", {}).items() if value is None)
+        raise ValueError(
+            f"where selects None: this {type(tree).__name__} has no {absent or 'such value'}; pass one that has"
+        )
     fixed = jax.tree.map(fix, tree, is_leaf=_is_parameter)
-    return eqx.tree_at(where, fixed, where(tree), is_leaf=_is_parameter)
+    return eqx.tree_at(where, fixed, chosen, is_leaf=_is_parameter)
 
 
 def positive(protocol: Protocol) -> Protocol:
-    """The protocol with its stiffness kept positive.
+    """The protocol with its stiffness kept positive; one that is `Positive` or `Fixed` already stays as it is.
 
     Raises:
         ValueError: a stiffness that is not positive.
@@ -142,17 +169,32 @@ def positive(protocol: Protocol) -> Protocol:
         >>> resolve(positive(harmonic(3.0))).beta.round(5)
         Array([3.], dtype=float32)
     """
+    check_protocol(protocol)
+    if _is_parameter(protocol.beta):
+        return protocol
     return eqx.tree_at(lambda one: one.beta, protocol, Positive.of(protocol.beta))
+
+
+def check_protocol(protocol: Any) -> None:
+    """Raise unless the value is a protocol, whatever nodes it holds."""
+    if not isinstance(protocol, Protocol):
+        raise ValueError(
+            f"protocol is a {type(protocol).__name__}; pass harmonic(...), piecewise(...) or from_function(...)"
+        )
 
 
 def refined(protocol: Protocol, factor: int = 2) -> Protocol:
     """`Protocol.refine` of a protocol that holds such nodes: the same process, with more to learn.
+
+    Raises:
+        ValueError: a value that is no protocol; a factor that is no integer ≥ 1.
 
     Example:
         >>> from pidjax import harmonic
         >>> resolve(refined(positive(harmonic(3.0)))).beta.round(5)
         Array([3., 3.], dtype=float32)
     """
+    check_protocol(protocol)
     finer = resolve(protocol).refine(factor)
     return jax.tree.map(
         lambda node, leaf: node.of(leaf) if _is_parameter(node) else leaf, protocol, finer, is_leaf=_is_parameter

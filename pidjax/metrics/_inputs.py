@@ -1,12 +1,15 @@
 """What every metric does first: bring samples and log weights into one form, with checks at the door."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_finite, concrete
+from .._checks import as_floating, as_scalar, check_finite, concrete
+from .._show import shown
 
 
 class Estimate(NamedTuple):
@@ -14,6 +17,9 @@ class Estimate(NamedTuple):
 
     value: Float[Array, ""]
     standard_error: Float[Array, ""]
+
+    def __repr__(self):
+        return shown("Estimate", **self._asdict())
 
 
 def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Estimate:
@@ -25,7 +31,7 @@ def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Es
 
 def checked_log_weights(log_weights: ArrayLike, forbidden: float = jnp.inf) -> Float[Array, " n"]:
     """Log weights of shape (n,), without NaN and without the `forbidden` infinity; not all are the other one."""
-    log_weights = floating(log_weights)
+    log_weights = floating("log_weights", log_weights)
     if log_weights.ndim != 1 or log_weights.size == 0:
         raise ValueError(f"log_weights has shape {log_weights.shape}; pass shape (n,), n at least 1")
     allowed = log_weights == -forbidden
@@ -39,7 +45,7 @@ def weighted_samples(
     samples: ArrayLike, log_weights: ArrayLike | None, name: str = "samples"
 ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
     """Samples, and weights that sum to one. A sample of weight zero is moved to the origin: 0 · NaN is then 0."""
-    samples = floating(samples)
+    samples = floating(name, samples)
     if samples.ndim != 2 or samples.size == 0:
         raise ValueError(f"{name} has shape {samples.shape}; pass (number, dimension), both at least 1")
     if log_weights is None:
@@ -65,7 +71,72 @@ def sample_pair(
     return samples, weights, reference.astype(samples.dtype)
 
 
-def floating(values: ArrayLike) -> Array:
+def floating(name: str, values: ArrayLike) -> Array:
     """The values as an array of a floating dtype."""
-    values = jnp.asarray(values)
+    try:
+        values = jnp.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is a {type(values).__name__}; pass an array of real numbers") from error
+    if jnp.issubdtype(values.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} holds complex numbers; pass real ones")
     return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)
+
+
+def positive(name: str, value: ArrayLike) -> Array:
+    """Finite numbers, checked greater than 0."""
+    value = as_floating(name, value)
+    known = concrete(value)
+    if known is not None and not (known > 0).all():
+        raise ValueError(f"{name} holds {known.min():g}; pass numbers > 0")
+    return value
+
+
+def positive_scalar(name: str, value: ArrayLike) -> Float[Array, ""]:
+    """A finite number, checked greater than 0."""
+    value = as_scalar(name, value)
+    known = concrete(value)
+    if known is not None and not known > 0:
+        raise ValueError(f"{name} is {known:g}; pass a number > 0")
+    return value
+
+
+def check_function(name: str, function: Any, point: Array) -> Any:
+    """The shapes and dtypes of what a function returns for a point like this one; raise if it cannot take it."""
+    if not callable(function):
+        raise ValueError(f"{name} is a {type(function).__name__}; pass a function of one point")
+    try:
+        return jax.eval_shape(function, jax.ShapeDtypeStruct(point.shape, point.dtype))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot take one point of shape {point.shape}: {error}") from error
+
+
+def described(result: Any) -> str:
+    """What `check_function` found, in a few words."""
+    is_array = isinstance(result, jax.ShapeDtypeStruct)
+    return f"{result.dtype}{list(result.shape)}" if is_array else f"a {type(result).__name__}"
+
+
+def check_log_density(log_density: Any, point: Array) -> None:
+    """Raise unless a log-density returns one number for one point."""
+    result = check_function("log_density", log_density, point)
+    if getattr(result, "shape", None) != ():
+        raise ValueError(
+            f"log_density returns {described(result)} for one point of shape {point.shape}; return one number, of shape ()"
+        )
+
+
+def log_densities(
+    log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
+    points: Float[Array, "n d"],
+    weights: Float[Array, " n"] | None = None,
+) -> Float[Array, " n"]:
+    """log p at the points, checked not NaN where the weights are not zero."""
+    check_log_density(log_density, points[0])
+    values = jnp.asarray(jax.vmap(log_density)(points), points.dtype)
+    wrong = concrete(jnp.isnan(values) if weights is None else jnp.isnan(values) & (weights > 0))
+    if wrong is not None and wrong.any():
+        raise ValueError(
+            f"log_density is NaN at {np.sum(wrong)} of {wrong.size} points, the first of number {np.argmax(wrong)}; return "
+            "-inf outside the support"
+        )
+    return values

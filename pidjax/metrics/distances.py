@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ._inputs import floating, sample_pair
+from .._checks import check_count, check_key, concrete
+from .._show import shown
+from ._inputs import floating, log_densities, positive_scalar, sample_pair
 
 BANDWIDTH_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """`mmd_squared` averages the Gaussian kernels of these multiples of one bandwidth."""
@@ -23,6 +25,9 @@ class Floor(NamedTuple):
     mean: Float[Array, ""]
     standard_deviation: Float[Array, ""]
 
+    def __repr__(self):
+        return shown("Floor", **self._asdict())
+
 
 def floor(
     metric: Callable[[Float[Array, "n d"], Float[Array, "m d"]], Float[Array, ""]],
@@ -34,15 +39,31 @@ def floor(
 ) -> Floor:
     """Mean and standard deviation of metric(x, y) over independent exact x ~ draw(·, n), y ~ draw(·, reference_n or n).
 
+    Raises:
+        ValueError: fewer than two repeats, a count below 1, or draws of another number than asked for.
+
     Example:
         >>> lowest = floor(mmd_squared, lambda key, n: jax.random.normal(key, (n, 1)), jax.random.key(0), n=50)
         >>> bool(lowest.standard_deviation > 0)
         True
     """
+    check_key("key", key)
+    n, repeats = check_count("n", n), check_count("repeats", repeats)
+    reference_n = n if reference_n is None else check_count("reference_n", reference_n)
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}; pass at least 2")
+    for name, function in (("metric", metric), ("draw", draw)):
+        if not callable(function):
+            raise ValueError(f"{name} is a {type(function).__name__}; pass a function")
+
+    def drawn(key, count):
+        points = draw(key, count)
+        if len(points) != count:
+            raise ValueError(f"draw returns {len(points)} points where {count} were asked for; return as many")
+        return points
+
     keys = jax.random.split(key, (repeats, 2))
-    values = jnp.stack([metric(draw(one, n), draw(two, reference_n or n)) for one, two in keys])
+    values = jnp.stack([metric(drawn(one, n), drawn(two, reference_n)) for one, two in keys])
     return Floor(jnp.mean(values), jnp.std(values, ddof=1))
 
 
@@ -55,7 +76,7 @@ def kolmogorov_smirnov(
         >>> float(kolmogorov_smirnov(jnp.array([0.0, 1.0]), jnp.array([0.5, 2.0])))
         0.5
     """
-    values, reference = floating(values), floating(reference)
+    values, reference = floating("values", values), floating("reference", reference)
     if values.ndim != 1 or reference.ndim != 1:
         raise ValueError(f"values has shape {values.shape} and reference {reference.shape}; pass (n,) and (m,)")
     values, weights, reference = sample_pair(values[:, None], reference[:, None], log_weights)
@@ -75,7 +96,8 @@ def energy_ks(
         1.0
     """
     samples, weights, reference = sample_pair(samples, reference, log_weights)
-    return _largest_gap(jax.vmap(log_density)(samples), weights, jax.vmap(log_density)(reference))
+    of_samples, of_reference = log_densities(log_density, samples, weights), log_densities(log_density, reference)
+    return _largest_gap(of_samples, weights, of_reference)
 
 
 def sliced_ks(
@@ -94,6 +116,8 @@ def sliced_ks(
     Source: Grenioux, Noble, Gabrié & Durmus, arXiv 2402.10758 (there with histograms of 256 bins; here exact).
     """
     samples, weights, reference = sample_pair(samples, reference, log_weights)
+    check_key("key", key)
+    num_projections = check_count("num_projections", num_projections)
     directions = jax.random.normal(key, (num_projections, samples.shape[1]), samples.dtype)
     directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
     return _mean_largest_gap(samples, weights, reference, directions)
@@ -115,7 +139,8 @@ def mmd_squared(
     Time O((n+m)² d), memory O(chunk_size · max(n, m) · d).
 
     Raises:
-        ValueError: fewer than two samples or reference points.
+        ValueError: fewer than two samples that count, or reference points; more than half of the reference one point and
+            no bandwidth given.
 
     Example:
         >>> x = jnp.array([[0.0], [0.0]])
@@ -128,10 +153,17 @@ def mmd_squared(
     n, m = len(samples), len(reference)
     if min(n, m) < 2:
         raise ValueError(f"samples has {n} points and reference has {m}; pass at least 2 of each")
-    bandwidth = (
-        _median_distance(reference[:MEDIAN_POINTS]) if bandwidth is None else jnp.asarray(bandwidth, samples.dtype)
-    )
-    return _mmd_squared(samples, weights, reference, bandwidth, chunk_size)
+    heaviest = concrete(jnp.max(weights))
+    if heaviest is not None and heaviest == 1:
+        raise ValueError("log_weights leave one sample that counts; pass at least 2")
+    if bandwidth is None:
+        bandwidth = _median_distance(reference[:MEDIAN_POINTS])
+        if concrete(bandwidth) is not None and bandwidth == 0:
+            raise ValueError(
+                "bandwidth is by default the median distance of the reference, which is 0; pass a number > 0"
+            )
+    bandwidth = positive_scalar("bandwidth", bandwidth).astype(samples.dtype)
+    return _mmd_squared(samples, weights, reference, bandwidth, check_count("chunk_size", chunk_size))
 
 
 @functools.partial(jax.jit, static_argnames="chunk_size")

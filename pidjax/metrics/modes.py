@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ._inputs import Estimate, weighted_mean, weighted_samples
+from .._checks import concrete, normalised_weights
+from ._inputs import (
+    Estimate,
+    check_function,
+    log_densities,
+    positive,
+    positive_scalar,
+    weighted_mean,
+    weighted_samples,
+)
 
 Assignment = Callable[[Float[Array, " d"]], Float[Array, " k"]]
 """A map from one point to the probabilities (k,) of the mode that it belongs to, summing to one."""
@@ -22,6 +31,8 @@ def nearest(centres: ArrayLike) -> Assignment:
     centres, _ = weighted_samples(centres, None, "centres")
 
     def assignment(y):
+        if y.shape != centres.shape[1:]:
+            raise ValueError(f"the point has shape {y.shape} but the centres have dimension {centres.shape[1]}")
         closest = jnp.argmin(jnp.sum((centres.astype(y.dtype) - y[None]) ** 2, axis=-1))
         return jax.nn.one_hot(closest, len(centres), dtype=y.dtype)
 
@@ -39,7 +50,16 @@ def mode_shares(samples: ArrayLike, assignment: Assignment, log_weights: ArrayLi
         [0.5, 0.5]
     """
     samples, weights = weighted_samples(samples, log_weights)
-    return jnp.sum(weights[:, None] * jax.vmap(assignment)(samples), axis=0)
+    shape = getattr(check_function("assignment", assignment, samples[0]), "shape", None)
+    if shape is None or len(shape) != 1:
+        raise ValueError(
+            f"assignment returns shape {shape} for one point; return one probability a mode, of shape (k,)"
+        )
+    shares = jnp.sum(weights[:, None] * jax.vmap(assignment)(samples), axis=0)
+    total = concrete(jnp.sum(shares))
+    if total is not None and not abs(total - 1) < 1e-3:
+        raise ValueError(f"assignment gives shares that sum to {total:g}; return probabilities that sum to one")
+    return shares
 
 
 def mode_total_variation(
@@ -50,16 +70,17 @@ def mode_total_variation(
 ) -> Float[Array, ""]:
     """½ Σ_k |ŵ_k − w_k| with ŵ the `mode_shares`: from 0 to 1.
 
+    Args:
+        samples, assignment, log_weights: as in `mode_shares`.
+        mode_weights: w, shape (k,), not negative; scaled to sum to one.
+
     Example:
         >>> assignment = nearest(jnp.array([[-1.0], [1.0]]))
         >>> float(mode_total_variation(jnp.ones((8, 1)), assignment, jnp.array([0.25, 0.75])))
         0.25
     """
     shares = mode_shares(samples, assignment, log_weights)
-    mode_weights = jnp.asarray(mode_weights, shares.dtype)
-    if mode_weights.shape != shares.shape:
-        raise ValueError(f"mode_weights has shape {mode_weights.shape} but the assignment has shape {shares.shape}")
-    return 0.5 * jnp.sum(jnp.abs(shares - mode_weights))
+    return 0.5 * jnp.sum(jnp.abs(shares - normalised_weights("mode_weights", mode_weights, shares.size, shares.dtype)))
 
 
 def fraction_within(
@@ -67,7 +88,7 @@ def fraction_within(
     centres: ArrayLike,
     standard_deviations: ArrayLike,
     log_weights: ArrayLike | None = None,
-    radius: float = 3.0,
+    radius: ArrayLike = 3.0,
 ) -> Estimate:
     """P( min_k |x − μ_k|/σ_k ≤ radius ), σ of shape (k,) or (). For one Gaussian in the plane 1 − exp(−radius²/2).
 
@@ -76,8 +97,15 @@ def fraction_within(
         0.5
     """
     samples, weights = weighted_samples(samples, log_weights)
-    centres, standard_deviations = (jnp.asarray(value, samples.dtype) for value in (centres, standard_deviations))
-    if centres.ndim != 2 or centres.shape[1] != samples.shape[1]:
+    centres, standard_deviations, radius = (
+        value.astype(samples.dtype)
+        for value in (
+            weighted_samples(centres, None, "centres")[0],
+            positive("standard_deviations", standard_deviations),
+            positive_scalar("radius", radius),
+        )
+    )
+    if centres.shape[1] != samples.shape[1]:
         raise ValueError(f"centres has shape {centres.shape}; pass shape (modes, {samples.shape[1]})")
     if standard_deviations.shape not in ((), centres.shape[:1]):
         raise ValueError(f"standard_deviations has shape {standard_deviations.shape}; pass () or {centres.shape[:1]}")
@@ -100,4 +128,4 @@ def cross_entropy(
         1.0
     """
     samples, weights = weighted_samples(samples, log_weights)
-    return weighted_mean(-jax.vmap(log_density)(samples), weights)
+    return weighted_mean(-log_densities(log_density, samples, weights), weights)

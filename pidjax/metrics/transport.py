@@ -4,13 +4,15 @@ Both are the extra `metrics`, imported when first used.
 """
 
 import functools
-import importlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from ._inputs import sample_pair
+from .._checks import check_count
+from ._extras import load
+from ._inputs import positive_scalar, sample_pair
 
 
 def wasserstein2(samples: ArrayLike, reference: ArrayLike) -> Float[Array, ""]:
@@ -26,19 +28,19 @@ def wasserstein2(samples: ArrayLike, reference: ArrayLike) -> Float[Array, ""]:
         >>> float(wasserstein2(jnp.array([[0.0], [1.0]]), jnp.array([[4.0], [3.0]])))
         3.0
     """
-    optimize = _extra("wasserstein2", "scipy", "scipy.optimize")
-    distance = _extra("wasserstein2", "scipy", "scipy.spatial.distance")
+    needed = {"user": "wasserstein2", "package": "scipy", "extra": "metrics"}
+    optimize, distance = load("scipy.optimize", **needed), load("scipy.spatial.distance", **needed)
     samples, _, reference = sample_pair(samples, reference, None)
     if len(samples) != len(reference):
         raise ValueError(f"samples has {len(samples)} points but reference has {len(reference)}; pass equal sizes")
     cost = distance.cdist(samples, reference, "sqeuclidean")
-    return jnp.sqrt(jnp.asarray(cost[optimize.linear_sum_assignment(cost)].mean(), samples.dtype))
+    return jnp.asarray(np.sqrt(cost[optimize.linear_sum_assignment(cost)].mean()), samples.dtype)
 
 
 def sinkhorn_divergence(
     samples: ArrayLike,
     reference: ArrayLike,
-    epsilon: float,
+    epsilon: ArrayLike,
     log_weights: ArrayLike | None = None,
     max_iterations: int = 10_000,
 ) -> Float[Array, ""]:
@@ -50,7 +52,7 @@ def sinkhorn_divergence(
 
     Raises:
         ImportError: ott-jax is missing.
-        RuntimeError: not converged within `max_iterations`.
+        RuntimeError: not converged within `max_iterations`, or to no finite number.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0]])
@@ -59,14 +61,14 @@ def sinkhorn_divergence(
 
     Source: Feydy, Séjourné, Vialard, Amari, Trouvé & Peyré, AISTATS 2019, eq. 3.
     """
-    _extra("sinkhorn_divergence", "ott-jax", "ott")
+    load("ott", user="sinkhorn_divergence", package="ott-jax", extra="metrics")
     samples, weights, reference = sample_pair(samples, reference, log_weights)
-    if not epsilon > 0:
-        raise ValueError(f"epsilon is {epsilon:g}; pass a number > 0")
+    epsilon = positive_scalar("epsilon", epsilon).astype(samples.dtype)
+    max_iterations = check_count("max_iterations", max_iterations)
     divergence, converged = _sinkhorn(samples, weights, reference, epsilon, max_iterations)
-    if not converged:
+    if not (converged and jnp.isfinite(divergence)):
         raise RuntimeError(
-            f"Sinkhorn has not converged in {max_iterations} iterations at epsilon {epsilon:g}; "
+            f"Sinkhorn has not converged in {max_iterations} iterations at epsilon {float(epsilon):g}; "
             "pass a larger epsilon or max_iterations"
         )
     return divergence
@@ -89,10 +91,3 @@ def _sinkhorn(samples, weights, reference, epsilon, max_iterations):
             solve_kwargs={"max_iterations": max_iterations, "momentum": Momentum(value=1.5)},
         )
     return divergence, jnp.all(jnp.stack(output.converged))
-
-
-def _extra(user: str, package: str, module: str):
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{user} needs {package}; install it with pip install pidjax[metrics]") from error

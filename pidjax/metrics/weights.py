@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from .._checks import as_scalar
 from ._inputs import Estimate, checked_log_weights, weighted_mean
 
 
@@ -21,7 +22,7 @@ def log_z_error(log_weights: ArrayLike, truth: ArrayLike = 0.0) -> Estimate:
         0.0
     """
     log_weights = checked_log_weights(log_weights)
-    n, truth = log_weights.size, jnp.asarray(truth, log_weights.dtype)
+    n, truth = log_weights.size, as_scalar("truth", truth).astype(log_weights.dtype)
     relative_variance = jnp.maximum(1 / ess(log_weights) - 1 / n, 0)
     return Estimate(jax.nn.logsumexp(log_weights) - math.log(n) - truth, jnp.sqrt(relative_variance))
 

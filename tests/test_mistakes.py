@@ -1,0 +1,373 @@
+"""What goes wrong in the rooms around the sampler is said at the door, as a user meets it: which argument, found, wanted."""
+
+import functools
+import importlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+import pidjax as pid
+from pidjax import diagnostics, exact, learn, metrics, plot, zoo
+from pidjax.learn import corridor, guidance, mean_field
+
+
+@pytest.fixture(autouse=True)
+def as_a_user():
+    """JAX's own defaults, and no annotation checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def key():
+    return jax.random.key(0)
+
+
+def line():
+    return pid.GaussianMixture.isotropic([[-1.0], [1.0]], 0.3)
+
+
+def plane():
+    return pid.GaussianMixture.isotropic([[-1.0, 0.0], [1.0, 1.0]], 0.3)
+
+
+def data():
+    return pid.Samples(jnp.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]))
+
+
+def brownian(beta=1.0, **options):
+    return pid.harmonic(beta, **{"noise_scale": 1.0} | options)
+
+
+def guide(**options):
+    return brownian(**{"centre": jnp.zeros(2)} | options)
+
+
+@functools.cache
+def solution():
+    return pid.sample(key(), plane(), protocol=brownian(), num_samples=8, num_steps=4, save_paths=True)
+
+
+@functools.cache
+def paths():
+    return diagnostics.ensemble(solution())
+
+
+def classes():
+    return jnp.full((8, 5, 2), 0.5)
+
+
+def points():
+    return jnp.arange(8.0).reshape(4, 2)
+
+
+def vector(x):
+    return x
+
+
+def nan(x):
+    return jnp.nan * x[0]
+
+
+def square(x):
+    return -jnp.sum(x**2)
+
+
+def exits(*arguments, key=None, of=None, draw=None):
+    one, draw = solution() if of is None else of, draw or plane().sample
+    return diagnostics.early_exit(jax.random.key(0) if key is None else key, one, draw, *arguments)
+
+
+METRICS = [
+    (lambda: metrics.ess("abc"), "log_weights is a str"),
+    (lambda: metrics.ess(jnp.array([1 + 1j])), "log_weights holds complex"),
+    (lambda: metrics.log_z_error(jnp.zeros(3), jnp.nan), "truth holds 1 non-finite"),
+    (lambda: metrics.fraction_within(points(), points(), -1.0), "standard_deviations holds -1"),
+    (lambda: metrics.fraction_within(points(), points(), 0.0), "standard_deviations holds 0"),
+    (lambda: metrics.fraction_within(points(), points(), 1.0, radius=jnp.nan), "radius holds 1 non-finite"),
+    (lambda: metrics.fraction_within(points(), points(), 1.0, radius=-1.0), "radius is -1"),
+    (lambda: metrics.fraction_within(points(), points()[:0], 1.0), r"centres has shape \(0, 2\)"),
+    (lambda: metrics.mode_total_variation(points(), metrics.nearest(points()), [1, 1, 1, -1]), "minimum -1"),
+    (lambda: metrics.mode_shares(points(), lambda x: x[0]), r"assignment returns shape \(\)"),
+    (lambda: metrics.mode_shares(points(), lambda x: jnp.ones(2)), "shares that sum to 2"),
+    (lambda: metrics.mode_shares(points(), metrics.nearest(jnp.zeros((2, 3)))), "the centres have dimension 3"),
+    (lambda: metrics.mmd_squared(points(), points(), bandwidth=-1.0), "bandwidth is -1"),
+    (lambda: metrics.mmd_squared(points(), points(), bandwidth=0.0), "bandwidth is 0"),
+    (lambda: metrics.mmd_squared(points(), jnp.ones((4, 2))), "bandwidth is by default .* which is 0"),
+    (lambda: metrics.mmd_squared(points(), points(), [0.0, *[-jnp.inf] * 3]), "leave one sample"),
+    (lambda: metrics.mmd_squared(points(), points(), chunk_size=0), "chunk_size is 0"),
+    (lambda: metrics.sinkhorn_divergence(points(), points(), jnp.inf), "epsilon holds 1 non-finite"),
+    (lambda: metrics.sinkhorn_divergence(points(), points(), 1.0, max_iterations=1e4), "max_iterations is 10000.0"),
+    (lambda: metrics.energy_ks(points(), points(), nan), "log_density is NaN at 4 of 4"),
+    (lambda: metrics.energy_ks(points(), points(), points()), "log_density is a .*; pass a function"),
+    (lambda: metrics.cross_entropy(points(), vector), r"log_density returns float32\[2\]"),
+    (lambda: metrics.cross_entropy(points(), zoo.funnel().log_density), "log_density cannot take one point"),
+    (lambda: metrics.sliced_ks(points(), points(), 0), "key is 0"),
+    (lambda: metrics.sliced_ks(points(), points(), key(), num_projections=0), "num_projections is 0"),
+    (lambda: metrics.floor(metrics.mmd_squared, plane().sample, key(), 4, reference_n=0), "reference_n is 0"),
+    (lambda: metrics.floor(metrics.mmd_squared, plane(), key(), 4), "draw is a GaussianMixture"),
+    (lambda: metrics.floor(metrics.mmd_squared, lambda key, n: points(), key(), 3), "draw returns 4 points"),
+]
+
+DIAGNOSTICS = [
+    (lambda: diagnostics.ensemble(None), "solution is a NoneType; pass one from pidjax.sample"),
+    (lambda: diagnostics.autocorrelations(solution()), "paths is a Solution; pass pidjax.diagnostics.ensemble"),
+    (lambda: diagnostics.average(jnp.zeros(3), jnp.zeros(4)), r"values have shape \(3,\); pass the 4 paths"),
+    (lambda: diagnostics.average(jnp.zeros(3), jnp.full(3, -jnp.inf)), "log_weights are all -inf"),
+    (lambda: diagnostics.average(jnp.zeros(3), jnp.zeros(3), lambda mean: (mean,)), "function returns a tuple"),
+    (lambda: paths().given_end(lambda x: x[0] > 1e6), "region holds the ends of 0 of 8 paths"),
+    (lambda: paths().given_end(lambda x: x > 0), r"region returns bool\[2\]"),
+    (lambda: paths().given_end(lambda x: x[0]), r"region returns float32\[\]"),
+    (
+        lambda: paths().given_end(diagnostics.ball(jnp.zeros(1), 9.0)),
+        "region cannot take one point .* the ball's centre",
+    ),
+    (lambda: diagnostics.path_costs(paths(), brownian(5.0)), "another potential, force or gauge"),
+    (lambda: diagnostics.path_costs(paths(), brownian(noise_scale=2.0)), "another scale"),
+    (lambda: diagnostics.path_costs(paths(), brownian(horizon=2.0)), "another horizon"),
+    (lambda: diagnostics.path_costs(paths(), brownian(start=jnp.ones(2))), "another start"),
+    (lambda: diagnostics.path_costs(paths(), 1.0), "protocol is a float"),
+    (lambda: diagnostics.sensitivity(line(), brownian(), paths()), "target has dimension 1"),
+    (lambda: diagnostics.sensitivity(plane(), pid.harmonic(), paths()), "target and protocol have another scale"),
+    (lambda: diagnostics.class_probabilities(plane(), brownian(5.0), paths()), "another potential"),
+    (lambda: diagnostics.class_probabilities(line(), brownian(), paths()), "target has dimension 1"),
+    (lambda: diagnostics.class_probabilities(data(), brownian(), paths()), "target is a Samples"),
+    (lambda: diagnostics.predicted_class_probabilities(line(), paths()), "target has dimension 1"),
+    (lambda: diagnostics.responsibilities(plane(), jnp.zeros(1)), r"y has shape \(1,\)"),
+    (lambda: diagnostics.decisions(paths(), classes()[:, :-1]), r"probabilities has shape \(8, 4, 2\)"),
+    (lambda: diagnostics.decisions(paths(), 3 * classes()), "probabilities sum to 3"),
+    (lambda: diagnostics.decisions(paths(), classes(), 0.9), "reliability is 0.9"),
+    (lambda: diagnostics.is_reliable(-jnp.arange(5.0), classes()[0]), "times is .* increasing"),
+    (lambda: diagnostics.ball(jnp.zeros(2), -1.0), "radius is -1"),
+    (lambda: diagnostics.ball(1.0, jnp.zeros(2)), r"radius has shape \(2,\)"),
+    (lambda: diagnostics.tail(square, points(), 2.0), "mass is 2"),
+    (lambda: diagnostics.tail(square, points()[:0], 0.1), r"exact has shape \(0, 2\)"),
+    (lambda: diagnostics.tail(nan, points(), 0.1), "log_density is NaN"),
+    (lambda: exits([99], 4), r"steps is \[99\]; pass steps between 0 and 4"),
+    (lambda: exits([0.5], 4), r"steps is \[0.5\]"),
+    (lambda: exits([0], 9), "num_points is 9; pass at most the 8 paths"),
+    (lambda: exits([0], 4, key=0), "key is 0"),
+    (lambda: exits([0], 4, of=paths()), "solution is a Ensemble"),
+    (lambda: diagnostics.path_cross_entropies(paths(), vector), r"log_density returns float32\[2\]"),
+    (lambda: diagnostics.langevin_mismatch(paths(), None), "log_density is a NoneType"),
+    (lambda: diagnostics.control_jacobian(plane(), brownian(), 1.0, jnp.zeros(2)), "t is 1.0, the horizon"),
+]
+
+EXACT = [
+    (lambda: exact.marginal(plane(), 1.0, 0.5), "protocol is a float"),
+    (lambda: exact.marginal(plane(), brownian(), 0.0), "t is 0"),
+    (lambda: exact.marginal(plane(), brownian(), jnp.ones(2)), r"t has shape \(2,\)"),
+    (lambda: exact.marginal(plane(), brownian(), 0.5, starts=jnp.zeros(2)), "starts is a .*; pass a GaussianMixture"),
+    (lambda: exact.marginals(plane(), brownian(), 0.5), r"times has shape \(\)"),
+    (lambda: exact.score(plane(), brownian(), 0.5, 3), r"x has shape \(\); pass one point of shape \(2,\)"),
+    (lambda: exact.score(plane(), brownian(), 0.5, points()), r"x has shape \(4, 2\)"),
+    (lambda: exact.score(plane(), brownian(), 0.5, jnp.zeros(1)), r"x has shape \(1,\)"),
+    (lambda: exact.transition_time([1.0, 0.5, 0.0], [0.0, 0.4, 1.0]), "times is .* increasing"),
+    (lambda: exact.transition_time([0.0, 0.5, 1.0], [0.0, 1.0]), r"curve \(2,\)"),
+    (lambda: exact.transition_time([0.0, 1.0], [0.0, jnp.nan]), "curve holds 1 non-finite"),
+    (lambda: exact.costs(plane(), brownian(), until=2.0), "until is 2"),
+    (lambda: exact.costs(plane(), brownian(), entropy=jnp.nan), "entropy holds 1 non-finite"),
+    (lambda: exact.costs(data(), brownian(), until=1.0), r"until is 1; pass a time in \(0, 1\)"),
+    (lambda: exact.costs(plane(), brownian(), nodes=exact.lattice(1, 9)), r"nodes have points of shape \(1,\)"),
+    (lambda: exact.expectation(plane(), square, exact.lattice(1, 9)), r"nodes have points of shape \(1,\)"),
+    (lambda: exact.expectation(data(), square), "mixture is a Samples"),
+    (lambda: exact.quadratic_cost(plane(), brownian(), jnp.ones((1, 3)), jnp.zeros((1, 2))), "stiffness has shape"),
+    (
+        lambda: exact.quadratic_cost(plane(), brownian(), jnp.array([[[1.0, 1.0], [0.0, 1.0]]]), jnp.zeros((1, 2))),
+        r"stiffness\[0\] is not symmetric",
+    ),
+    (
+        lambda: exact.corridor_loss(
+            plane(), brownian(), exact.Corridor(jnp.array([0.5]), jnp.zeros((1, 3)), jnp.ones((1, 3, 3)))
+        ),
+        r"centres has shape \(1, 3\); pass shape \(1, 2\)",
+    ),
+    (lambda: exact.lattice(2, 5.0), "per_axis is 5.0"),
+    (lambda: exact.lattice(1, 5, int), "dtype is"),
+    (lambda: exact.sobol(2, 0), "count is 0"),
+    (lambda: exact.sobol(2, 7), "count is 7; pass a power of two"),
+    (lambda: exact.default_nodes(0), "dim is 0"),
+]
+
+LEARN = [
+    (
+        lambda: learn.only(lambda protocol: protocol.force, brownian()),
+        "where selects None: this Protocol has no .*force",
+    ),
+    (lambda: learn.only(brownian(), lambda protocol: protocol.beta), "where is a Protocol"),
+    (lambda: learn.positive(3.0), "protocol is a float"),
+    (lambda: learn.Positive.of(jnp.ones((1, 2, 3))), r"value has shape \(1, 2, 3\)"),
+    (lambda: learn.Positive.of(jnp.array([jnp.inf])), "value holds 1 non-finite"),
+    (lambda: learn.refined(brownian(), 1.5), "factor is 1.5"),
+    (lambda: learn.minimise(jnp.ones(2), square), "objective is a"),
+    (lambda: learn.minimise(vector, jnp.ones(2)), r"objective returns float32\[2\]"),
+    (lambda: learn.minimise(square, 1.0), "parameters holds nothing to learn.*a number is none"),
+    (lambda: learn.minimise(square, jnp.ones(2, complex)), "parameters holds complex"),
+    (lambda: learn.minimise(square, jnp.ones(2), optimiser=0.1), "optimiser is a float"),
+    (lambda: learn.adam(-1.0), "learning_rate is -1"),
+    (lambda: learn.minimise_refining(square, jnp.ones(2)), "protocol is a"),
+    (lambda: learn.sharpness(plane(), brownian(), late_penalty=-1.0), "late_penalty is -1"),
+    (lambda: learn.sharpness(plane(), brownian(), nodes=exact.lattice(1, 5)), "nodes have points"),
+    (lambda: learn.control_gradient(plane(), brownian(), window=(0.9, 0.1)), "window is"),
+    (lambda: learn.control_gradient(plane(), brownian(), num_times=1), "num_times is 1"),
+    (lambda: learn.energy(data(), brownian()), "target is a Samples, which has no density"),
+    (lambda: learn.energy(plane(), brownian(), num_times=0), "num_times is 0"),
+    (lambda: learn.product_of_experts([plane(), line()], [1, 1]), r"dimensions \[2, 1\]"),
+    (lambda: learn.product_of_experts([plane(), data()], [1, 1]), "experts holds a Samples"),
+    (lambda: learn.product_of_experts([plane()], [40]), "which makes 1099511627776 components"),
+    (lambda: learn.product_of_experts(plane(), 1), "experts is a GaussianMixture; pass a list"),
+    (lambda: learn.fuse_guides([guide(), guide(horizon=2.0)], [1, 1]), "protocols differ in edges"),
+    (lambda: learn.fuse_guides([guide(), guide(noise_scale=2.0)], [1, 1]), "protocols differ in noise_scale"),
+    (lambda: learn.fuse_guides([guide(), guide(force=(0.0, jnp.ones(2)))], [1, 1]), "protocols differ in force"),
+    (lambda: learn.fuse_guides([guide(), guide()], [1, -1]), "the sum of the stiffnesses has no inverse"),
+    (lambda: guidance.straight(jnp.zeros(2), jnp.zeros(3)), r"end \(3,\)"),
+    (lambda: guidance.bend(jnp.zeros(2), jnp.zeros(2), 0.5), "start and end are both"),
+    (lambda: guidance.bend(jnp.zeros(3), jnp.ones(3), 0.5), "dimension 3"),
+    (lambda: guidance.bend(jnp.zeros(2), jnp.ones(2), 0.5, bumps=1.5), "bumps is 1.5"),
+    (lambda: learn.v_neck(jnp.zeros(2), jnp.ones(2), width=0.0), "width is 0"),
+    (lambda: learn.following_cost(plane(), brownian(), jnp.zeros(2)), r"line has shape \(2,\)"),
+    (lambda: learn.following_cost(plane(), brownian(), jnp.zeros((1, 2)), effort=-1.0), "effort is -1"),
+    (lambda: mean_field.mean_field(line(), plane(), jnp.ones(1), num_pieces=2), "starts has dimension 1"),
+    (lambda: learn.mean_field_energy(line(), plane(), jnp.ones(1)), "starts has dimension 1"),
+    (lambda: learn.mean_field_energy(plane(), plane(), 1.0), r"beta has shape \(\)"),
+    (lambda: corridor.line(0), "num_pieces is 0"),
+    (lambda: corridor.baseline(5).protocol(corridor.line(10)), "on has 10 pieces but the guide has 5"),
+]
+
+ZOO = [
+    (lambda: zoo.funnel(dim=2.5), "dim is 2.5"),
+    (lambda: zoo.gmm40(int), "dtype is"),
+    (lambda: zoo.nine().sample(0, 4), "key is 0"),
+    (lambda: zoo.funnel().sample(key(), -1), "num_samples is -1"),
+    (lambda: zoo.nine().responsibilities(jnp.zeros(3)), r"y has shape \(3,\)"),
+    (lambda: zoo.funnel().log_density(jnp.zeros(3)), r"y has shape \(3,\); pass one point of shape \(10,\)"),
+]
+
+
+def evolution(states, times, exact=None, weighted=None):
+    row = plot.Evolution("a", states, states if weighted is None else weighted)
+    return plot.evolution([row], times, np.ones((9, 2)) if exact is None else exact)
+
+
+def bundles(density, times, lines=()):
+    bundle = plot.Bundle("a", np.zeros((4, 3, 2)), density, {name: np.zeros((3, 2)) for name in lines})
+    return plot.bundles([bundle], np.linspace(-3, 3, 5), np.linspace(-3, 3, 7), times)
+
+
+def cost(*mark, method="a"):
+    return plot.quality_cost({"nine": {method: mark}}, ["a"], xlabel="", ylabel="")
+
+
+PLOT = [
+    (lambda: evolution(np.zeros((3, 5, 2)), [0.5]), r"states has shape \(3, 5, 2\); pass shape \(1, n, 2\)"),
+    (lambda: evolution(np.zeros((1, 5, 2)), [0.5], weighted=np.zeros((1, 4, 2))), "weighted_states has shape"),
+    (lambda: evolution(np.zeros((1, 5, 2)), [0.5], exact=np.zeros((0, 2))), r"exact has shape \(0, 2\)"),
+    (lambda: plot.evolution([], [0.5], np.ones((9, 2))), "rows is empty"),
+    (lambda: plot.space_time(np.arange(3), np.zeros((4, 3)), np.zeros((4, 3)), np.zeros(8)), "paths has shape"),
+    (lambda: plot.space_time(np.arange(3), *[np.zeros((3, 4))] * 2, np.zeros(8), drawn=-1), "drawn is -1"),
+    (lambda: bundles(np.ones((1, 5, 7)), [0.5]), r"density has shape \(1, 5, 7\); pass shape \(1, 7, 5\)"),
+    (lambda: bundles(np.ones((3, 7, 5)), [0.5]), r"density has shape \(3, 7, 5\); pass shape \(1, 7, 5\)"),
+    (lambda: bundles(np.ones((1, 7, 5)), [0.5], lines="abcde"), "lines has 5 entries"),
+    (
+        lambda: plot.convergence([plot.Panel("", "", "", {"a": plot.Curve(np.ones(3), *[np.ones(2)] * 3)})]),
+        "middle of 'a' has shape",
+    ),
+    (lambda: cost(1.0, 2.0, method="b"), "points has the method 'b'"),
+    (lambda: cost(1.0, 2.0, 3.0), "the mark of 'a' has shape"),
+]
+
+ROOMS = {"metrics": METRICS, "diagnostics": DIAGNOSTICS, "exact": EXACT, "learn": LEARN, "zoo": ZOO, "plot": PLOT}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [pytest.param(*case, id=f"{room}-{i}") for room, cases in ROOMS.items() for i, case in enumerate(cases)],
+)
+def test_mistakes(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: metrics.mmd_squared(points(), points() + 1, chunk_size=np.int64(3)),
+        lambda: metrics.sliced_ks(points(), points(), key(), num_projections=np.int64(2)),
+        lambda: metrics.mode_total_variation(points(), metrics.nearest(points()), [5, 5, 5, 5]),
+        lambda: metrics.wasserstein2(1e25 * points(), 1e25 * (points() + 1)),
+        lambda: diagnostics.average(np.arange(3) > 1, [0.0, 0.0, 0.0]).value,
+        lambda: exact.score(plane(), brownian(), 0.5, [0, 0]),
+        lambda: exact.correlation(plane(), brownian(), [0.25, 0.5]),
+        lambda: exact.transition_time([0, 1, 2], [0, 0.4, 1]),
+        lambda: exact.sobol(np.int64(2), np.int64(8)).points,
+        lambda: learn.product_of_experts([line(), line()], np.array([1, 1])).means,
+        lambda: guidance.bend([0, 0], [1, 1], 0.5, np.int64(2))(jnp.array(0.5)),
+        lambda: zoo.funnel(dim=np.int64(3)).sample(key(), np.int64(2)),
+    ],
+)
+def test_what_is_meant_is_accepted(call):
+    assert jnp.isfinite(call()).all()
+
+
+def test_only_a_concrete_value_is_checked():
+    """Under a transformation everything passes, and the derivative is there."""
+
+    def of(stiffness, radius, curve):
+        protocol = brownian(stiffness)
+        ensemble = paths().given_end(diagnostics.ball(jnp.zeros(2), radius))
+        cost = diagnostics.path_costs(ensemble, protocol).potential.value[-1]
+        return cost + exact.transition_time(jnp.array([0.0, 1.0]), curve)
+
+    value, slope = jax.jit(jax.value_and_grad(of))(2.0, 9.0, jnp.array([0.0, 1.0]))
+    assert jnp.isfinite(value)
+    assert slope > 0
+
+
+def test_sinkhorn_below_the_resolution_of_its_numbers():
+    """Converged by its own account, at −∞."""
+    with pytest.raises(RuntimeError, match="pass a larger epsilon"):
+        metrics.sinkhorn_divergence(plane().sample(key(), 20), points(), epsilon=1e-9, max_iterations=200)
+
+
+def test_a_missing_matplotlib_is_named(monkeypatch):
+    def missing(module, *arguments):
+        raise ImportError(module)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ImportError, match=r"pidjax.plot needs matplotlib; install it with pip install pidjax\[plot\]"):
+        evolution(np.zeros((1, 5, 2)), [0.5])
+
+
+VALUES = [
+    ("paths=8, times=5, dim=2, horizon=1", paths),
+    ("value=float32[2, 5]", lambda: diagnostics.average(jnp.zeros((8, 2, 5)), jnp.zeros(8))),
+    ("mean_time=Estimate", lambda: diagnostics.decisions(paths(), classes())),
+    ("Nodes(points=float32[", lambda: exact.lattice(2, 9)),
+    ("Corridor(times=[", corridor.windows),
+    ("Positive(value=float32[1, 2, 2])", lambda: learn.Positive.of(jnp.eye(2)[None])),
+    ("Fixed(value=[1, 2])", lambda: learn.Fixed(jnp.array([1.0, 2.0]))),
+    ("noise_scale=Fixed(value=1)", lambda: learn.only(lambda one: one.beta, learn.positive(brownian()))),
+    ("iterations=3", lambda: learn.minimise(lambda x: jnp.sum(x**2), jnp.ones(50), num_iterations=3)),
+    ("Line(pieces=10)", corridor.line),
+    ("Guide(along=[3, 3, 3, 3, …]", corridor.baseline),
+    ("called=nine, dim=2", zoo.nine),
+    ("Curve(x=[0, 1, 2, 3, …]", lambda: plot.Curve(*[np.arange(9.0)] * 4)),
+]
+
+
+@pytest.mark.parametrize(("part", "make"), VALUES, ids=[part for part, _ in VALUES])
+def test_values_read_in_a_line(part, make):
+    """Of what is traced the shapes are shown."""
+    value, texts = make(), []
+    arrays, others = eqx.partition(value, eqx.is_array)
+    jax.eval_shape(lambda arrays: texts.append(repr(eqx.combine(arrays, others))), arrays)
+    assert part in repr(value)
+    for text in (repr(value), *texts):
+        assert "\n" not in text
+        assert "Array(" not in text
+        assert len(text) < 400
