@@ -27,7 +27,10 @@ def check_finite(name: str, value: jax.Array) -> None:
 
 def as_floating(name: str, value) -> jax.Array:
     """The value as an array of a floating dtype of 32 bits at least, checked finite."""
-    array = jnp.asarray(value)
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {_in_short(value)}; pass numbers, in an array of one shape") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name} holds complex numbers; pass real ones")
     if array.dtype in (jnp.float16, jnp.bfloat16):

@@ -19,6 +19,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from ._checks import as_floating, check_key, concrete
+from ._linear import HIGHEST
 from ._show import brief, sheet
 from .rollout import Prepared, backward_log_weights
 from .step import Rule
@@ -126,8 +127,9 @@ class Solution(Weighted):
         inflation = jnp.sqrt(1 / (self.ess * jnp.sum(weights**2)))
 
         def moments(values):
-            mean = jnp.tensordot(weights, values, 1)
-            return mean, inflation * jnp.sqrt(jnp.tensordot(weights**2, (values - mean[None]) ** 2, 1))
+            mean = jnp.tensordot(weights, values, 1, precision=HIGHEST)
+            squares = jnp.tensordot(weights**2, (values - mean[None]) ** 2, 1, precision=HIGHEST)
+            return mean, inflation * jnp.sqrt(squares)
 
         values = jax.vmap(function)(jax.tree.map(self._where_weighted, self.samples))
         pairs = jax.tree.map(moments, values)
@@ -196,7 +198,7 @@ class Solution(Weighted):
                 "carry the weight, and log_z and its error are not to be trusted. Use more steps or rule Moment or "
                 "Ancestral; for a density, a better surrogate (more components near its modes) or more samples"
             )
-        problems += self._of_resolution() + self._of_spread()
+        problems += self._blurred() + self._spread_out()
         if self.settings.get("surrogate non-finite evaluations"):
             problems.append(
                 f"the log-density returned NaN or +inf {self.settings['surrogate non-finite evaluations']} times while its "
@@ -211,18 +213,7 @@ class Solution(Weighted):
             raise SamplingError("; ".join(problems))
         return self
 
-    def _of_resolution(self) -> list[str]:
-        """Whether the log-weights are so large that their dtype does not resolve what differs between them."""
-        finite = jnp.where(jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0)
-        largest, step = float(jnp.max(finite)), jnp.finfo(self.log_weights.dtype).eps
-        if largest * step < 0.1:
-            return []
-        return [
-            f"log-weights of size {largest:.3g} are resolved to {largest * step:.2g} only in {self.log_weights.dtype}: "
-            "samples, log_z and errors are blurred. Subtract a constant from the log-density, term by term, or use float64"
-        ]
-
-    def _of_spread(self) -> list[str]:
+    def _spread_out(self) -> list[str]:
         """Whether the samples spread over more decades than those of a density of finite mass are likely to."""
         weights = np.asarray(self.weights, np.float64)
         if not (isinstance(self.target, _OF_A_DENSITY) and np.isfinite(weights).all()):

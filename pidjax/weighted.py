@@ -59,6 +59,17 @@ class Weighted(eqx.Module):
         share = f"{float(self.ess):.1f} of {self.num_samples} ({self.ess / self.num_samples:.1%})"
         return {"log_Z": f"{float(self.log_z):.4f} ± {float(self.log_z_error):.4f}", "ESS": share}
 
+    def _blurred(self) -> list[str]:
+        """What `check` says of log-weights so large that their dtype does not resolve what differs between them."""
+        finite = jnp.where(jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0)
+        largest, step = float(jnp.max(finite)), jnp.finfo(self.log_weights.dtype).eps
+        if largest * step < 0.1:
+            return []
+        return [
+            f"log-weights of size {largest:.3g} are resolved to {largest * step:.2g} only in {self.log_weights.dtype}: "
+            "samples, log_z and errors are blurred. Take a constant off the log-density, term by term, or use float64"
+        ]
+
     def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:
         """Equally weighted samples, drawn with the weights by systematic resampling, in random order."""
         check_key("key", key)

@@ -61,7 +61,9 @@ def cavity(_, model):
 def neural(iterations: int) -> Method:
     def prior(key, model):
         start_key, key = jax.random.split(key)
-        return df.train(key, model, df.Neural(start_key, df.Boltzmann(model)), num_iterations=iterations).prior
+        return df.train(
+            key, model, df.Neural(start_key, df.Boltzmann(model)), num_iterations=iterations, progress=False
+        ).prior
 
     return from_prior(prior, spent=256 * iterations)
 

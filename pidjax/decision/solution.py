@@ -107,13 +107,7 @@ class Solution(Weighted):
                 "weight. Use a better prior (Corrected by Cavity messages or by a fitted Table or Features), populations, or "
                 "an exact sampler"
             )
-        largest = jnp.max(jnp.where(jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0))
-        resolution = float(largest * jnp.finfo(self.log_weights.dtype).eps)
-        if resolution > 0.1:
-            problems.append(
-                f"log-weights of size {float(largest):.3g} are resolved to {resolution:.2g} only in {self.log_weights.dtype}: "
-                "samples, log_z and errors are blurred. Take a constant off the fields, or use float64"
-            )
+        problems += self._blurred()
         if problems:
             raise SamplingError("; ".join(problems))
         return self
