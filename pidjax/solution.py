@@ -236,11 +236,10 @@ class Solution(Weighted):
     def to_dict(self) -> dict[str, Any]:
         """NumPy arrays and plain numbers by name: for saving, or for another library."""
         arrays = {"log_weights": self.log_weights, "times": self.times}
-        if self.states is not None:
-            arrays |= {"states": self.states, "weighted_states": self.weighted_states}
+        arrays |= {"states": self.states, "weighted_states": self.weighted_states}
         return {
             "samples": jax.tree.map(np.asarray, self.samples),
-            **{name: np.asarray(array) for name, array in arrays.items()},
+            **{name: np.asarray(array) for name, array in arrays.items() if array is not None},
             "log_z": float(self.log_z),
             "log_z_error": float(self.log_z_error),
             "ess": float(self.ess),
