@@ -1,12 +1,13 @@
 """A Gaussian mixture: tilted, it is a Gaussian mixture again.
 
-For p = Σ_k π_k N(μ_k, Σ_k) seen through ζ = A y + N(0, I), with S_k = I + AΣ_kAᵀ and the residual ρ_k = ζ − Aμ_k,
+For p = Σ_k π_k N(μ_k, L_kL_kᵀ) seen through ζ = A y + N(0, I), with the Cholesky factor W_k⁻¹ of S_k = I + AL_k(AL_k)ᵀ,
 
-    component mean        μ_k + Σ_kAᵀ S_k⁻¹ ρ_k
-    component covariance  (Σ_k⁻¹ + AᵀA)⁻¹
-    component weight      ∝ π_k |S_k|^(−1/2) exp(−½ ρ_kᵀ S_k⁻¹ ρ_k)
+    component weight      ∝ π_k |W_k| exp(−½ |W_kζ − W_kAμ_k|²)
+    component mean        b_k + B_kζ,    B_k = L_k(AL_k)ᵀW_kᵀW_k,    b_k = μ_k − B_kAμ_k
+    component factor      L_k(I + (AL_k)ᵀAL_k)^(−½)
 
-S_k ≥ I, so nothing diverges at t = 0 (A = 0), and the determinant, which keeps the mode weights right, is there.
+S_k ≥ I, so nothing diverges at t = 0 (A = 0), and the determinant, which keeps the mode weights right, is there. All but the
+weights and the means is the same for every state, and the factors are as structured as the covariances and A.
 """
 
 from typing import ClassVar
@@ -16,35 +17,53 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._checks import as_floating, check_count, check_positive_definite, normalised_weights
-from .._linear import cholesky, eigenvalues, inverse_triangular, log_diagonal, matmul, matvec, transpose
+from .._checks import as_floating, check_count, check_positive_definite, concrete, normalised_weights
+from .._linear import HIGHEST, eigenvalues, matmul, matvec, transpose
 from .._show import shown
-from .._structure import apply, product
+from .._structure import Factor, Map, adjoint, apply, cholesky, dense, diagonal, inverse_factor, plus_identity, product, sandwich
 from ..bridge import Observation
 from .base import Law, Target, discrete
 
 
 class TiltedMixture(Law):
-    """A Gaussian mixture as a law: normalised log-weights (k,), means (k, d), covariances and their factors (k, d, d)."""
+    """A Gaussian mixture as a law.
+
+    Attributes:
+        log_weights: normalised, shape (k,).
+        value: ζ.
+        origins, slopes: b_k, shape (k, d), and B_k, k maps.
+        factors: k maps.
+    """
 
     log_mass: Float[Array, ""]
     mean: Float[Array, " d"]
     log_weights: Float[Array, " k"]
-    means: Float[Array, "k d"]
-    covariances: Float[Array, "k d d"]
-    factors: Float[Array, "k d d"]
+    value: Float[Array, " d"]
+    origins: Float[Array, "k d"]
+    slopes: Float[Array, "k *map"]
+    factors: Float[Array, "k *map"]
 
     def covariance(self):
         weights = jnp.exp(self.log_weights)
-        offsets = self.means - self.mean[None]
-        within = jnp.tensordot(weights, self.covariances, 1)
-        return within + matmul(transpose(weights[:, None] * offsets), offsets)
+        offsets = self.origins + _each(apply, self.slopes, self.value) - self.mean[None]
+        within = _mean(weights, _each(lambda factor: product(factor, adjoint(factor)), self.factors))
+        between = matmul(transpose(weights[:, None] * offsets), offsets)
+        return dense(within, self.value.size) + between
 
     def draw(self, key):
         key_component, key_noise = jax.random.split(key)
         k = discrete_component(key_component, self.log_weights)
         noise = jax.random.normal(key_noise, self.mean.shape, self.mean.dtype)
-        return self.means[k] + matvec(self.factors[k], noise)
+        return self.origins[k] + apply(self.slopes[k], self.value) + apply(self.factors[k], noise)
+
+
+def _each(function, maps: Float[Array, "k *map"], *shared) -> Array:
+    """A function of each map of a stack, and of what they share."""
+    return jax.vmap(lambda one: function(one, *shared))(maps)
+
+
+def _mean(weights: Float[Array, " k"], stack: Float[Array, "k ..."]) -> Float[Array, "..."]:
+    return jnp.tensordot(weights, stack, 1, precision=HIGHEST)
 
 
 def discrete_component(key: Key[Array, ""], log_weights: Float[Array, " k"]) -> Array:
@@ -59,7 +78,8 @@ class GaussianMixture(Target):
 
     Args:
         means: μ, shape (k, d).
-        covariances: Σ, shape (k, d, d), symmetric positive definite.
+        covariances: Σ, shape (k,) for multiples of the identity, (k, d) for diagonals, or (k, d, d), symmetric positive
+            definite. The mixture keeps their factors L_k, of the same shape.
         weights: π, shape (k,), not negative; scaled to sum to one. Equal by default.
 
     Raises:
@@ -74,7 +94,7 @@ class GaussianMixture(Target):
     """
 
     means: Float[Array, "k d"]
-    covariances: Float[Array, "k d d"]
+    factors: Float[Array, "k *map"]
     weights: Float[Array, " k"]
 
     has_density: ClassVar[bool] = True
@@ -85,13 +105,22 @@ class GaussianMixture(Target):
         if means.ndim != 2 or 0 in means.shape:
             raise ValueError(f"means has shape {means.shape}; pass shape (k, d) with k components in d dimensions")
         k, d = means.shape
-        if covariances.shape != (k, d, d):
+        if covariances.shape not in ((k,), (k, d), (k, d, d)):
             raise ValueError(
-                f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}"
+                f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}, {(k, d)} or {(k,)}"
             )
-        check_positive_definite("covariances", covariances)
-        self.means, self.covariances = means, covariances.astype(means.dtype)
+        _check_covariances(covariances)
+        self.means = means
+        self.factors = _each(cholesky, covariances.astype(means.dtype))
         self.weights = normalised_weights("weights", weights, k, means.dtype)
+
+    @classmethod
+    def of_factors(cls, means: Float[Array, "k d"], factors: Float[Array, "k *map"], weights: Float[Array, " k"]) -> "GaussianMixture":
+        """From L_k, unchecked: they may be zero, and the components points."""
+        made = object.__new__(cls)
+        for name, value in (("means", means), ("factors", factors), ("weights", weights)):
+            object.__setattr__(made, name, value)
+        return made
 
     @classmethod
     def isotropic(cls, means, variance, weights=None) -> "GaussianMixture":
@@ -102,8 +131,7 @@ class GaussianMixture(Target):
             raise ValueError(
                 f"means has shape {means.shape} and variance {variance.shape}; pass (k, d), and a scalar or shape (k,)"
             )
-        variance = jnp.broadcast_to(variance, means.shape[:1])
-        return cls(means, variance[:, None, None] * jnp.eye(means.shape[-1], dtype=means.dtype)[None], weights)
+        return cls(means, jnp.broadcast_to(variance, means.shape[:1]), weights)
 
     def __repr__(self):
         facts = {"components": self.means.shape[-2], "dim": self.dim}
@@ -120,33 +148,41 @@ class GaussianMixture(Target):
         alive = self.weights > 0
         return jnp.where(alive, jnp.log(jnp.where(alive, self.weights, 1)), -jnp.inf)
 
+    @property
+    def covariances(self) -> Float[Array, "k d d"]:
+        """L_kL_kᵀ as matrices."""
+        return _each(lambda factor: dense(product(factor, adjoint(factor)), self.dim), self.factors)
+
     def tilt(self, observation: Observation, key=None) -> TiltedMixture:
         gain, value = observation
-        one = jnp.eye(self.dim, dtype=self.means.dtype)
-        prior = cholesky(self.covariances)
-        seen = jax.vmap(lambda factor: product(gain, factor))(prior)
-        whiten = inverse_triangular(cholesky(one[None] + matmul(seen, transpose(seen))))
-        white = matvec(whiten, value[None] - jax.vmap(lambda mean: apply(gain, mean))(self.means))
-        log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
+
+        def component(mean: Float[Array, " d"], factor: Factor):
+            seen, at_mean = product(gain, factor), apply(gain, mean)
+            whiten = inverse_factor(cholesky(plus_identity(product(seen, adjoint(seen)))))
+            slope = product(product(factor, adjoint(seen)), product(adjoint(whiten), whiten))
+            inner = inverse_factor(cholesky(plus_identity(product(adjoint(seen), seen))))
+            log_width = jnp.sum(jnp.log(diagonal(whiten, self.dim)))
+            return whiten, apply(whiten, at_mean), log_width, mean - apply(slope, at_mean), slope, product(factor, adjoint(inner))
+
+        whiten, centres, log_widths, origins, slopes, factors = jax.vmap(component)(self.means, self.factors)
+        white = _each(apply, whiten, value) - centres
+        log_joint = self.log_weights + log_widths - 0.5 * jnp.sum(white**2, axis=-1)
         log_mass = logsumexp(log_joint)
         log_weights = log_joint - log_mass
-        means = self.means + matvec(prior, matvec(transpose(seen), matvec(transpose(whiten), white)))
-        inner = cholesky(one[None] + matmul(transpose(seen), seen))
-        factors = matmul(prior, transpose(inverse_triangular(inner)))
-        return TiltedMixture(
-            log_mass=log_mass,
-            mean=jnp.exp(log_weights) @ means,
-            log_weights=log_weights,
-            means=means,
-            covariances=matmul(factors, transpose(factors)),
-            factors=factors,
-        )
+        weights = jnp.exp(log_weights)
+        mean = _mean(weights, origins) + apply(_mean(weights, slopes), value)
+        return TiltedMixture(log_mass, mean, log_weights, value, origins, slopes, factors)
+
+    def log_joint(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
+        """log π_k N(y; μ_k, Σ_k) of each component."""
+        whiten = _each(inverse_factor, self.factors)
+        white = jax.vmap(apply)(whiten, y[None] - self.means)
+        log_widths = _each(lambda one: jnp.sum(jnp.log(diagonal(one, self.dim))), whiten)
+        log_normal = log_widths - 0.5 * jnp.sum(white**2, axis=-1) - 0.5 * self.dim * jnp.log(2 * jnp.pi).astype(y.dtype)
+        return self.log_weights + log_normal
 
     def log_density(self, y):
-        whiten = inverse_triangular(cholesky(self.covariances))
-        white = matvec(whiten, y[None] - self.means)
-        log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
-        return logsumexp(log_joint) - 0.5 * self.dim * jnp.log(2 * jnp.pi).astype(y.dtype)
+        return logsumexp(self.log_joint(y))
 
     def log_weight(self, y):
         return jnp.zeros((), y.dtype)
@@ -156,28 +192,42 @@ class GaussianMixture(Target):
 
     def covariance(self) -> Float[Array, "d d"]:
         offsets = self.means - self.mean()[None]
-        within = jnp.tensordot(self.weights, self.covariances, 1)
-        return within + matmul(transpose(self.weights[:, None] * offsets), offsets)
+        return _mean(self.weights, self.covariances) + matmul(transpose(self.weights[:, None] * offsets), offsets)
 
     def location(self):
         return self.mean(), jnp.sqrt(jnp.trace(self.covariance()) / self.dim)
 
     def snr_range(self):
-        total, components = jax.lax.stop_gradient((self.covariance(), self.covariances))
-        smallest = jnp.where(self.weights > 0, eigenvalues(components)[:, 0], jnp.inf)
+        total, factors = jax.lax.stop_gradient((self.covariance(), self.factors))
+        smallest = jnp.where(self.weights > 0, _smallest_eigenvalues(factors), jnp.inf)
         return 0.3 * self.dim / jnp.trace(total), 3 / jnp.min(smallest)
 
     def rescaled(self, shift, scale):
-        return GaussianMixture((self.means - shift[None]) / scale, self.covariances / scale**2, self.weights)
+        return GaussianMixture.of_factors((self.means - shift[None]) / scale, self.factors / scale, self.weights)
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Exact independent draws, shape (num_samples, d)."""
         num_samples = check_count("num_samples", num_samples)
-        factors = cholesky(self.covariances)
 
         def draw(key):
             key_component, key_noise = jax.random.split(key)
             k = discrete_component(key_component, self.log_weights)
-            return self.means[k] + matvec(factors[k], jax.random.normal(key_noise, (self.dim,), self.means.dtype))
+            return self.means[k] + apply(self.factors[k], jax.random.normal(key_noise, (self.dim,), self.means.dtype))
 
         return jax.vmap(draw)(jax.random.split(key, num_samples))
+
+
+def _smallest_eigenvalues(factors: Float[Array, "k *map"]) -> Float[Array, " k"]:
+    """Of L_kL_kᵀ."""
+    if factors.ndim == 3:
+        return eigenvalues(matmul(factors, transpose(factors)))[:, 0]
+    return jnp.min(factors.reshape(factors.shape[0], -1), axis=1) ** 2
+
+
+def _check_covariances(covariances: Float[Array, "k *map"]) -> None:
+    if covariances.ndim == 3:
+        check_positive_definite("covariances", covariances)
+        return
+    values = concrete(covariances)
+    if values is not None and not (values > 0).all():
+        raise ValueError(f"covariances has the minimum {values.min():g}; pass variances > 0")
