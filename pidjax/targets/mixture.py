@@ -143,6 +143,8 @@ class GaussianMixture(Target):
         )
 
     def log_density(self, y):
+        if y.shape != (self.dim,):
+            raise ValueError(f"y has shape {y.shape}; pass one point of shape ({self.dim},)")
         whiten = inverse_triangular(cholesky(self.covariances))
         white = matvec(whiten, y[None] - self.means)
         log_joint = self.log_weights + log_diagonal(whiten) - 0.5 * jnp.sum(white**2, axis=-1)
