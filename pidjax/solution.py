@@ -114,6 +114,11 @@ class Solution(Weighted):
             variance = variance + 1 / self.pool_ess - 1 / self.pool_size
         return jnp.sqrt(jnp.maximum(variance, 0))
 
+    @property
+    def inflation(self) -> Float[Array, ""]:
+        """By how much standard errors exceed those of independent paths, for the sake of a shared pool; 1 without."""
+        return jnp.sqrt(1 / (self.ess * jnp.sum(self.weights**2)))
+
     def expectation(self, function: Callable[[Any], Any]) -> tuple[Any, Any]:
         """E[f(y)] under the target, self-normalised, and its standard error.
 
@@ -123,8 +128,7 @@ class Solution(Weighted):
         Returns:
             The estimate and its standard error, each of the shape `function` returns.
         """
-        weights = self.weights
-        inflation = jnp.sqrt(1 / (self.ess * jnp.sum(weights**2)))
+        weights, inflation = self.weights, self.inflation
 
         def moments(values):
             mean = jnp.tensordot(weights, values, 1, precision=HIGHEST)

@@ -21,7 +21,6 @@ from jaxtyping import Array, DTypeLike, Float, Key
 
 from ._checks import check_count, check_key
 from ._show import shown
-from .exact.quadrature import log_components
 from .targets.base import Target
 from .targets.density import Density
 from .targets.mixture import GaussianMixture
@@ -84,7 +83,7 @@ class KnownMixture(Known[GaussianMixture]):
     @property
     def standard_deviations(self) -> Float[Array, " k"]:
         """σ_k."""
-        return jnp.sqrt(self.target.covariances[:, 0, 0])
+        return self.target.factors
 
     @property
     def mode_weights(self) -> Float[Array, " k"]:
@@ -93,7 +92,7 @@ class KnownMixture(Known[GaussianMixture]):
 
     def responsibilities(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
         """w_k N(y; μ_k, σ_k² I) / p(y): the probability that y came from each component; w is its mean under p."""
-        return jax.nn.softmax(log_components(self.target, self._point(y)))
+        return jax.nn.softmax(self.target.log_joint(self._point(y)))
 
     def _draw(self, key, num_samples):
         return self.target.sample(key, num_samples)

@@ -20,7 +20,6 @@ from jaxtyping import Array, Bool, Float
 from .._checks import as_floating, concrete
 from .._show import shown
 from ..control import Point, place
-from ..exact.quadrature import log_components
 from ..metrics import Estimate
 from ..protocol import Protocol
 from ..targets.mixture import GaussianMixture, TiltedMixture
@@ -76,7 +75,7 @@ def responsibilities(target: GaussianMixture, y: Float[Array, " d"]) -> Float[Ar
     y = as_floating("y", y).astype(target.means.dtype)
     if y.shape != (target.dim,):
         raise ValueError(f"y has shape {y.shape}; pass one point of shape ({target.dim},)")
-    return jax.nn.softmax(log_components(target, y))
+    return jax.nn.softmax(target.log_joint(y))
 
 
 def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ensemble) -> Float[Array, "N times k"]:

@@ -130,7 +130,7 @@ def ensemble(solution: Solution) -> Ensemble:
         controls=controls,
         forces=forces,
         log_weights=solution.log_weights,
-        inflation=jnp.sqrt(1 / (solution.ess * jnp.sum(solution.weights**2))),
+        inflation=solution.inflation,
         unit=solution.prepared.unit,
     )
 

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from .._checks import as_floating, as_scalar, concrete
-from .._structure import apply, dense, sandwich
+from .._structure import Map, adjoint, apply, cholesky, lift, product
 from ..bridge import Bridge
 from ..protocol import GaussianStart, Protocol, Unit
 from ..reference import Times
@@ -112,8 +112,7 @@ def _score(law: GaussianMixture, x: Float[Array, " d"]) -> Float[Array, " d"]:
 def as_mixture(target: Target) -> GaussianMixture:
     """The target as a mixture: a data set's components are points, of covariance zero."""
     if isinstance(target, Samples):
-        none = jnp.zeros((*target.points.shape, target.dim), target.points.dtype)
-        return _mixture(target.points, none, target.weights)
+        return GaussianMixture.of_factors(target.points, jnp.zeros_like(target.weights), target.weights)
     if isinstance(target, GaussianMixture):
         return target
     raise _without_exact_laws(target)
@@ -157,30 +156,38 @@ def laws(
 
 def _seen(mixture: GaussianMixture, unit: Unit, observation: Bridge, starts: GaussianMixture | None) -> GaussianMixture:
     """The law of x_t, in the user's units, for ends drawn from the mixture."""
-    dim, scale = mixture.dim, unit.scale
-    noise = scale**2 * dense(observation.covariance, dim)
-
-    def through(a, covariances):
-        return jax.vmap(lambda covariance: sandwich(a, covariance))(covariances)
-
-    covariances = noise[None] + through(observation.right, mixture.covariances)
+    dim, noise = mixture.dim, unit.scale**2 * observation.covariance
     means = jax.vmap(lambda end: unit.from_unit(observation.mean(unit.start, unit.to_unit(end))))(mixture.means)
+    spreads = _through(observation.right, mixture.factors)
     if starts is None:
-        return _mixture(means, covariances, mixture.weights)
+        factors = jax.vmap(lambda spread: cholesky(_sum(dim, noise, spread)))(spreads)
+        return GaussianMixture.of_factors(means, factors, mixture.weights)
     origin = unit.from_unit(unit.start)
     shifts = jax.vmap(lambda start: apply(observation.left, start - origin))(starts.means)
-    return _mixture(
+    own = _through(observation.left, starts.factors)
+    of_pair = jax.vmap(jax.vmap(lambda one, two: cholesky(_sum(dim, noise, one, two)), (None, 0)), (0, None))
+    factors = of_pair(spreads, own)
+    return GaussianMixture.of_factors(
         (means[:, None] + shifts[None]).reshape(-1, dim),
-        (covariances[:, None] + through(observation.left, starts.covariances)[None]).reshape(-1, dim, dim),
+        factors.reshape(-1, *factors.shape[2:]),
         (mixture.weights[:, None] * starts.weights[None]).ravel(),
     )
 
 
-def _mixture(means, covariances, weights) -> GaussianMixture:
-    """A mixture of covariances that may be zero: past the checks of the constructor."""
-    like = GaussianMixture.isotropic(jnp.zeros_like(means[:1]), jnp.ones_like(means[0, 0]))
-    leaves = means, covariances, weights
-    return eqx.tree_at(lambda mixture: (mixture.means, mixture.covariances, mixture.weights), like, leaves)
+def _through(a: Map, factors: Float[Array, "k *map"]) -> Float[Array, "k *map"]:
+    """A L Lᵀ Aᵀ of each factor L."""
+
+    def of(factor):
+        image = product(a, factor)
+        return product(image, adjoint(image))
+
+    return jax.vmap(of)(factors)
+
+
+def _sum(dim: int, *maps: Map) -> Map:
+    """The sum of maps of different structure."""
+    rank = max(one.ndim for one in maps)
+    return sum((lift(one, rank, dim) for one in maps[1:]), start=lift(maps[0], rank, dim))
 
 
 def check_problem(target: Target, protocol: Protocol, starts: GaussianMixture | None = None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from .._checks import check_count
-from .._linear import cholesky, inverse_triangular, log_diagonal, matvec
+from .._structure import apply, diagonal
 from .._show import shown
 from ..targets.mixture import GaussianMixture
 
@@ -136,15 +136,16 @@ def _expectation(mixture: GaussianMixture, function, nodes: Nodes | None) -> Arr
     """E[f(k, x)] with the number k of the component that x belongs to."""
     _check(mixture, nodes)
     points, weights = default_nodes(mixture.dim, mixture.means.dtype) if nodes is None else nodes
-    factors = cholesky(mixture.covariances)
 
     @jax.checkpoint
     def of_component(k, mean, factor):
-        values = jax.vmap(lambda z: function(k, mean + matvec(factor, z)))(points)
+        values = jax.vmap(lambda z: function(k, mean + apply(factor, z)))(points)
         return jnp.tensordot(weights, values, 1)
 
     numbers = jnp.arange(mixture.means.shape[0])
-    means = jax.lax.map(lambda part: of_component(*part), (numbers, mixture.means, factors), batch_size=_AT_ONCE)
+    means = jax.lax.map(
+        lambda part: of_component(*part), (numbers, mixture.means, mixture.factors), batch_size=_AT_ONCE
+    )
     return jnp.tensordot(mixture.weights, means, 1)
 
 
@@ -163,13 +164,13 @@ def entropy(mixture: GaussianMixture, nodes: Nodes | None = None) -> Float[Array
         1.5724
     """
     _check(mixture, nodes)
-    log_scales = log_diagonal(cholesky(mixture.covariances))
+    log_scales = jax.vmap(lambda factor: jnp.sum(jnp.log(diagonal(factor, mixture.dim))))(mixture.factors)
     normal = 0.5 * mixture.dim * (1 + jnp.log(2 * jnp.pi).astype(log_scales.dtype)) + log_scales
     alive = mixture.weights > 0
     surprise = jnp.where(alive, -jnp.where(alive, mixture.log_weights, 0), 0)
 
     def log_responsibility(k, x):
-        apart = log_components(mixture, x)
+        apart = mixture.log_joint(x)
         return jnp.where(alive[k], apart[k] - jax.scipy.special.logsumexp(apart), 0)
 
     return mixture.weights @ (surprise + normal) + _expectation(mixture, log_responsibility, nodes)
@@ -187,11 +188,3 @@ def _check(mixture: GaussianMixture, nodes: Nodes | None) -> None:
     if not isinstance(mixture, GaussianMixture):
         raise ValueError(f"mixture is a {type(mixture).__name__}; pass a GaussianMixture")
     check_nodes(nodes, mixture.dim)
-
-
-def log_components(mixture: GaussianMixture, x: Float[Array, " d"]) -> Float[Array, " k"]:
-    """log π_k N(x; μ_k, Σ_k), up to a common constant."""
-    factors = cholesky(mixture.covariances)
-    offsets = x[None] - mixture.means
-    white = matvec(inverse_triangular(factors), offsets)
-    return mixture.log_weights - log_diagonal(factors) - 0.5 * jnp.sum(white**2, axis=-1)

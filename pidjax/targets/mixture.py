@@ -20,7 +20,19 @@ from jaxtyping import Array, Float, Key
 from .._checks import as_floating, check_count, check_positive_definite, concrete, normalised_weights
 from .._linear import HIGHEST, eigenvalues, matmul, matvec, transpose
 from .._show import shown
-from .._structure import Factor, Map, adjoint, apply, cholesky, dense, diagonal, inverse_factor, plus_identity, product, sandwich
+from .._structure import (
+    Factor,
+    Map,
+    adjoint,
+    apply,
+    cholesky,
+    dense,
+    diagonal,
+    inverse_factor,
+    plus_identity,
+    product,
+    sandwich,
+)
 from ..bridge import Observation
 from .base import Law, Target, discrete
 
@@ -115,7 +127,9 @@ class GaussianMixture(Target):
         self.weights = normalised_weights("weights", weights, k, means.dtype)
 
     @classmethod
-    def of_factors(cls, means: Float[Array, "k d"], factors: Float[Array, "k *map"], weights: Float[Array, " k"]) -> "GaussianMixture":
+    def of_factors(
+        cls, means: Float[Array, "k d"], factors: Float[Array, "k *map"], weights: Float[Array, " k"]
+    ) -> "GaussianMixture":
         """From L_k, unchecked: they may be zero, and the components points."""
         made = object.__new__(cls)
         for name, value in (("means", means), ("factors", factors), ("weights", weights)):
@@ -162,7 +176,14 @@ class GaussianMixture(Target):
             slope = product(product(factor, adjoint(seen)), product(adjoint(whiten), whiten))
             inner = inverse_factor(cholesky(plus_identity(product(adjoint(seen), seen))))
             log_width = jnp.sum(jnp.log(diagonal(whiten, self.dim)))
-            return whiten, apply(whiten, at_mean), log_width, mean - apply(slope, at_mean), slope, product(factor, adjoint(inner))
+            return (
+                whiten,
+                apply(whiten, at_mean),
+                log_width,
+                mean - apply(slope, at_mean),
+                slope,
+                product(factor, adjoint(inner)),
+            )
 
         whiten, centres, log_widths, origins, slopes, factors = jax.vmap(component)(self.means, self.factors)
         white = _each(apply, whiten, value) - centres
@@ -175,10 +196,14 @@ class GaussianMixture(Target):
 
     def log_joint(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
         """log π_k N(y; μ_k, Σ_k) of each component."""
+        if y.shape != (self.dim,):
+            raise ValueError(f"y has shape {y.shape}; pass one point of shape ({self.dim},)")
         whiten = _each(inverse_factor, self.factors)
         white = jax.vmap(apply)(whiten, y[None] - self.means)
         log_widths = _each(lambda one: jnp.sum(jnp.log(diagonal(one, self.dim))), whiten)
-        log_normal = log_widths - 0.5 * jnp.sum(white**2, axis=-1) - 0.5 * self.dim * jnp.log(2 * jnp.pi).astype(y.dtype)
+        log_normal = (
+            log_widths - 0.5 * jnp.sum(white**2, axis=-1) - 0.5 * self.dim * jnp.log(2 * jnp.pi).astype(y.dtype)
+        )
         return self.log_weights + log_normal
 
     def log_density(self, y):
