@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from .._checks import check_count
-from .._structure import apply, diagonal
 from .._show import shown
+from .._structure import apply, diagonal
 from ..targets.mixture import GaussianMixture
 
 _PER_AXIS = {1: 400, 2: 96, 3: 32}

@@ -18,11 +18,10 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from .._checks import as_floating, check_count, check_positive_definite, concrete, normalised_weights
-from .._linear import HIGHEST, eigenvalues, matmul, matvec, transpose
+from .._linear import HIGHEST, eigenvalues, matmul, transpose
 from .._show import shown
 from .._structure import (
     Factor,
-    Map,
     adjoint,
     apply,
     cholesky,
@@ -31,7 +30,6 @@ from .._structure import (
     inverse_factor,
     plus_identity,
     product,
-    sandwich,
 )
 from ..bridge import Observation
 from .base import Law, Target, discrete
@@ -119,7 +117,8 @@ class GaussianMixture(Target):
         k, d = means.shape
         if covariances.shape not in ((k,), (k, d), (k, d, d)):
             raise ValueError(
-                f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}, {(k, d)} or {(k,)}"
+                f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}, {(k, d)} or "
+                f"{(k,)}"
             )
         _check_covariances(covariances)
         self.means = means
@@ -163,9 +162,13 @@ class GaussianMixture(Target):
         return jnp.where(alive, jnp.log(jnp.where(alive, self.weights, 1)), -jnp.inf)
 
     @property
-    def covariances(self) -> Float[Array, "k d d"]:
-        """L_kL_kᵀ as matrices."""
-        return _each(lambda factor: dense(product(factor, adjoint(factor)), self.dim), self.factors)
+    def covariances(self) -> Float[Array, "*batch k d d"]:
+        """L_kL_kᵀ as matrices; of a batch of mixtures as well."""
+        rank = self.factors.ndim - self.means.ndim + 1
+        if rank == 2:
+            return matmul(self.factors, transpose(self.factors))
+        variances = jnp.broadcast_to(self.factors[(..., *[None] * (1 - rank))] ** 2, self.means.shape)
+        return jax.vmap(jnp.diag)(variances.reshape(-1, self.dim)).reshape(*self.means.shape, self.dim)
 
     def tilt(self, observation: Observation, key=None) -> TiltedMixture:
         gain, value = observation
