@@ -173,8 +173,9 @@ def _checked_mixture(fit: Fit) -> GaussianMixture:
     if not jnp.isfinite(fit.log_z[fit.num_rounds - 1]):
         raise ValueError(
             f"log_density was finite at none of the points where the last round looked, {invalid} of {tried} values in all "
-            "being NaN or +inf: its support is small, or far from the origin for its size. Shift and scale it so that the "
-            "origin lies within, or pass surrogate.fit_surrogate(..., centre=...) a place inside"
+            "being NaN or +inf: its support is small, or far from the origin for its size, or it has no finite mass and the "
+            "fit ran away. Shift and scale it so that the origin lies within, or pass surrogate.fit_surrogate(..., "
+            "centre=...) a place inside; bound it, or add a prior"
         )
     if not all(jnp.isfinite(part).all() for part in (fit.means, fit.covariances)):
         raise ValueError(
@@ -186,6 +187,12 @@ def _checked_mixture(fit: Fit) -> GaussianMixture:
             f"components that hold {float(fit.unresolved):.0%} of the surrogate's mass are narrower than {fit.means.dtype} "
             "resolves at their place: log_density has a singularity, or a mode far narrower than its surroundings. Sample "
             "another variable (the logarithm of one that piles up at 0), or in float64"
+        )
+    smallest = np.linalg.eigvalsh(np.asarray(fit.covariances))[:, 0]
+    if not (smallest > 0).all():
+        raise ValueError(
+            f"{int((smallest <= 0).sum())} of the surrogate's components became flat: log_density lies within "
+            f"{fit.means.dtype}'s resolution of a set of lower dimension. Take out a coordinate, or use float64"
         )
     return GaussianMixture(fit.means, fit.covariances, fit.weights)
 

@@ -176,8 +176,8 @@ class Solution(Weighted):
 
         Raises:
             SamplingError: non-finite paths, all weights zero, an ESS below `min_ess_fraction` of N, log-weights too large
-                for their dtype, samples over more decades than a density of finite mass has, a surrogate fit that did not
-                settle.
+                for their dtype, samples over more decades than a density of finite mass has, or too far from the origin for
+                their dtype, a surrogate fit that did not settle.
         """
         if not 0 < min_ess_fraction <= 1:
             raise ValueError(f"min_ess_fraction is {min_ess_fraction}; pass a number in (0, 1]")
@@ -202,7 +202,7 @@ class Solution(Weighted):
                 "carry the weight, and log_z and its error are not to be trusted. Use more steps or rule Moment or "
                 "Ancestral; for a density, a better surrogate (more components near its modes) or more samples"
             )
-        problems += self._blurred() + self._spread_out()
+        problems += self._blurred() + self._spread_out() + self._coarse()
         if self.settings.get("surrogate non-finite evaluations"):
             problems.append(
                 f"the log-density returned NaN or +inf {self.settings['surrogate non-finite evaluations']} times while its "
@@ -232,6 +232,20 @@ class Solution(Weighted):
         return [
             f"one sample in a hundred lies {far / middle:.1g} times as far out as the middle one: a density with such tails "
             "has no finite mass, or one that no finite number of samples shows. Bound it, or sample another variable"
+        ]
+
+    def _coarse(self) -> list[str]:
+        """Whether the samples lie so far from the origin that their dtype does not resolve their spread."""
+        values = self._vectors()
+        middle, spread = np.abs(np.median(values, axis=0)), np.std(np.asarray(values, np.float64), axis=0)
+        step = float(jnp.finfo(values.dtype).eps)
+        coarse = (middle * step > 0.1 * spread) & np.isfinite(spread)
+        if not (self.target.has_density and coarse.any()):
+            return []
+        first = int(np.argmax(coarse))
+        return [
+            f"samples around {middle[first]:.3g} in coordinate {first} are resolved to {middle[first] * step:.2g} only in "
+            f"{values.dtype}, beside a spread of {spread[first]:.2g}: shift the target to the origin, or use float64"
         ]
 
     def _vectors(self) -> Float[Array, "N d"]:

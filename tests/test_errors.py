@@ -57,7 +57,17 @@ def conjugate():
         (lambda: pid.Density(gaussian, True), "like is True"),
         (lambda: pid.Density(gaussian, {}), "like is {}"),
         (lambda: pid.Density(gaussian, jnp.zeros(2, jnp.float16)), "like is of float16"),
+        (lambda: pid.Density(gaussian, 2, dtype=jnp.float16), "like is of float16"),
+        (lambda: pid.Density(gaussian, 2, dtype=int), "like holds int"),
         (lambda: pid.Density(3.0, 2), "log_density is a float"),
+        (lambda: TARGET.sample(0, 5), "key is 0"),
+        (lambda: pid.Samples("data.csv"), "points is 'data.csv'; pass numbers"),
+        (
+            lambda: pid.GaussianMixture([[0.0], [1.0, 2.0]], jnp.ones(2)),
+            "means is .*; pass numbers, in an array of one shape",
+        ),
+        (lambda: pid.GaussianMixture(jnp.zeros((2, 1)), jnp.array([1.0, 0.0])), "covariances has the minimum 0"),
+        (lambda: TARGET.log_density(jnp.zeros(3)), r"y has shape \(3,\)"),
         (lambda: pid.Density(lambda y: y[0] + y[2], 2), r"reads index \(2,\) of an array of shape \(2,\)"),
         (lambda: pid.Density(lambda y: y[jnp.array([0, -3])].sum(), 2), r"reads index \(-1,\)"),
         (lambda: pid.Density(lambda y: 0.0 if y[0] > 0 else 1.0, 2), "cannot be traced.*jnp.where"),
@@ -258,3 +268,9 @@ def test_samples_over_too_many_decades():
 def test_a_density_that_no_surrogate_fits(log_density, dim, message):
     with pytest.raises(ValueError, match=message):
         pid.sample(KEY, pid.Density(log_density, dim, dtype=jnp.float32))
+
+
+def test_samples_far_from_the_origin():
+    far = pid.GaussianMixture(jnp.full((1, 1), 1e8, jnp.float32), jnp.ones(1, jnp.float32))
+    with pytest.raises(pid.SamplingError, match=r"around 1e\+08 in coordinate 0 are resolved to 12 only in float32"):
+        pid.sample(KEY, far, num_samples=200, num_steps=2).check()

@@ -103,8 +103,16 @@ def _example(like, dtype) -> Any:
     if isinstance(like, int | np.integer):
         if like < 1:
             raise ValueError(f"like is {like}; pass a dimension >= 1, or an example point")
-        return jax.ShapeDtypeStruct((int(like),), jnp.result_type(float) if dtype is None else dtype)
-    example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), like)
+        like = jax.ShapeDtypeStruct((int(like),), jnp.result_type(float) if dtype is None else jnp.dtype(dtype))
+
+    def described(leaf):
+        return (
+            leaf
+            if isinstance(leaf, jax.ShapeDtypeStruct)
+            else jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+        )
+
+    example = jax.tree.map(described, like)
     for leaf in jax.tree.leaves(example):
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or 0 in leaf.shape:
             raise ValueError(

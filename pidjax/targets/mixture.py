@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._checks import as_floating, check_count, check_positive_definite, concrete, normalised_weights
+from .._checks import as_floating, check_count, check_key, check_positive_definite, concrete, normalised_weights
 from .._linear import HIGHEST, eigenvalues, matmul, transpose
 from .._show import shown
 from .._structure import (
@@ -235,6 +235,7 @@ class GaussianMixture(Target):
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Exact independent draws, shape (num_samples, d)."""
+        check_key("key", key)
         num_samples = check_count("num_samples", num_samples)
 
         def draw(key):
