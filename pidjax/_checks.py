@@ -1,6 +1,7 @@
 """Checks of values at the door. They act on concrete arrays; under a transformation they let everything pass."""
 
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,19 @@ def as_scalar(name: str, value) -> jax.Array:
     if value.shape != ():
         raise ValueError(f"{name} has shape {value.shape}; pass a scalar")
     return value
+
+
+def check_kind(name: str, value: Any, kind: Any, wanted: str) -> None:
+    """Raise unless the value is of a kind; say what it is, and what to pass.
+
+    Example:
+        >>> check_kind("model", 3.0, dict, "a dictionary")
+        Traceback (most recent call last):
+        ValueError: model is a float; pass a dictionary
+    """
+    if not isinstance(value, kind):
+        found = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        raise ValueError(f"{name} is {found}; pass {wanted}")
 
 
 def check_count(name: str, value) -> int:

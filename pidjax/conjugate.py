@@ -37,6 +37,11 @@ def check_conjugate(
     if any(value is None for value in values):
         return
     stiffnesses, drifts, ends, end = (np.asarray(value, dtype=np.float64) for value in values)
+    if not (np.isfinite(stiffnesses).all() and np.isfinite(drifts).all()):
+        raise ValueError(
+            "beta, force and gauge are not finite in the unit problem, where they are β σ²T², T f and σ²T A: pass a smaller "
+            f"noise_scale or horizon ({float(end):g})"
+        )
     maps = list(zip(_matrices(stiffnesses, dim), _matrices(drifts, dim), strict=True))
     if all(np.linalg.eigvalsh(s)[0] >= -1e-6 * (1 + np.abs(s).max()) for s, _ in maps):
         return

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from ._checks import as_floating, as_scalar, concrete
+from ._checks import as_floating, as_scalar, check_kind, concrete
 from .bridge import observe
 from .protocol import Protocol, Unit
 from .reference import Instant
@@ -43,8 +43,10 @@ def place(target: Target, protocol: Protocol, t: ArrayLike, x: ArrayLike, remain
     """What a `Point` is made of, checked, in the unit problem but for x.
 
     Raises:
-        ValueError: x of a wrong shape; a time outside of the horizon (concrete values only); as `Protocol.unit`.
+        ValueError: x of a wrong shape; a time outside of the horizon (NaN while it is traced); as `Protocol.unit`.
     """
+    check_kind("target", target, Target, "a target: the order is (target, protocol, t, x)")
+    check_kind("protocol", protocol, Protocol, "one of harmonic(...), piecewise(...), from_function(...)")
     unit = protocol.unit(*target.location())
     x = as_floating("x", x).astype(unit.start.dtype)
     if x.shape != unit.start.shape:
@@ -53,6 +55,7 @@ def place(target: Target, protocol: Protocol, t: ArrayLike, x: ArrayLike, remain
     now, end = concrete(elapsed), concrete(unit.horizon)
     if now is not None and end is not None and not 0 <= now <= end:
         raise ValueError(f"t is {float(now):g}; pass a time in [0, {float(end):g}]")
+    x = jnp.where((elapsed >= 0) & (elapsed <= unit.horizon * (1 + 1e-5)), x, jnp.nan)
     remaining = unit.horizon - elapsed if remaining is None else jnp.asarray(remaining, x.dtype)
     return target, unit, elapsed / unit.horizon, remaining / unit.horizon, x, key
 

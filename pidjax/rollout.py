@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from ._checks import check_count
+from ._checks import as_floating, check_count, check_key, check_kind
 from .bridge import Bridges, Opening, observe
 from .grid import Grid
 from .protocol import Protocol, Unit
@@ -44,6 +44,9 @@ def prepare(target: Target, protocol: Protocol, grid: Grid) -> Prepared:
         ValueError: a start of another dimension than the target, β at or past the conjugate point, times that do not
             end at the horizon (concrete values only).
     """
+    check_kind("target", target, Target, "a target: the order is (target, protocol, grid)")
+    check_kind("protocol", protocol, Protocol, "one of harmonic(...), piecewise(...), from_function(...)")
+    check_kind("grid", grid, Grid, "one of log_snr(...), uniform(...), given(...)")
     unit = protocol.unit(*target.location())
     rescaled = target.rescaled(unit.shift, unit.scale)
     low, high = target.snr_range()
@@ -96,9 +99,16 @@ def rollout(
         >>> rollout(prepared, Ancestral(), jax.random.key(0), jnp.arange(3)).samples.shape
         (3, 2)
     """
+    _check_run(prepared, rule, key)
     if segments is not None:
         segments = check_count("segments", segments)
     return jax.vmap(lambda index: _path(prepared, rule, jax.random.fold_in(key, index), save_states, segments))(indices)
+
+
+def _check_run(prepared, rule, key) -> None:
+    check_kind("prepared", prepared, Prepared, "what prepare(target, protocol, grid) gives")
+    check_kind("rule", rule, Rule, "a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
+    check_key("key", key)
 
 
 def _path(prepared: Prepared, rule: Rule, key: Key[Array, ""], save_states: bool, segments: int | None) -> Paths:
@@ -201,6 +211,10 @@ def backward_log_weights(
     Args:
         ends: exact samples of the target in the unit problem, shape (n, d).
     """
+    _check_run(prepared, rule, key)
+    ends = as_floating("ends", ends)
+    if ends.ndim != 2 or ends.shape[1:] != prepared.unit.start.shape:
+        raise ValueError(f"ends has shape {ends.shape}; pass shape (n, {prepared.unit.start.size})")
     bridges, start = prepared.bridges, prepared.unit.start
 
     def noised(index, end):

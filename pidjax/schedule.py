@@ -55,6 +55,7 @@ def harmonic(
     Source: Behjoo & Chertkov, arXiv 2409.15166; the units are those of the stochastic control problem with cost |u|²/2σ².
     """
     horizon = _positive("horizon", horizon)
+    beta = as_floating("beta", beta)
     fields = [("beta", beta), ("centre", centre), ("linear", linear), ("constant", constant)]
     stacked = {name: None if value is None else as_floating(name, value)[None] for name, value in fields}
     pairs = {name: _one_piece(name, pair) for name, pair in (("force", force), ("gauge", gauge))}

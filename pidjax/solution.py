@@ -18,7 +18,8 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from ._checks import as_floating, check_key, concrete
+from ._bounds import read_past_the_end
+from ._checks import as_floating, check_key, check_kind, concrete
 from ._linear import HIGHEST
 from ._show import brief, sheet
 from .rollout import Prepared, backward_log_weights
@@ -128,6 +129,7 @@ class Solution(Weighted):
         Returns:
             The estimate and its standard error, each of the shape `function` returns.
         """
+        check_kind("function", function, Callable, "a function of one sample")
         weights, inflation = self.weights, self.inflation
 
         def moments(values):
@@ -135,7 +137,14 @@ class Solution(Weighted):
             squares = jnp.tensordot(weights**2, (values - mean[None]) ** 2, 1, precision=HIGHEST)
             return mean, inflation * jnp.sqrt(squares)
 
-        values = jax.vmap(function)(jax.tree.map(self._where_weighted, self.samples))
+        samples = jax.tree.map(self._where_weighted, self.samples)
+        traced, found = jax.make_jaxpr(function, return_shape=True)(jax.tree.map(lambda leaf: leaf[0], samples))
+        if not jax.tree.leaves(found):
+            raise ValueError(f"function returns {found}; return an array, or a pytree of arrays")
+        read = read_past_the_end(traced)
+        if read is not None:
+            raise ValueError(f"function reads index {read[1]} of an array of shape {read[0]}; let it read inside")
+        values = jax.vmap(function)(samples)
         pairs = jax.tree.map(moments, values)
         return jax.tree.transpose(jax.tree.structure(values), jax.tree.structure((0, 0)), pairs)
 
@@ -179,6 +188,8 @@ class Solution(Weighted):
                 for their dtype, samples over more decades than a density of finite mass has, or too far from the origin for
                 their dtype, a surrogate fit that did not settle.
         """
+        if concrete(self.log_weights) is None:
+            raise ValueError("check() looks at numbers, which jit and vmap do not have: call it outside of them")
         if not 0 < min_ess_fraction <= 1:
             raise ValueError(f"min_ess_fraction is {min_ess_fraction}; pass a number in (0, 1]")
         problems = []

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ._checks import check_kind
 from ._linear import cholesky
 from ._structure import Factor, apply, dense, diagonal, inverse_factor, sandwich
 from .bridge import Bridges, Opening
@@ -107,6 +108,10 @@ class Euler(Gaussian):
 
     correction: Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]] | None = None
 
+    def __check_init__(self):
+        if self.correction is not None:
+            check_kind("correction", self.correction, Callable, "a function of (t, x), or an Equinox module")
+
     def proposal(self, law: Law, now: Bridges, x):
         drift = now.drift(x, law.mean)
         if self.correction is not None:
@@ -123,6 +128,9 @@ class Controlled(Gaussian):
     control: Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]]
 
     needs_tilt: ClassVar[bool] = False
+
+    def __check_init__(self):
+        check_kind("control", self.control, Callable, "a function of (t, x), or an Equinox module")
 
     @property
     def opening(self):

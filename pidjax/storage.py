@@ -9,7 +9,9 @@ name, and `load` is given it.
 import dataclasses
 import importlib
 import inspect
+import itertools
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from os import PathLike
@@ -21,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import __version__
+from ._checks import check_kind
 
 FORMAT = 1
 """Raised when a file of before cannot be read any more."""
@@ -57,8 +60,10 @@ def save(path: str | PathLike, value: Any) -> None:
     }  # fmt: skip
     written = np.frombuffer(json.dumps(header).encode(), np.uint8)
     entries: dict[str, Any] = {str(number): array for number, array in enumerate(arrays)}
-    with open(path, "wb") as file:
+    unfinished = f"{os.fspath(path)}.unfinished"
+    with open(unfinished, "wb") as file:
         np.savez(file, header=written, **entries)
+    os.replace(unfinished, path)
 
 
 def load(path: str | PathLike, **given: Any) -> Any:
@@ -67,7 +72,8 @@ def load(path: str | PathLike, **given: Any) -> Any:
     Args:
         path: of the file.
         given: the functions and classes that the file names but does not hold, by these names, as
-            `load("ring.npz", log_density=log_density)`. A lambda goes by the name of the field that holds it.
+            `load("ring.npz", log_density=log_density)`. A lambda goes by the name of the field that holds it; of several with
+            one name the second is name_2, and so on.
 
     Raises:
         ValueError: no file of this kind, a damaged one, one of a later format; a name that is not given; double-precision
@@ -83,11 +89,17 @@ def load(path: str | PathLike, **given: Any) -> Any:
         Density(half_square, dim=2)
     """
     header, arrays = _read(path)
-    missing = sorted(_names(header["value"]) - set(given))
+    missing = sorted(_names(header.get("value")) - set(given))
     if missing:
         wanted = ", ".join(f"{name}=…" for name in missing)
         raise ValueError(f"{path} names {', '.join(missing)}, which a file cannot hold; pass load(path, {wanted})")
-    return _Reader(arrays, given).value(header["value"])
+    try:
+        return _Reader(arrays, given).value(header["value"])
+    except (AttributeError, ImportError, IndexError, KeyError, StopIteration, TypeError) as error:
+        raise ValueError(
+            f"{path} does not fit this version of pidjax ({__version__}; the file is of {header['library']}), or what was "
+            f"given does not fit it: {error!r}"
+        ) from error
 
 
 def _read(path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -95,7 +107,7 @@ def _read(path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = dict(file)
         header = json.loads(arrays.pop("header").tobytes())
-        is_ours = header["format"] == "pidjax"
+        is_ours = header["format"] == "pidjax" and isinstance(header["version"], int)
     except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError, AttributeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -112,6 +124,7 @@ class _Writer:
 
     def __init__(self, arrays: list[np.ndarray]):
         self.arrays, self.seen = arrays, {}
+        self.named: dict[str, Callable] = {}
 
     def node(self, value: Any, name: str, owner: type | None = None) -> Any:
         if isinstance(value, _PLAIN):
@@ -133,14 +146,25 @@ class _Writer:
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return {"named": _class_name(type(value)), "items": [self.node(part, name) for part in value]}
         if isinstance(value, list | tuple):
-            return {type(value).__name__: [self.node(part, name) for part in value]}
+            return {"list" if isinstance(value, list) else "tuple": [self.node(part, name) for part in value]}
         if isinstance(value, dict):
             return {"dict": [[self.node(key, name), self.node(part, str(key))] for key, part in value.items()]}
         if callable(value):
-            return _function(value, name, owner)
+            return _known_function(value, name, owner) or {"given": self._name(value, name)}
         raise TypeError(f"{name} is a {type(value).__name__}, which cannot be stored")
 
+    def _name(self, function: Callable, field: str) -> str:
+        """The name that `load` is to be given a function by: its own, or the field's; numbered if another one has it."""
+        called = getattr(function, "__name__", "")
+        first = called if called.isidentifier() else field
+        names = (first if number == 1 else f"{first}_{number}" for number in itertools.count(1))
+        name = next(name for name in names if self.named.get(name, function) is function)
+        self.named[name] = function
+        return name
+
     def _array(self, value) -> dict[str, Any]:
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return {"random": self._array(jax.random.key_data(value)), "kind": str(jax.random.key_impl(value))}
         if id(value) not in self.seen:
             self.seen[id(value)] = len(self.arrays), value
             self.arrays.append(np.asarray(value))
@@ -169,6 +193,9 @@ class _Reader:
                 raise ValueError(f"the file holds {array.dtype} arrays; set jax_enable_x64 to load it")
             self.made[number] = made
         return self.made[number]
+
+    def _random(self, node):
+        return jax.random.wrap_key_data(self.value(node["random"]), impl=node["kind"])
 
     def _dtype(self, node):
         return jnp.dtype(node["dtype"])
@@ -214,6 +241,7 @@ class _Reader:
 
     def _class(self, name: str, kind: type) -> type:
         if ":" not in name:
+            check_kind(name, self.given[name], type, "the class of this name")
             return self.given[name]
         room, _, called = name.partition(":")
         found = getattr(importlib.import_module(room), called, None) if _is_known(room) else None
@@ -231,8 +259,8 @@ def _class_name(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}" if _is_known(kind.__module__) else kind.__name__
 
 
-def _function(value: Callable, name: str, owner: type | None) -> dict[str, str]:
-    """A function by its public name, as the default of its owner's constructor, or by the name that `load` is to be given."""
+def _known_function(value: Callable, name: str, owner: type | None) -> dict[str, str] | None:
+    """A function by its public name, or as the default of its owner's constructor."""
     called = getattr(value, "__name__", "")
     for room, module in _PUBLIC.items():
         if getattr(module, called, None) is value:
@@ -240,7 +268,7 @@ def _function(value: Callable, name: str, owner: type | None) -> dict[str, str]:
     if owner is not None and name in (parameters := inspect.signature(owner.__init__).parameters):
         if parameters[name].default is value:
             return {"default": name, "of": _class_name(owner)}
-    return {"given": called if called.isidentifier() else name}
+    return None
 
 
 def _names(node: Any) -> set[str]:

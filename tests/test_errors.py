@@ -138,6 +138,24 @@ def conjugate():
             "rule is Ancestral but Pool",
         ),
         (lambda: pid.control(TARGET, pid.harmonic(), 0.5, jnp.zeros(3)), r"x has shape \(3,\)"),
+        (
+            lambda: pid.control(pid.harmonic(), TARGET, 0.5, jnp.zeros(2)),
+            "target is a Protocol; pass a target: the order is",
+        ),
+        (lambda: pid.prepare(TARGET, pid.harmonic(), 20), "grid is a int; pass one of"),
+        (
+            lambda: pid.rollout(TARGET, pid.Moment(), KEY, jnp.arange(3)),
+            "prepared is a GaussianMixture; pass what prepare",
+        ),
+        (lambda: pid.Controlled(None), "control is a NoneType; pass a function"),
+        (lambda: pid.Euler(correction=3.0), "correction is a float; pass a function"),
+        (
+            lambda: pid.harmonic(1.0, noise_scale=1e25).unit(jnp.zeros(1, jnp.float32), jnp.ones((), jnp.float32)),
+            "not finite",
+        ),
+        (lambda: pid.harmonic(None), "beta is None; pass numbers"),
+        (lambda: pid.Density(2, gaussian), "like is a function"),
+        (lambda: pid.Density(lambda y: jnp.sum(y[y > 0]), 2), "cannot be traced"),
         (lambda: pid.control(TARGET, pid.harmonic(), 2.0, jnp.zeros(2)), r"t is 2; pass a time in \[0, 1\]"),
         (lambda: pid.log_psi(TARGET, pid.harmonic(), -1.0, jnp.zeros(2)), r"t is -1; pass a time in \[0, 1\]"),
         (lambda: pid.control(TARGET, pid.harmonic(), jnp.ones(2), jnp.zeros(2)), r"t has shape \(2,\)"),
@@ -225,6 +243,10 @@ def test_weights_of_extreme_size_are_normalised():
         (lambda solution: solution.check(2.0), "min_ess_fraction is 2.0"),
         (lambda solution: solution.resample(KEY, 0), "num_samples is 0"),
         (lambda solution: solution.resample(3), "key is 3"),
+        (lambda solution: solution.expectation(None), "function is a NoneType"),
+        (lambda solution: solution.expectation(lambda y: None), "function returns None"),
+        (lambda solution: solution.expectation(lambda y: y[5]), r"function reads index \(5,\)"),
+        (lambda solution: jax.jit(lambda one: one.check().log_z)(solution), "outside of them"),
     ],
 )
 def test_bad_questions_to_a_solution(call, message):
@@ -274,3 +296,7 @@ def test_samples_far_from_the_origin():
     far = pid.GaussianMixture(jnp.full((1, 1), 1e8, jnp.float32), jnp.ones(1, jnp.float32))
     with pytest.raises(pid.SamplingError, match=r"around 1e\+08 in coordinate 0 are resolved to 12 only in float32"):
         pid.sample(KEY, far, num_samples=200, num_steps=2).check()
+
+
+def test_a_time_outside_of_the_horizon_while_traced():
+    assert jnp.isnan(jax.jit(lambda t: pid.control(TARGET, pid.harmonic(), t, jnp.zeros(2)))(2.0)).all()

@@ -107,6 +107,29 @@ def test_a_lambda_goes_by_the_name_of_its_field(tmp_path):
     assert eqx.tree_equal(again, partial_density)
 
 
+def test_two_functions_of_one_name(tmp_path):
+    """The second is asked for by a name of its own; one that occurs twice is asked for once."""
+    pair = [lambda y: -jnp.sum(y**2), lambda y: -jnp.sum(y**4)]  # fmt: skip
+    densities = [pid.Density(one, 2) for one in (*pair, pair[0])]
+    pid.save(tmp_path / "pair.npz", densities)
+    with pytest.raises(ValueError, match="names function, function_2, which"):
+        pid.load(tmp_path / "pair.npz")
+    again = pid.load(tmp_path / "pair.npz", function=pair[0], function_2=pair[1])
+    assert [one.function for one in again] == [*pair, pair[0]]
+
+
+def test_what_is_given_must_fit(tmp_path):
+    pid.save(tmp_path / "module.npz", module_on_a_pytree())
+    for given in (ring, Bowl(jnp.ones(())), None):
+        with pytest.raises(ValueError, match=r"Bowl is a .*; pass the class of this name"):
+            pid.load(tmp_path / "module.npz", Bowl=given)
+
+
+def test_random_keys(tmp_path):
+    pid.save(tmp_path / "key.npz", {"key": KEY})
+    assert pid.load(tmp_path / "key.npz")["key"] == KEY
+
+
 def test_an_array_that_occurs_twice_is_kept_once(tmp_path):
     one, two = tmp_path / "one.npz", tmp_path / "two.npz"
     points = jnp.ones((500, 50))
@@ -135,6 +158,9 @@ def test_later_formats_and_foreign_classes_are_refused(tmp_path):
         ({"version": 99}, "is of format pidjax 99"),
         ({"value": {"module": "os:system", "fields": {}}}, "a os:system, which this version"),
         ({"value": {"module": "pidjax.sample:sample", "fields": {}}}, "pidjax.sample:sample, which this version"),
+        ({"value": {"module": "pidjax.nowhere:Thing", "fields": {}}}, "does not fit this version"),
+        ({"value": {"array": 3, "dtype": "float32", "on": "host"}}, "does not fit this version"),
+        ({"version": "1"}, "is of format pidjax 1"),
     ):
         header = {"format": "pidjax", "version": 1, "library": "", "holds": "", "value": None} | change
         with path.open("wb") as file:

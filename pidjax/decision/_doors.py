@@ -12,19 +12,6 @@ from .._bounds import read_past_the_end
 from .._checks import concrete
 
 
-def check_kind(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> None:
-    """Raise unless the value is of a kind; say what it is, and what to pass.
-
-    Example:
-        >>> check_kind("model", 3.0, dict, "a dictionary")
-        Traceback (most recent call last):
-        ValueError: model is a float; pass a dictionary
-    """
-    if not isinstance(value, kind):
-        found = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
-        raise ValueError(f"{name} is {found}; pass {wanted}")
-
-
 def check_function(name: str, value: Any, wanted: str) -> None:
     """Raise unless the value can be called."""
     if not callable(value):

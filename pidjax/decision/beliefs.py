@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import as_scalar, check_count
+from .._checks import as_scalar, check_count, check_kind
 from .._show import shown
-from ._doors import check_kind, check_range
+from ._doors import check_range
 from ._log import log_sum
 from .model import Pairwise, as_model
 from .prior import Green, model_order

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import as_floating, check_count, concrete
+from .._checks import as_floating, check_count, check_kind, concrete
 from .._show import shown
-from ._doors import check_function, check_kind
+from ._doors import check_function
 from ._log import log_mean, log_scatter, safe_log
 
 OUTSIDE = -1

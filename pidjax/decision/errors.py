@@ -12,9 +12,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_floating, concrete
+from .._checks import as_floating, check_kind, concrete
 from .._linear import matmul
-from ._doors import check_kind
 from .exact import Exact
 
 

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from .._checks import check_count, check_key
+from .._checks import check_count, check_key, check_kind
 from .._linear import cholesky, inverse_triangular, matmul, matvec, transpose
 from .._show import shown
-from ._doors import check_below, check_kind
+from ._doors import check_below
 from ._log import log_scatter, log_sum
 from .graph import Graph, checked_order
 from .model import Pairwise, as_model

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import check_count, concrete
+from .._checks import check_count, check_kind, concrete
 from .._show import shown
-from ._doors import check_below, check_function, check_gives, check_kind
+from ._doors import check_below, check_function, check_gives
 from .chain import OUTSIDE, Chain, Sparse, as_real
 from .model import UNKNOWN, Pairwise
 

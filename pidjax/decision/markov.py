@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
-from .._checks import as_floating, check_count, check_key, concrete
+from .._checks import as_floating, check_count, check_key, check_kind, concrete
 from .._show import shown
-from ._doors import as_values, check_kind
+from ._doors import as_values
 from ._log import pick
 from .model import Pairwise, as_model
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, DTypeLike, Float, Int, Key
 
-from .._checks import as_floating, as_scalar, check_count, check_key, concrete
+from .._checks import as_floating, as_scalar, check_count, check_key, check_kind, concrete
 from .._show import shown
-from ._doors import are_values, as_values, check_kind
+from ._doors import are_values, as_values
 from .graph import Graph, complete, lattice
 
 UNKNOWN = -1

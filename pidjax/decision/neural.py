@@ -26,11 +26,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key
 
-from .._checks import as_scalar, check_count, check_key
+from .._checks import as_scalar, check_count, check_key, check_kind
 from .._progress import progress_bar
 from .._show import shown
 from ..neural import TrainingError
-from ._doors import check_function, check_gives, check_kind
+from ._doors import check_function, check_gives
 from .model import Pairwise
 from .prior import Prior, check_prior, law_of, log_probability
 from .sample import reveal

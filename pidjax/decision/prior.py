@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import as_floating, concrete
+from .._checks import as_floating, check_kind, concrete
 from .._show import shown
-from ._doors import are_values, as_values, check_function, check_gives, check_kind
+from ._doors import are_values, as_values, check_function, check_gives
 from .graph import checked_order
 from .model import UNKNOWN, Pairwise, as_model
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._checks import check_kind
 from .._show import shown
-from ._doors import check_kind
 from ._log import log_sum, pick
 from .exact import MAX_STATES, Exact, digits
 from .graph import Graph, checked_order

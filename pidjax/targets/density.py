@@ -96,6 +96,14 @@ class Density(Target):
         return jnp.full_like(self.scale, 0.1), jnp.full_like(self.scale, 1000)
 
 
+_UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
 def _example(like, dtype) -> Any:
     """What a point is, as a pytree of shapes and dtypes."""
     if not jax.tree.leaves(like) or isinstance(like, bool):
@@ -106,11 +114,11 @@ def _example(like, dtype) -> Any:
         like = jax.ShapeDtypeStruct((int(like),), jnp.result_type(float) if dtype is None else jnp.dtype(dtype))
 
     def described(leaf):
-        return (
-            leaf
-            if isinstance(leaf, jax.ShapeDtypeStruct)
-            else jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
-        )
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
+            raise ValueError(f"like is a {type(like).__name__}; pass a dimension, or an example point of numbers")
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
     example = jax.tree.map(described, like)
     for leaf in jax.tree.leaves(example):
@@ -129,7 +137,7 @@ def _check_log_density(log_density, like) -> None:
         raise ValueError(f"log_density is a {type(log_density).__name__}; pass a function of one point")
     try:
         traced, result = jax.make_jaxpr(log_density, return_shape=True)(like)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+    except _UNTRACEABLE as error:
         raise ValueError(
             "log_density cannot be traced: it takes numbers out of its point, as `if`, `float` or NumPy do. Write it with "
             "jax.numpy, and jnp.where in the place of `if`"

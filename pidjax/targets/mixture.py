@@ -199,6 +199,7 @@ class GaussianMixture(Target):
 
     def log_joint(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
         """log π_k N(y; μ_k, Σ_k) of each component."""
+        y = jnp.asarray(y)
         if y.shape != (self.dim,):
             raise ValueError(f"y has shape {y.shape}; pass one point of shape ({self.dim},)")
         whiten = _each(inverse_factor, self.factors)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._checks import check_count
+from .._checks import check_count, check_kind
 from .._linear import matmul, transpose
 from .._structure import apply, identity, inverse, log_determinant
 from ..bridge import Observation
@@ -31,8 +31,8 @@ from .samples import StreamedSamples
 
 
 def _check_parts(density: Density, mixture: GaussianMixture | None, pool: "Pool | None" = None) -> None:
-    kinds = (("density", density, Density), ("mixture", mixture, GaussianMixture), ("pool", pool, Pool))
-    for name, part, kind in kinds:
+    check_kind("density", density, Density, "a Density")
+    for name, part, kind in (("mixture", mixture, GaussianMixture), ("pool", pool, Pool)):
         if part is not None and not isinstance(part, kind):
             raise ValueError(f"{name} is a {type(part).__name__}; pass a {kind.__name__}")
         if part is not None and part.dim != density.dim:
@@ -58,6 +58,15 @@ class Pool(Target):
 
     has_density: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
+
+    def __check_init__(self):
+        _check_parts(self.density, self.mixture)
+        size, dim = self.points.shape
+        if dim != self.density.dim or not self.log_target.shape == self.log_proposal.shape == (size,):
+            raise ValueError(
+                f"points has shape {self.points.shape}, log_target {self.log_target.shape} and log_proposal "
+                f"{self.log_proposal.shape}; pass (J, {self.density.dim}), (J,) and (J,), as Pool.draw does"
+            )
 
     @classmethod
     def draw(cls, key: Key[Array, ""], density: Density, mixture: GaussianMixture, size: int) -> "Pool":

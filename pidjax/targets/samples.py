@@ -197,6 +197,8 @@ class Samples(Target):
         self.weights = normalised_weights("weights", weights, points.shape[0], points.dtype)
 
     def __repr__(self):
+        if self.points.ndim > 2:
+            return shown("Samples", points=self.points.shape[-2], dim=self.dim, batch=self.points.shape[:-2])
         mean = self.weights @ self.points
         spread = jnp.sqrt(self.weights @ (self.points - mean[None]) ** 2)
         return shown("Samples", points=self.points.shape[0], dim=self.dim, mean=mean, sd=spread)
