@@ -120,6 +120,7 @@ class TestChain:
         np.testing.assert_allclose(one.transitions(), other.transitions(), atol=1e-12)
 
     @pytest.mark.slow
+    @pytest.mark.extended
     def test_sparse_large(self):
         """A simple random walk on 100,001 states: the bridge's law halfway is hypergeometric, in closed form."""
         size, steps = 100_001, 40

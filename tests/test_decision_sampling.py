@@ -210,11 +210,13 @@ class TestNeural:
         assert trained.num_energy_evaluations == 150 * 128
 
     @pytest.mark.slow
+    @pytest.mark.extended
     def test_trajectory_balance_learns_log_z(self, glass):
         trained = df.train(KEY, glass, df.Neural(KEY, df.Boltzmann(glass)), num_iterations=300)
         assert abs(trained.log_z - GLASS3) < 0.01
 
     @pytest.mark.slow
+    @pytest.mark.extended
     def test_losses_have_the_gradient_of_the_divergence(self, glass):
         """The gradient of reverse_kl over exact configurations, weighted by the prior, is that of KL(p ‖ p̃/Z)."""
         prior = df.Neural(KEY, df.Boltzmann(glass))

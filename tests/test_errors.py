@@ -177,6 +177,7 @@ def test_bad_input(call, message):
 @pytest.mark.parametrize(
     "value", [jnp.nan, *(pytest.param(value, marks=pytest.mark.extended) for value in (jnp.inf, -jnp.inf))]
 )
+@pytest.mark.extended
 def test_a_log_density_that_is_nowhere_finite(value):
     with pytest.raises(ValueError, match=r"log_density was finite at none of the points"):
         pid.sample(KEY, pid.Density(lambda y: value + 0 * jnp.sum(y), 2))
@@ -281,9 +282,14 @@ def test_samples_over_too_many_decades():
 @pytest.mark.parametrize(
     ("log_density", "dim", "message"),
     [
-        (lambda y: 0 * y[0], 2, "ran away to infinity"),
+        pytest.param(lambda y: 0 * y[0], 2, "ran away to infinity", marks=pytest.mark.extended),
         (lambda y: -2.5 * jnp.log(jnp.linalg.norm(y)) - 0.5 * jnp.sum(y**2), 2, "narrower than float32 resolves"),
-        (lambda y: jnp.where((y[0] > 1000) & (y[0] < 1001), 0 * y[0], -jnp.inf), 1, "finite at none of the points"),
+        pytest.param(
+            lambda y: jnp.where((y[0] > 1000) & (y[0] < 1001), 0 * y[0], -jnp.inf),
+            1,
+            "finite at none of the points",
+            marks=pytest.mark.extended,
+        ),
     ],
     ids=["flat", "singular", "far and small"],
 )

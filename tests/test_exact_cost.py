@@ -99,6 +99,7 @@ def test_costs_do_not_depend_on_the_pieces(beta):
 @pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.parametrize("until", [pytest.param(1.0, marks=pytest.mark.extended), 0.7])
+@pytest.mark.extended
 def test_kinetic_and_potential_cost_by_quadrature(until):
     """∫ ½E|u*|² dt and ∫ E V dt under the exact law, by Gauss's rule in time."""
     target, protocol, nodes = plane_mixture(), rich_protocol(), exact.lattice(2, 40)

@@ -40,6 +40,7 @@ def test_corridor_losses(guide, loss, dtype):
 @pytest.mark.parametrize(
     "dtype", [pytest.param(jnp.dtype("float32"), marks=pytest.mark.extended), jnp.dtype("float64")], ids=str
 )
+@pytest.mark.extended
 def test_learned_corridor(dtype):
     """300 steps of Adam at 3e-2 on the regularised loss: 0.4540."""
     learned = learn.minimise(corridor.regularised_loss, corridor.ShiftAndStiffness.start(dtype=dtype))
@@ -71,7 +72,10 @@ BETA = 12 * 0.65 ** jnp.arange(8.0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("d", "guided", "unguided"), [(1, 12.8167, 16.8634), (8, 112.0536, 144.4300)])
+@pytest.mark.parametrize(
+    ("d", "guided", "unguided"),
+    [(1, 12.8167, 16.8634), pytest.param(8, 112.0536, 144.4300, marks=pytest.mark.extended)],
+)
 def test_mean_field_energies(d, guided, unguided):
     """The published digits, the guide held at the middle of each of eight pieces; finer pieces approach the exact one."""
     starts, target = crowd(d)
@@ -115,7 +119,9 @@ def experts():
     return first, GaussianMixture(jnp.array([[-1.5, -2.5], [1.5, -2.5]]), covariances)
 
 
-@pytest.mark.parametrize("trust", [(1, 1), (1, 2), (2, 1), (0, 3)])
+@pytest.mark.parametrize(
+    "trust", [(1, 2), *(pytest.param(trust, marks=pytest.mark.extended) for trust in ((1, 1), (2, 1), (0, 3)))]
+)
 @pytest.mark.slow
 def test_product_of_experts(trust):
     """log p − Σ κ_i log p_i is one constant, and p has mass one by its type."""

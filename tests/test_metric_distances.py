@@ -32,6 +32,7 @@ def test_kolmogorov_smirnov_is_that_of_scipy(n, m):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_weights_are_repeated_samples():
     """Integer weights give what repeating each sample that often gives, in every rank and transport metric."""
     samples, reference, counts = normal(4, 12), normal(5, 40, shift=0.4), np.arange(12) % 4

@@ -323,6 +323,7 @@ def test_only_a_concrete_value_is_checked():
         cost = diagnostics.path_costs(ensemble, protocol).potential.value[-1]
         return cost + exact.transition_time(jnp.array([0.0, 1.0]), curve)
 
+    paths()
     value, slope = jax.jit(jax.value_and_grad(of))(2.0, 9.0, jnp.array([0.0, 1.0]))
     assert jnp.isfinite(value)
     assert slope > 0

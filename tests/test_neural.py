@@ -140,6 +140,7 @@ def test_gradient_against_finite_differences(target):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_correction_starts_at_the_explicit_sampler_and_mends_a_displaced_surrogate():
     centres = jnp.array([[-2.0], [2.0]])
     mixture = pid.GaussianMixture.isotropic(centres, 0.3)

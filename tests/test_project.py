@@ -24,10 +24,7 @@ ORDER = ["_checks", "_show", "_bounds", "_progress", "_linear", "_structure", "k
          "conjugate", "reference", "grid", "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn",
          "weighted", "solution", "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision",
          "plot", "storage"]  # fmt: skip
-NOTEBOOKS = [
-    pytest.param(path, marks=[] if path.stem == "pictures" else [pytest.mark.extended])
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
-]
+NOTEBOOKS = [pytest.param(path, marks=[pytest.mark.extended]) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 SLOW_ROOMS = ("control", "decision", "diagnostics", "exact", "learn", "neural")
 MODULES = [
     pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in SLOW_ROOMS else [])

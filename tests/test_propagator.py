@@ -90,7 +90,7 @@ def test_a_gradient_gauge_changes_the_green_function_by_its_ends():
     np.testing.assert_allclose(log_green(protocol, X, Y), expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.extended), 2])
 @pytest.mark.parametrize("gaussian_start", [False, True])
 @pytest.mark.slow
 def test_the_value_function_solves_its_equation(rank, gaussian_start):

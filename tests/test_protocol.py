@@ -53,7 +53,7 @@ def statistics(paths, target):
             rank,
             start,
             jnp.dtype(dtype),
-            marks=[] if (rank, dtype == "float32") == (2, start is not None) else [pytest.mark.extended],
+            marks=[] if (rank, start, dtype) == (2, None, "float64") else [pytest.mark.extended],
             id=f"{rank}-{'point' if start is None else 'gaussian'}-{dtype}",
         )
         for rank in (0, 1, 2)
@@ -194,6 +194,7 @@ def test_units():
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_refining_changes_nothing_but_the_number_of_pieces():
     protocol = random_protocol(8, 2)
     finer = protocol.refine(3)
@@ -205,6 +206,7 @@ def test_refining_changes_nothing_but_the_number_of_pieces():
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_a_smooth_protocol_converges_as_the_square_of_the_piece():
     """log ψ at successive halvings: the differences fall by four, to a tenth (their own order is the next, h⁴)."""
 

@@ -76,6 +76,7 @@ def test_nine_modes_wherever_they_are(shift, scale):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_correlated_gaussian_place_scale_and_mass():
     mean, covariance = single([30.0, -2.0]), single([[4.0, 0.0396], [0.0396, 0.0004]])
 

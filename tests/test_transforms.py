@@ -40,7 +40,9 @@ START = jnp.array([0.3, -0.2])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment()], ids=["euler", "moment"])
+@pytest.mark.parametrize(
+    "rule", [pytest.param(pid.Euler(), marks=pytest.mark.extended), pid.Moment()], ids=["euler", "moment"]
+)
 def test_gradients_agree_with_finite_differences_in_both_modes(rule):
     """In every parameter at once, along one direction, at β below, at and above zero, and stiff."""
 
@@ -107,6 +109,7 @@ def test_gradient_memory_grows_by_the_state_only():
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_gradient_memory_in_segments():
     """Ten times the steps take less than twice the memory: 1,000 paths in 8 dimensions, 8 components, float32."""
     means = jax.random.normal(jax.random.key(0), (8, 8), jnp.float32)
@@ -258,6 +261,7 @@ class Bowl(eqx.Module):
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_gradient_of_log_z_in_the_parameters_of_a_density():
     """d log Z/da of exp(−a|y|²/2) in the plane is −1/a; the estimate is a weighted mean of −|y|²/2."""
 

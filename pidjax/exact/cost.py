@@ -94,12 +94,12 @@ def _costs(target, protocol, until, starts, entropy, nodes) -> Costs:
     law = as_mixture(target) if until is None else marginal(target, protocol, until)
     log_scale = jnp.log(protocol.unit(*target.location()).scale)
     mean_log_green = _mean_log_green(target, protocol, until, starts)
-    value, slope = jax.linearize(mean_log_green, protocol)
+    value, falling = jax.jvp(mean_log_green, (protocol,), (_potential(protocol),))
     own = entropy_of(law, nodes) if entropy is None else entropy.astype(value.dtype)
     total = law.dim * log_scale - own - value
-    potential, gauge = -slope(_potential(protocol)), jnp.zeros_like(total)
+    potential, gauge = -falling, jnp.zeros_like(total)
     if protocol.gauge is not None:
-        gauge = -slope(_only(protocol, lambda one: one.gauge, protocol.gauge))
+        gauge = -_derivative(target, protocol, _only(protocol, lambda one: one.gauge, protocol.gauge), until, starts)
     return Costs(total, total - potential - gauge, potential, gauge)
 
 
