@@ -35,7 +35,12 @@ def log_diagonal(lower: Float[Array, "*k d d"]) -> Float[Array, "*k"]:
 
 def _decomposition(of_one: Callable[[Array], Any]) -> Callable[[Array], Any]:
     """A decomposition mapped over leading axes: by a loop on CPU, at once elsewhere."""
-    looped = jax.custom_batching.sequential_vmap(of_one)
+    looped = jax.custom_batching.custom_vmap(of_one)
+
+    @looped.def_vmap
+    def _in_turn(axis_size, in_batched, matrix):
+        of_batch = jax.lax.map(looped, matrix) if in_batched[0] else of_one(matrix)
+        return of_batch, jax.tree.map(lambda _: in_batched[0], of_batch)
 
     def of_all(matrices: Float[Array, "*k d d"]) -> Any:
         in_loop, at_once = looped, of_one

@@ -92,7 +92,7 @@ def observe(bridge: Bridge, x: Float[Array, " d"], start: Float[Array, " d"]) ->
     At t = 0 the state is the start and says nothing; any other state there has no law, and gives NaN.
     """
     residual = x - apply(bridge.left, start) - bridge.offset
-    is_start = jnp.abs(residual) <= 8 * jnp.finfo(x.dtype).eps * jnp.abs(start)
+    is_start = jnp.abs(x - start) <= 8 * jnp.finfo(x.dtype).eps * jnp.abs(start)
     value = jnp.where(bridge.is_spread | is_start, apply(bridge.whitening, residual), jnp.nan)
     return Observation(product(bridge.whitening, bridge.right), value)
 

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from ._checks import concrete
 from ._linear import eigenvalues
 
+_MOST_STRETCHES = 200_000
+
 _STRETCH = 0.25
 """Longest ‖τH‖ of a stretch."""
 
@@ -66,6 +68,11 @@ def first_conjugate_time(maps: list[tuple[np.ndarray, np.ndarray]], edges: np.nd
     for (stiffness, drift), start, stop in zip(maps, edges[:-1], edges[1:]):
         speed = np.sqrt(np.linalg.norm(stiffness, 2)) + np.linalg.norm(drift, 2)
         count = max(1, int(np.ceil((stop - start) * speed / _STRETCH)))
+        if count > _MOST_STRETCHES:
+            raise ValueError(
+                f"beta, force and gauge are of size {speed:.2g} per unit of time in the unit problem, and not of one sign: "
+                "too large to look for conjugate points. Pass smaller ones, or a shorter horizon"
+            )
         stretch = (stop - start) / count
         a, b, c = _exponent(stiffness, drift, stretch)
         for number in range(count):

@@ -49,6 +49,10 @@ class LogSNR(Grid):
     def times(self, reference, snr_range, first_snr, horizon, dim):
         low = snr_range[0] if self.low is None else self.low.astype(horizon.dtype)
         high = snr_range[1] if self.high is None else self.high.astype(horizon.dtype)
+        if self.low is None:
+            low = jnp.minimum(low, 0.1 * high)
+        if self.high is None:
+            high = jnp.maximum(high, 10 * low)
         low, high = jnp.maximum(low, 2 * first_snr), jnp.maximum(high, 4 * first_snr)
         fractions = jnp.linspace(0, 1, max(self.num_steps - 1, 1), dtype=horizon.dtype)[: self.num_steps - 1]
         ratios = jnp.exp((1 - fractions) * jnp.log(low) + fractions * jnp.log(high))

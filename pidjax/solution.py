@@ -20,14 +20,13 @@ from jaxtyping import Array, Float, Key
 
 from ._bounds import read_past_the_end
 from ._checks import as_floating, check_key, check_kind, concrete
-from ._linear import HIGHEST
 from ._show import brief, sheet
 from .rollout import Prepared, backward_log_weights
 from .step import Rule
 from .targets.base import Target
 from .targets.density import Density, Surrogate
 from .targets.pool import LocalDraws, Pool
-from .weighted import SamplingError, Weighted
+from .weighted import SamplingError, Weighted, weighted_sum
 
 _OF_A_DENSITY = (Density, Surrogate, Pool, LocalDraws)
 """Targets whose log-density is the user's."""
@@ -133,9 +132,9 @@ class Solution(Weighted):
         weights, inflation = self.weights, self.inflation
 
         def moments(values):
-            mean = jnp.tensordot(weights, values, 1, precision=HIGHEST)
-            squares = jnp.tensordot(weights**2, (values - mean[None]) ** 2, 1, precision=HIGHEST)
-            return mean, inflation * jnp.sqrt(squares)
+            values = jnp.asarray(values, jnp.result_type(values, weights))
+            mean = values[0] + weighted_sum(weights, values - values[:1])
+            return mean, inflation * jnp.sqrt(weighted_sum(weights**2, jnp.abs(values - mean[None]) ** 2))
 
         samples = jax.tree.map(self._where_weighted, self.samples)
         traced, found = jax.make_jaxpr(function, return_shape=True)(jax.tree.map(lambda leaf: leaf[0], samples))

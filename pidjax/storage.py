@@ -66,7 +66,7 @@ def save(path: str | PathLike, value: Any) -> None:
     os.replace(unfinished, path)
 
 
-def load(path: str | PathLike, **given: Any) -> Any:
+def load(path: str | PathLike, /, **given: Any) -> Any:
     """The value that `save` wrote.
 
     Args:
@@ -163,6 +163,8 @@ class _Writer:
         return name
 
     def _array(self, value) -> dict[str, Any]:
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biufcUV":
+            raise TypeError(f"an array of {value.dtype} cannot be stored")
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             return {"random": self._array(jax.random.key_data(value)), "kind": str(jax.random.key_impl(value))}
         if id(value) not in self.seen:
@@ -237,6 +239,7 @@ class _Reader:
         return inspect.signature(owner.__init__).parameters[node["default"]].default
 
     def _given(self, node):
+        check_kind(node["given"], self.given[node["given"]], Callable, "the function of this name")
         return self.given[node["given"]]
 
     def _class(self, name: str, kind: type) -> type:

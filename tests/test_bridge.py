@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import pidjax as pid
 from pidjax import Green, log_snr, uniform
 from pidjax.bridge import observe
 from pidjax.reference import Harmonic
@@ -95,3 +96,14 @@ def test_at_the_start_only_the_start_has_a_law():
     start = jnp.array([0.5])
     assert observe(at_start, start, start) == (0, 0)
     assert jnp.isnan(observe(at_start, start + 1e-3, start).value).all()
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 10.0])
+def test_the_start_is_known_for_the_start_around_a_centre(beta):
+    """In single precision left + right is not quite one at t = 0, and the centre's share of the state not quite zero."""
+    target = pid.GaussianMixture.isotropic(jnp.zeros((1, 2), jnp.float32), 1.0)
+    protocol = pid.harmonic(jnp.float32(beta), centre=jnp.array([1.0, -2.0], jnp.float32))
+    paths = pid.rollout(
+        pid.prepare(target, protocol, pid.log_snr(4)), pid.Ancestral(), jax.random.key(0), jnp.arange(4)
+    )
+    assert jnp.isfinite(paths.samples).all()

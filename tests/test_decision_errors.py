@@ -350,6 +350,7 @@ def test_log_weights_beyond_their_resolution():
         df.Elimination(cold).sample(KEY, 10).check()
 
 
+@pytest.mark.slow
 def test_features_fitted_to_few_paths_in_single_precision():
     """Fewer paths than features: the ridge alone makes the matrix one that rounding leaves positive."""
     key = jax.random.key(1)
@@ -358,6 +359,7 @@ def test_features_fitted_to_few_paths_in_single_precision():
     assert df.sample(key, model, prior, num_samples=500).ess > 250
 
 
+@pytest.mark.slow
 def test_training_that_is_not_finite_is_explained():
     with (
         jax.numpy_dtype_promotion("standard"),

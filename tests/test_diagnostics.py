@@ -82,6 +82,7 @@ def test_average_ignores_a_dead_path():
 
 
 @pytest.mark.parametrize("is_local", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_errors_count_a_shared_pool(is_local):
     """Of every estimate, as in `Solution.expectation`; a region has its share of the paths and of the pool."""
     density = pid.Density(two_modes().log_density, 2)

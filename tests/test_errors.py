@@ -46,6 +46,14 @@ def conjugate():
         (lambda: pid.GaussianMixture.isotropic(jnp.zeros(2), 1.0), r"means has shape \(2,\) and variance \(\)"),
         (lambda: pid.GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)), jnp.zeros(1)), "the maximum 0"),
         (lambda: TARGET.sample(KEY, 2.0), r"num_samples is 2.0"),
+        (
+            lambda: pid.GaussianMixture(jnp.zeros((2, 2)), jnp.array([[1.0, 0.5], [0.5, 1.0]])),
+            "are 2 diagonals, and look like one matrix",
+        ),
+        (
+            lambda: pid.harmonic(1.0, gauge=(1e7, jnp.zeros(2)), noise_scale=1.0),
+            "too large to look for conjugate points",
+        ),
         (lambda: pid.Samples(jnp.zeros((0, 2))), r"points has shape \(0, 2\)"),
         (lambda: pid.Samples(jnp.zeros(3)), r"points has shape \(3,\)"),
         (lambda: pid.Samples(jnp.array([[0.0], [np.inf]])), r"points holds 1 non-finite.*\(1, 0\)"),

@@ -119,7 +119,7 @@ def law_at(target, protocol, x):
     return observation, law.log_mass, law.mean, law.covariance()
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", ["point", pytest.param("gaussian", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", BETA)
 @pytest.mark.parametrize("name", EXACT)
 def test_laws_against_quadrature(name, kind, start, dtype):
@@ -134,6 +134,7 @@ def test_laws_against_quadrature(name, kind, start, dtype):
         np.testing.assert_allclose(value, truth, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BETA)
 @pytest.mark.parametrize("name", ["pool", "local"])
 def test_estimated_laws_are_unbiased(name, kind):

@@ -82,7 +82,7 @@ def test_forward_ess_sees_a_missing_mode():
 def test_saved_paths_begin_and_end_where_they_should(solution):
     assert solution.states.shape == (4000, 21, 2)
     assert solution.weighted_states.shape == (4000, 20, 2)
-    np.testing.assert_array_equal(solution.states[:, -1], solution.samples)
+    np.testing.assert_allclose(solution.states[:, -1], solution.samples, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(solution.states[:, 0], jnp.broadcast_to(SCALED.mixture.mean(), (4000, 2)), atol=1e-12)
     np.testing.assert_allclose(solution.times[jnp.array([0, -1])], [0, 1])
 
@@ -124,3 +124,24 @@ def test_data_come_back_as_data():
     distances = jnp.min(jnp.sum((solution.samples[:, None] - points[None]) ** 2, axis=-1), axis=1)
     assert jnp.max(distances) < 1e-20
     np.testing.assert_allclose(solution.ess, 40, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_means_of_many_samples_in_single_precision():
+    """Of a million: constants come out as they are, and a mean far from the origin within its error."""
+    target = pid.GaussianMixture(jnp.full((1, 1), 100.0, jnp.float32), jnp.ones(1, jnp.float32))
+    solution = pid.sample(jax.random.key(0), target, num_samples=1_000_000, num_steps=1)
+    one, _ = solution.expectation(lambda y: jnp.ones((), y.dtype))
+    mean, error = solution.expectation(lambda y: y[0])
+    np.testing.assert_allclose(one, 1, rtol=1e-5)
+    assert_within(mean, 100, error)
+
+
+def test_a_batch_of_solutions_is_asked_one_by_one():
+    solutions = jax.vmap(lambda key: pid.sample(key, TARGET, num_samples=4, num_steps=2))(
+        jax.random.split(jax.random.key(0), 3)
+    )
+    np.testing.assert_allclose(jax.vmap(lambda one: one.log_z)(solutions), 0, atol=1e-12)
+    for question in (lambda: solutions.log_z, lambda: solutions.ess, lambda: solutions.num_samples):
+        with pytest.raises(ValueError, match="a batch of solutions"):
+            question()

@@ -279,3 +279,15 @@ def test_sample_under_jit():
     np.testing.assert_allclose(jitted(mixture()), eager, rtol=1e-9)
     with pytest.raises(ValueError, match=r"cannot be sampled under jit or vmap.*prepare and"):
         jax.jit(lambda a: pid.sample(jax.random.key(0), pid.Density(Bowl(a), 2)).log_z)(jnp.array(2.0))
+
+
+@pytest.mark.slow
+def test_second_derivatives_through_the_rollout():
+    """The Hessian, reverse over forward, against differences of the gradient."""
+
+    def loss(beta):
+        return statistic(mixture(), beta, START, TIMES, pid.Moment(), num_paths=4)
+
+    curvature = jax.jit(jax.hessian(loss))(jnp.array(2.0))
+    slope = jax.jit(jax.grad(loss))
+    np.testing.assert_allclose(curvature, (slope(2.0 + 1e-4) - slope(2.0 - 1e-4)) / 2e-4, rtol=1e-5)

@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._checks import concrete
-from .._linear import HIGHEST
 from .._show import brief, sheet
-from ..weighted import SamplingError, Weighted
+from ..weighted import SamplingError, Weighted, weighted_sum
 
 
 class Solution(Weighted):
@@ -71,7 +70,7 @@ class Solution(Weighted):
 
         def moments(values):
             values = values.astype(weights.dtype)
-            mean = jnp.tensordot(weights, values, 1, precision=HIGHEST)
+            mean = weighted_sum(weights, values)
             terms = weights.reshape(-1, *[1] * mean.ndim) * (values - mean[None])
             groups = jnp.sum(terms.reshape(self.num_groups, -1, *mean.shape), axis=1)
             return mean, jnp.sqrt(jnp.sum(groups**2, axis=0))

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..metrics import Estimate
 from ..metrics._inputs import checked_log_weights, floating
+from ..weighted import weighted_sum
 from .ensemble import Ensemble
 
 
@@ -56,7 +57,7 @@ def average(
         return jnp.where(weight > 0, leaf, 0)
 
     values = jax.tree.map(counted, values)
-    mean = jax.tree.map(lambda leaf: jnp.tensordot(weights.astype(leaf.dtype), leaf, 1), values)
+    mean = jax.tree.map(lambda leaf: weighted_sum(weights.astype(leaf.dtype), leaf), values)
     value, linear = jax.linearize(function, mean)
     if not isinstance(value, jax.Array):
         raise ValueError(f"function returns a {type(value).__name__}; return one array")

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
@@ -119,6 +120,18 @@ class GaussianMixture(Target):
             raise ValueError(
                 f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}, {(k, d)} or "
                 f"{(k,)}"
+            )
+        known = concrete(covariances)
+        if (
+            known is not None
+            and known.shape == (k, k) == (d, d)
+            and k > 1
+            and (known == known.T).all()
+            and np.ptp(known)
+        ):
+            raise ValueError(
+                f"covariances of shape {known.shape} are {k} diagonals, and look like one matrix; pass a matrix for each "
+                f"component, shape {(k, d, d)}"
             )
         _check_covariances(covariances)
         self.means = means
