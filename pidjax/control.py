@@ -56,7 +56,17 @@ def place(target: Target, protocol: Protocol, t: ArrayLike, x: ArrayLike, remain
     if now is not None and end is not None and not 0 <= now <= end:
         raise ValueError(f"t is {float(now):g}; pass a time in [0, {float(end):g}]")
     x = jnp.where((elapsed >= 0) & (elapsed <= unit.horizon * (1 + 1e-5)), x, jnp.nan)
-    remaining = unit.horizon - elapsed if remaining is None else jnp.asarray(remaining, x.dtype)
+    remaining = unit.horizon - elapsed if remaining is None else as_scalar("remaining", remaining).astype(x.dtype)
+    left = concrete(remaining)
+    if (
+        left is not None
+        and now is not None
+        and end is not None
+        and not (0 <= left and abs(now + left - end) <= 1e-4 * end)
+    ):
+        raise ValueError(
+            f"remaining is {float(left):g} at t = {float(now):g}; pass the time to the horizon {float(end):g}"
+        )
     return target, unit, elapsed / unit.horizon, remaining / unit.horizon, x, key
 
 

@@ -100,6 +100,11 @@ def rollout(
         (3, 2)
     """
     _check_run(prepared, rule, key)
+    indices = jnp.asarray(indices)
+    if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise ValueError(
+            f"indices is {indices.dtype}{list(indices.shape)}; pass the numbers of the paths, as jnp.arange(100)"
+        )
     if segments is not None:
         segments = check_count("segments", segments)
     return jax.vmap(lambda index: _path(prepared, rule, jax.random.fold_in(key, index), save_states, segments))(indices)

@@ -19,7 +19,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from ._bounds import read_past_the_end
-from ._checks import as_floating, check_key, check_kind, concrete
+from ._checks import as_floating, as_scalar, check_key, check_kind, concrete
 from ._show import brief, sheet
 from .rollout import Prepared, backward_log_weights
 from .step import Rule
@@ -170,7 +170,7 @@ class Solution(Weighted):
         ends = self.prepared.unit.to_unit(exact)
         log_weights = eqx.filter_jit(backward_log_weights)(self.prepared, self.rule, key, ends)
         log_mean = logsumexp(log_weights) - jnp.log(exact.shape[0])
-        return jnp.exp((self.log_z if log_z is None else log_z) - log_mean)
+        return jnp.exp((self.log_z if log_z is None else as_scalar("log_z", log_z).astype(log_mean.dtype)) - log_mean)
 
     def check(self, min_ess_fraction: float = 0.1) -> "Solution":
         """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.

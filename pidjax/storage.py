@@ -90,6 +90,9 @@ def load(path: str | PathLike, /, **given: Any) -> Any:
     """
     header, arrays = _read(path)
     missing = sorted(_names(header.get("value")) - set(given))
+    unknown = sorted(set(given) - _names(header.get("value")))
+    if unknown:
+        raise ValueError(f"{path} does not name {', '.join(unknown)}; pass what it names, and no more")
     if missing:
         wanted = ", ".join(f"{name}=…" for name in missing)
         raise ValueError(f"{path} names {', '.join(missing)}, which a file cannot hold; pass load(path, {wanted})")

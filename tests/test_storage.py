@@ -125,6 +125,12 @@ def test_what_is_given_must_fit(tmp_path):
             pid.load(tmp_path / "module.npz", Bowl=given)
 
 
+def test_what_is_not_named_is_not_taken(tmp_path):
+    pid.save(tmp_path / "mixture.npz", MIXTURE)
+    with pytest.raises(ValueError, match="does not name ring"):
+        pid.load(tmp_path / "mixture.npz", ring=ring)
+
+
 def test_random_keys(tmp_path):
     pid.save(tmp_path / "key.npz", {"key": KEY})
     assert pid.load(tmp_path / "key.npz")["key"] == KEY

@@ -50,6 +50,8 @@ def log_variance(
 
     Source: Richter et al., *VarGrad*, arXiv 2010.10436; for diffusion samplers, Richter & Berner, arXiv 2307.01198.
     """
+    if indices.size < 2:
+        raise ValueError(f"indices has {indices.size} paths; a variance needs at least 2")
     arrays, rest = eqx.partition(rule, eqx.is_array)
     fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     states = rollout(prepared, fixed, key, indices, save_states=True).states

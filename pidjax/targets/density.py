@@ -108,6 +108,8 @@ def _example(like, dtype) -> Any:
     """What a point is, as a pytree of shapes and dtypes."""
     if not jax.tree.leaves(like) or isinstance(like, bool):
         raise ValueError(f"like is {like!r}; pass a dimension, or an example point")
+    if isinstance(like, float):
+        raise ValueError(f"like is {like}; pass an integer dimension, or jnp.zeros(()) for a scalar point")
     if isinstance(like, int | np.integer):
         if like < 1:
             raise ValueError(f"like is {like}; pass a dimension >= 1, or an example point")
