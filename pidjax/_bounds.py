@@ -34,6 +34,23 @@ def read_past_the_end(traced: ClosedJaxpr) -> Read | None:
         return _first_in(traced.jaxpr, _known(traced.jaxpr.constvars, traced.consts))
 
 
+def check_reads(name: str, traced: ClosedJaxpr, wanted: str = "let it read inside") -> None:
+    """Raise if a traced function reads past the end.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> check_reads("function", jax.make_jaxpr(lambda y: y[0] + y[2])(jnp.zeros(2)))
+        Traceback (most recent call last):
+        ValueError: function reads index (2,) of an array of shape (2,), which JAX moves to the nearest end; let it read inside
+    """
+    read = read_past_the_end(traced)
+    if read is not None:
+        shape, index = read
+        raise ValueError(
+            f"{name} reads index {index} of an array of shape {shape}, which JAX moves to the nearest end; {wanted}"
+        )
+
+
 def _known(variables, values) -> dict[Any, np.ndarray]:
     """The concrete whole numbers among the values."""
     pairs = zip(variables, values, strict=False)

@@ -26,18 +26,22 @@ def check_finite(name: str, value: jax.Array) -> None:
         )
 
 
-def as_floating(name: str, value) -> jax.Array:
-    """The value as an array of a floating dtype of 32 bits at least, checked finite."""
+def as_real(name: str, value) -> jax.Array:
+    """The value as an array of a floating dtype."""
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is {_in_short(value)}; pass numbers, in an array of one shape") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name} holds complex numbers; pass real ones")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
+def as_floating(name: str, value) -> jax.Array:
+    """The value as an array of a floating dtype of 32 bits at least, checked finite."""
+    array = as_real(name, value)
     if array.dtype in (jnp.float16, jnp.bfloat16):
         raise ValueError(f"{name} is of {array.dtype}, too coarse to sample with; pass float32 or float64")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(float)
     check_finite(name, array)
     return array
 
@@ -85,6 +89,15 @@ def as_scalar(name: str, value) -> jax.Array:
     value = as_floating(name, value)
     if value.shape != ():
         raise ValueError(f"{name} has shape {value.shape}; pass a scalar")
+    return value
+
+
+def as_positive(name: str, value) -> jax.Array:
+    """The value as a floating array of shape (), checked finite and greater than 0."""
+    value = as_scalar(name, value)
+    known = concrete(value)
+    if known is not None and not known > 0:
+        raise ValueError(f"{name} is {known:g}; pass a number > 0")
     return value
 
 

@@ -122,7 +122,7 @@ def _eigenvalues_jvp(primals, tangents):
     """dλ = diag(Vᵀ dA V), finite where eigenvalues coincide."""
     vectors = _eigenvectors(*primals)
     change = 0.5 * (tangents[0] + transpose(tangents[0]))
-    return _eigenvalues(*primals), jnp.sum(vectors * matmul(change, vectors), axis=-2)
+    return eigenvalues(*primals), jnp.sum(vectors * matmul(change, vectors), axis=-2)
 
 
 @jax.custom_jvp

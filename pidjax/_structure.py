@@ -7,7 +7,6 @@
 Every formula of the Gaussian algebra is written once, in these operations.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -87,6 +86,11 @@ def diagonal(a: Map, dim: int) -> Float[Array, " d"]:
     return jnp.diagonal(a) if a.ndim == 2 else jnp.broadcast_to(a, (dim,))
 
 
+def log_volume(lower: Factor, dim: int) -> Float[Array, ""]:
+    """log det L = Σ log L_ii."""
+    return jnp.sum(jnp.log(diagonal(lower, dim)))
+
+
 def log_determinant(a: Map, dim: int) -> Float[Array, ""]:
     """log |det A|."""
     return inverse_and_log_determinant(a, dim)[1]
@@ -107,8 +111,3 @@ def lift(a: Map, rank: int, dim: int) -> Map:
     if a.ndim >= rank:
         return a
     return diagonal(a, dim) if rank == 1 else dense(a, dim)
-
-
-def stack_lift(maps: Float[Array, "..."], rank: int, dim: int) -> Float[Array, "..."]:
-    """`lift` of a stack of maps along its leading axis."""
-    return jax.vmap(lambda a: lift(a, rank, dim))(maps)

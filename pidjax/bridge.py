@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ._structure import Factor, Map, adjoint, apply, cholesky, diagonal, identity, inverse_factor, product
+from ._structure import Factor, Map, adjoint, apply, cholesky, identity, inverse_factor, log_volume, product
 
 
 class Bridge(NamedTuple):
@@ -65,7 +65,7 @@ class Bridge(NamedTuple):
     def log_normaliser(self, dim: int) -> Float[Array, ""]:
         """½ log det 2πΣ; 0 where the law is a point."""
         safe = jnp.where(self.is_spread, self.factor, identity(self.factor))
-        log_factor = jnp.sum(jnp.log(diagonal(safe, dim)))
+        log_factor = log_volume(safe, dim)
         return jnp.where(self.is_spread, log_factor + 0.5 * dim * math.log(2 * math.pi), 0)
 
     def log_density(

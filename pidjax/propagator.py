@@ -32,6 +32,7 @@ from ._structure import (
     inverse,
     inverse_and_log_determinant,
     inverse_factor,
+    log_volume,
     norm,
     plus_identity,
     product,
@@ -105,7 +106,7 @@ class Propagator(eqx.Module):
         """log G(x → y); without meaning for a duration of zero."""
         factor = cholesky(self._safe_covariance)
         white = apply(inverse_factor(factor), y - apply(self.transition, x) - self.offset)
-        log_normaliser = jnp.sum(jnp.log(diagonal(factor, x.size))) + 0.5 * x.size * math.log(2 * math.pi)
+        log_normaliser = log_volume(factor, x.size) + 0.5 * x.size * math.log(2 * math.pi)
         quadratic = 0.5 * jnp.sum(x * apply(self.weight, x)) - jnp.sum(self.slope * x)
         return self.log_scale - quadratic - 0.5 * jnp.sum(white**2) - log_normaliser
 

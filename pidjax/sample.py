@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from ._checks import check_count, check_key, concrete
+from ._checks import check_count, check_key, check_kind, concrete
 from ._progress import progress_bar
 from ._show import brief
 from .grid import Grid, log_snr
@@ -258,18 +258,13 @@ def _check_arguments(key, target, protocol, rule, num_steps, grid) -> None:
     if isinstance(key, Target) and not isinstance(target, Target):
         raise ValueError(f"key is a {type(key).__name__} and target no target; pass the key first: sample(key, target)")
     check_key("key", key)
-    if not isinstance(target, Target):
-        raise ValueError(
-            f"target is a {type(target).__name__}; pass a GaussianMixture, Samples, Density, or another Target"
-        )
-    if protocol is not None and not isinstance(protocol, Protocol):
-        raise ValueError(
-            f"protocol is a {type(protocol).__name__}; pass pidjax.harmonic(beta=...), piecewise(...) or from_function(...)"
-        )
+    check_kind("target", target, Target, "a GaussianMixture, Samples, Density, or another Target")
+    if protocol is not None:
+        check_kind("protocol", protocol, Protocol, "pidjax.harmonic(beta=...), piecewise(...) or from_function(...)")
     if rule is not None and not isinstance(rule, Rule):
         made = f"{rule.__name__} itself" if isinstance(rule, type) else f"a {type(rule).__name__}"
         raise ValueError(f"rule is {made}; pass a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
-    if grid is not None and not isinstance(grid, Grid):
-        raise ValueError(f"grid is a {type(grid).__name__}; pass log_snr(...), uniform(...) or given(...)")
+    if grid is not None:
+        check_kind("grid", grid, Grid, "log_snr(...), uniform(...) or given(...)")
     if grid is not None and num_steps is not None:
         raise ValueError(f"num_steps is {num_steps} and grid is given too; pass one of them")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, as_scalar, check_count, check_symmetric, concrete
+from ._checks import as_floating, as_positive, check_count, check_symmetric, concrete
 from .bridge import Affine
 from .protocol import GaussianStart, Protocol
 
@@ -54,7 +54,7 @@ def harmonic(
 
     Source: Behjoo & Chertkov, arXiv 2409.15166; the units are those of the stochastic control problem with cost |u|²/2σ².
     """
-    horizon = _positive("horizon", horizon)
+    horizon = as_positive("horizon", horizon)
     beta = as_floating("beta", beta)
     fields = [("beta", beta), ("centre", centre), ("linear", linear), ("constant", constant)]
     stacked = {name: None if value is None else as_floating(name, value)[None] for name, value in fields}
@@ -144,7 +144,7 @@ def from_function(
         Array([1.125, 1.375, 1.625, 1.875], dtype=float32)
     """
     num_pieces = check_count("num_pieces", num_pieces)
-    horizon = _positive("horizon", horizon)
+    horizon = as_positive("horizon", horizon)
     edges = horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces
     middles = (edges[:-1] + edges[1:]) / 2
 
@@ -180,7 +180,7 @@ def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, nois
     if beta.ndim == 3:
         check_symmetric("beta", beta)
     if noise_scale is not None:
-        noise_scale = _positive("noise_scale", noise_scale)
+        noise_scale = as_positive("noise_scale", noise_scale)
     if start is not None and not isinstance(start, GaussianStart):
         start = as_floating("start", start)
         if start.ndim != 1:
@@ -214,11 +214,3 @@ def _pair(name: str, pair) -> Affine | None:
         raise ValueError(f"{name} is {pair!r}; pass the pair (matrix, vector) of an affine field")
     matrix, vector = (as_floating(name, part) for part in pair)
     return Affine(matrix, vector)
-
-
-def _positive(name: str, value) -> Float[Array, ""]:
-    value = as_scalar(name, value)
-    number = concrete(value)
-    if number is not None and not number > 0:
-        raise ValueError(f"{name} is {float(number):g}; pass a number > 0")
-    return value

@@ -18,7 +18,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from ._bounds import read_past_the_end
+from ._bounds import check_reads
 from ._checks import as_floating, as_scalar, check_key, check_kind, concrete
 from ._show import brief, sheet
 from .rollout import Prepared, backward_log_weights
@@ -140,9 +140,7 @@ class Solution(Weighted):
         traced, found = jax.make_jaxpr(function, return_shape=True)(jax.tree.map(lambda leaf: leaf[0], samples))
         if not jax.tree.leaves(found):
             raise ValueError(f"function returns {found}; return an array, or a pytree of arrays")
-        read = read_past_the_end(traced)
-        if read is not None:
-            raise ValueError(f"function reads index {read[1]} of an array of shape {read[0]}; let it read inside")
+        check_reads("function", traced)
         values = jax.vmap(function)(samples)
         pairs = jax.tree.map(moments, values)
         return jax.tree.transpose(jax.tree.structure(values), jax.tree.structure((0, 0)), pairs)

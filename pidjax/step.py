@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Key
 
 from ._checks import check_kind
 from ._linear import cholesky
-from ._structure import Factor, apply, dense, diagonal, inverse_factor, sandwich
+from ._structure import Factor, apply, dense, inverse_factor, log_volume, sandwich
 from .bridge import Bridges, Opening
 from .targets.base import Law, Tiltable
 
@@ -48,7 +48,7 @@ class Proposal(eqx.Module):
         return self._log_density(apply(inverse_factor(self.factor), x - self.mean))
 
     def _log_density(self, noise):
-        log_factor = jnp.sum(jnp.log(diagonal(self.factor, noise.size)))
+        log_factor = log_volume(self.factor, noise.size)
         return -0.5 * (jnp.sum(noise**2) + noise.size * math.log(2 * math.pi)) - log_factor
 
 

@@ -8,14 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from .._bounds import read_past_the_end
+from .._bounds import check_reads
 from .._checks import concrete
-
-
-def check_function(name: str, value: Any, wanted: str) -> None:
-    """Raise unless the value can be called."""
-    if not callable(value):
-        raise ValueError(f"{name} is a {type(value).__name__}; pass {wanted}")
 
 
 def check_gives(name: str, function: Callable, arguments: tuple, kind: Any, wanted: str, ndim: int = 0) -> None:
@@ -23,9 +17,7 @@ def check_gives(name: str, function: Callable, arguments: tuple, kind: Any, want
     traced, found = jax.make_jaxpr(lambda *arguments: jnp.asarray(function(*arguments)), return_shape=True)(*arguments)
     if len(found.shape) != ndim or not jnp.issubdtype(found.dtype, kind):
         raise ValueError(f"{name} gives {found.dtype}{list(found.shape)}; let it give {wanted}")
-    read = read_past_the_end(traced)
-    if read is not None:
-        raise ValueError(f"{name} reads index {read[1]} of an array of shape {read[0]}; let it read inside")
+    check_reads(name, traced)
 
 
 def check_below(name: str, value: Any, bound: float, wanted: str) -> None:

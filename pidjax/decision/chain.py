@@ -18,9 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import as_floating, check_count, check_kind, concrete
+from .._checks import as_floating, as_real, check_count, check_kind, concrete
 from .._show import shown
-from ._doors import check_function
 from ._log import log_mean, log_scatter, safe_log
 
 OUTSIDE = -1
@@ -124,7 +123,7 @@ class Sparse(Chain):
     start: Float[Array, " n"]
 
     def __init__(self, step: Callable, num_states: int, num_steps: int, start: ArrayLike = 0):
-        check_function("step", step, "a function of (time, state)")
+        check_kind("step", step, Callable, "a function of (time, state)")
         num_states, num_steps = check_count("num_states", num_states), check_count("num_steps", num_steps)
         self.step, self.num_steps = step, num_steps
         states, probabilities = _shapes(jax.eval_shape(step, jnp.array(0), jnp.array(0)))
@@ -204,14 +203,6 @@ def as_cost(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Float[Array
             f"{name} is {known[where]} at {where}, the first of {len(bad)}; pass numbers, or +inf to forbid"
         )
     return values
-
-
-def as_real(name: str, values: ArrayLike) -> Float[Array, "..."]:
-    """Real numbers or infinities as a floating array."""
-    values = jnp.asarray(values)
-    if jnp.issubdtype(values.dtype, jnp.complexfloating):
-        raise ValueError(f"{name} holds complex numbers; pass real ones")
-    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)
 
 
 def _shapes(found):

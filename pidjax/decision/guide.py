@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._checks import check_count, check_kind, concrete
+from .._checks import as_real, check_count, check_kind, concrete
 from .._show import shown
-from ._doors import check_below, check_function, check_gives
-from .chain import OUTSIDE, Chain, Sparse, as_real
+from ._doors import check_below, check_gives
+from .chain import OUTSIDE, Chain, Sparse
 from .model import UNKNOWN, Pairwise
 
 
@@ -60,7 +60,7 @@ class Guide(eqx.Module):
             raise ValueError("a counter needs all of num_counts, update and log_weight")
         for name, function, given in (("update", update, "count"), ("running", running, "window")):
             if function is not None:
-                check_function(name, function, f"a function of (site, {given}, value)")
+                check_kind(name, function, Callable, f"a function of (site, {given}, value)")
         check_below("start", start, num_counts, f"a count from 0 to {num_counts - 1}")
         self.num_counts, self.update, self.running, self.start = num_counts, update, running, int(start)
         self.weights = None if log_weight is None else checked_weights(log_weight, num_counts)
@@ -176,7 +176,7 @@ def augmented(chain: Chain, num_counts: int, update: Callable, start: int = 0) -
 
     check_kind("chain", chain, Chain, "a chain: Dense(...) or Sparse(...)")
     num_counts = check_count("num_counts", num_counts)
-    check_function("update", update, "a function of (time, count, state)")
+    check_kind("update", update, Callable, "a function of (time, count, state)")
     check_below("start", start, num_counts, f"a count from 0 to {num_counts - 1}")
     zero = jnp.array(0)
     check_gives("update", update, (zero, zero, zero), np.integer, "one integer, the next count")

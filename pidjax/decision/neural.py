@@ -30,7 +30,7 @@ from .._checks import as_scalar, check_count, check_key, check_kind
 from .._progress import progress_bar
 from .._show import shown
 from ..neural import TrainingError
-from ._doors import check_function, check_gives
+from ._doors import check_gives
 from .model import Pairwise
 from .prior import Prior, check_prior, law_of, log_probability
 from .sample import reveal
@@ -207,7 +207,7 @@ def _check_arguments(key, model, prior, loss, batch_size: int, learning_rate) ->
     check_key("key", key)
     check_kind("prior", prior, Neural, "Neural(key, base)")
     check_prior(model, prior)
-    check_function("loss", loss, "trajectory_balance, log_variance or reverse_kl")
+    check_kind("loss", loss, Callable, "trajectory_balance, log_variance or reverse_kl")
     check_gives(
         "loss", loss, (jnp.zeros(batch_size, model.dtype), jnp.zeros((), model.dtype)), jnp.floating, "one number"
     )

@@ -28,7 +28,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._checks import as_floating, check_kind, concrete
 from .._show import shown
-from ._doors import are_values, as_values, check_function, check_gives
+from ._doors import are_values, as_values, check_gives
 from .graph import checked_order
 from .model import UNKNOWN, Pairwise, as_model
 
@@ -196,7 +196,7 @@ class Autoregressive(Prior):
     function: Callable[[Int[Array, ""], Int[Array, " n"]], Float[Array, " q"]]
 
     def __init__(self, function: Callable, order: ArrayLike):
-        check_function("function", function, "a function of (step, values)")
+        check_kind("function", function, Callable, "a function of (step, values)")
         check_kind("order", order, (jax.Array, np.ndarray, Sequence), "the sites as they are revealed, shape (n,)")
         self.function, self.order = function, _order(np.size(order), order)
         check_gives("function", function, _arguments(self), np.number, "log-probabilities of shape (q,)", ndim=1)

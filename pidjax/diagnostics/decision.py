@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._checks import as_floating, concrete
+from .._checks import as_floating, check_kind, concrete
 from .._show import shown
 from ..control import Point, place
 from ..metrics import Estimate
@@ -188,10 +188,7 @@ def is_reliable(
 
 
 def _check_mixture(target) -> None:
-    if not isinstance(target, GaussianMixture):
-        raise ValueError(
-            f"target is a {type(target).__name__}; pass a GaussianMixture, whose components are the classes"
-        )
+    check_kind("target", target, GaussianMixture, "a GaussianMixture, whose components are the classes")
 
 
 def _check_probabilities(probabilities, shape: tuple[int, ...], reliability) -> None:

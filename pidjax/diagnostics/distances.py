@@ -17,10 +17,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from .._checks import as_floating, as_scalar, check_count, check_key, concrete
+from .._checks import as_floating, as_positive, as_scalar, check_count, check_key, concrete
 from .._show import shown
 from ..metrics import Floor, floor, wasserstein2
-from ..metrics._inputs import log_densities, positive_scalar, weighted_samples
+from ..metrics._inputs import log_densities, weighted_samples
 from ..solution import Solution
 from .ensemble import Region, are_inside, saved_paths
 
@@ -132,7 +132,7 @@ def ball(centre: Float[Array, " d"], radius: ArrayLike) -> Region:
         >>> ball(jnp.zeros(2), 1.0)(jnp.ones(2)).item()
         False
     """
-    centre, radius = as_floating("centre", centre), positive_scalar("radius", radius)
+    centre, radius = as_floating("centre", centre), as_positive("radius", radius)
     if centre.ndim != 1:
         raise ValueError(f"centre has shape {centre.shape}; pass one point of shape (d,)")
 

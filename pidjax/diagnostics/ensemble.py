@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._checks import concrete
+from .._checks import check_kind, concrete
 from .._show import shown
 from ..control import control_at_end
 from ..metrics._inputs import check_function, described
@@ -137,8 +137,7 @@ def ensemble(solution: Solution) -> Ensemble:
 
 def saved_paths(solution: Any) -> tuple[Float[Array, "N times d"], Float[Array, "N K d"]]:
     """x(t_k) and x̂(t_k) of a solution, or an error that says how to get them."""
-    if not isinstance(solution, Solution):
-        raise ValueError(f"solution is a {type(solution).__name__}; pass one from pidjax.sample(..., save_paths=True)")
+    check_kind("solution", solution, Solution, "one from pidjax.sample(..., save_paths=True)")
     if solution.states is None or solution.weighted_states is None:
         raise ValueError("solution has no paths; pass one from pidjax.sample(..., save_paths=True)")
     return solution.states, solution.weighted_states
@@ -146,8 +145,7 @@ def saved_paths(solution: Any) -> tuple[Float[Array, "N times d"], Float[Array, 
 
 def check_paths(paths: Any) -> None:
     """Raise unless the value is an `Ensemble`."""
-    if not isinstance(paths, Ensemble):
-        raise ValueError(f"paths is a {type(paths).__name__}; pass pidjax.diagnostics.ensemble(solution)")
+    check_kind("paths", paths, Ensemble, "pidjax.diagnostics.ensemble(solution)")
 
 
 def check_process(paths: Ensemble, protocol: Any, target: Any = None) -> None:
@@ -157,8 +155,7 @@ def check_process(paths: Ensemble, protocol: Any, target: Any = None) -> None:
         target: what the unit problem is made for; if left out, one of the mean and spread that it was made for.
     """
     check_paths(paths)
-    if not isinstance(protocol, Protocol):
-        raise ValueError(f"protocol is a {type(protocol).__name__}; pass the one that the paths were sampled with")
+    check_kind("protocol", protocol, Protocol, "the one that the paths were sampled with")
     if target is not None and target.dim != paths.dim:
         raise ValueError(f"target has dimension {target.dim} but the paths have dimension {paths.dim}")
     own = paths.unit

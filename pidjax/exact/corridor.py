@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import as_floating
+from .._checks import as_floating, check_kind
 from .._linear import matvec
 from .._show import shown
 from ..bridge import Observation
@@ -56,8 +56,7 @@ def corridor_loss(target: Target, protocol: Protocol, corridor: Corridor) -> Flo
 
     Source: the task "corridor" of the LQ-GM-PID code that accompanies arXiv 2512.11859.
     """
-    if not isinstance(corridor, Corridor):
-        raise ValueError(f"corridor is a {type(corridor).__name__}; pass a Corridor")
+    check_kind("corridor", corridor, Corridor, "a Corridor")
     laws = marginals(target, protocol, corridor.times)
     n, d = len(corridor.times), target.dim
     for name, leaf, shape in (

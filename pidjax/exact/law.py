@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, as_scalar, concrete
+from .._checks import as_floating, as_scalar, check_kind, concrete
 from .._structure import Map, adjoint, apply, cholesky, lift, product
 from ..bridge import Bridge
 from ..protocol import GaussianStart, Protocol, Unit
@@ -194,14 +194,10 @@ def check_problem(target: Target, protocol: Protocol, starts: GaussianMixture | 
     """Raise unless there are exact laws of this target under this protocol, and of starts of their own if given."""
     if not isinstance(target, GaussianMixture | Samples):
         raise _without_exact_laws(target)
-    if not isinstance(protocol, Protocol):
-        raise ValueError(
-            f"protocol is a {type(protocol).__name__}; pass harmonic(...), piecewise(...) or from_function(...)"
-        )
+    check_kind("protocol", protocol, Protocol, "harmonic(...), piecewise(...) or from_function(...)")
     if starts is None:
         return
-    if not isinstance(starts, GaussianMixture):
-        raise ValueError(f"starts is a {type(starts).__name__}; pass a GaussianMixture")
+    check_kind("starts", starts, GaussianMixture, "a GaussianMixture")
     if isinstance(protocol.start, GaussianStart):
         raise ValueError("starts is given while protocol.start is a GaussianStart; pass one of them")
     if starts.dim != target.dim:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
-from .._checks import check_count
+from .._checks import check_count, check_kind
 from .._show import shown
-from .._structure import apply, diagonal
+from .._structure import apply, log_volume
 from ..targets.mixture import GaussianMixture
 
 _PER_AXIS = {1: 400, 2: 96, 3: 32}
@@ -127,8 +127,7 @@ def expectation(
         >>> print(f"{expectation(mixture, lambda x: x[0] ** 2):.4f}")
         2.5000
     """
-    if not callable(function):
-        raise ValueError(f"function is a {type(function).__name__}; pass a function of one point")
+    check_kind("function", function, Callable, "a function of one point")
     return _expectation(mixture, lambda _, x: function(x), nodes)
 
 
@@ -164,7 +163,7 @@ def entropy(mixture: GaussianMixture, nodes: Nodes | None = None) -> Float[Array
         1.5724
     """
     _check(mixture, nodes)
-    log_scales = jax.vmap(lambda factor: jnp.sum(jnp.log(diagonal(factor, mixture.dim))))(mixture.factors)
+    log_scales = jax.vmap(lambda factor: log_volume(factor, mixture.dim))(mixture.factors)
     normal = 0.5 * mixture.dim * (1 + jnp.log(2 * jnp.pi).astype(log_scales.dtype)) + log_scales
     alive = mixture.weights > 0
     surprise = jnp.where(alive, -jnp.where(alive, mixture.log_weights, 0), 0)
@@ -178,13 +177,12 @@ def entropy(mixture: GaussianMixture, nodes: Nodes | None = None) -> Float[Array
 
 def check_nodes(nodes: Nodes | None, dim: int) -> None:
     """Raise unless nodes, if given, are `Nodes` in this dimension."""
-    if nodes is not None and not isinstance(nodes, Nodes):
-        raise ValueError(f"nodes is a {type(nodes).__name__}; pass lattice(...) or sobol(...)")
+    if nodes is not None:
+        check_kind("nodes", nodes, Nodes, "lattice(...) or sobol(...)")
     if nodes is not None and nodes.points.shape[1:] != (dim,):
         raise ValueError(f"nodes have points of shape {nodes.points.shape[1:]}; pass nodes of dimension {dim}")
 
 
 def _check(mixture: GaussianMixture, nodes: Nodes | None) -> None:
-    if not isinstance(mixture, GaussianMixture):
-        raise ValueError(f"mixture is a {type(mixture).__name__}; pass a GaussianMixture")
+    check_kind("mixture", mixture, GaussianMixture, "a GaussianMixture")
     check_nodes(nodes, mixture.dim)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
-from .._checks import as_scalar, concrete
+from .._checks import as_scalar, check_kind, concrete
 from .._linear import cholesky, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from .._structure import apply, inverse
 from ..protocol import Protocol
@@ -148,8 +148,7 @@ def fuse_guides(protocols: Sequence[Protocol], trust: Sequence[ArrayLike]) -> Pr
 
 def _pairs(name: str, values: Any, trust: Any) -> tuple[tuple, tuple]:
     """Both as tuples of one length, at least one."""
-    if not isinstance(values, list | tuple):
-        raise ValueError(f"{name} is a {type(values).__name__}; pass a list of them")
+    check_kind(name, values, list | tuple, "a list of them")
     is_row = isinstance(trust, list | tuple) or getattr(trust, "ndim", 0) == 1
     if not is_row or len(trust) != len(values) or not values:
         raise ValueError(f"trust is {trust} for {len(values)} {name}; pass one exponent for each of at least one")

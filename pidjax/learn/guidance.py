@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, as_scalar, check_count, concrete
+from .._checks import as_floating, as_positive, as_scalar, check_count, concrete
 from ..exact.cost import costs, quadratic_cost
 from ..exact.law import check_problem
 from ..protocol import Protocol
@@ -101,12 +101,7 @@ def v_neck(
 
     Source: Chertkov, *Guided Harmonic Path Integral Diffusion*, arXiv 2512.11859, case A (its numbers are not public).
     """
-    outer, inner, spread = (
-        as_scalar(name, value) for name, value in (("stiffness", stiffness), ("neck", neck), ("width", width))
-    )
-    known = concrete(spread)
-    if known is not None and not known > 0:
-        raise ValueError(f"width is {known:g}; pass a number > 0")
+    outer, inner, spread = as_scalar("stiffness", stiffness), as_scalar("neck", neck), as_positive("width", width)
 
     def profile(t):
         return outer + (inner - outer) * jnp.exp(-((t - 0.5) ** 2) / (2 * spread**2))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, check_count
+from .._checks import as_floating, check_count, check_kind
 from ..exact.cost import costs
 from ..protocol import Protocol
 from ..schedule import from_function, piecewise
@@ -90,8 +90,7 @@ def unguided_energy(starts: GaussianMixture, target: GaussianMixture, beta: Arra
 def _checked(starts: GaussianMixture, target: GaussianMixture, beta: ArrayLike) -> Float[Array, " P"]:
     """β of shape (P,), for ends that are two mixtures of one dimension."""
     for name, end in (("starts", starts), ("target", target)):
-        if not isinstance(end, GaussianMixture):
-            raise ValueError(f"{name} is a {type(end).__name__}; pass a GaussianMixture")
+        check_kind(name, end, GaussianMixture, "a GaussianMixture")
     if starts.dim != target.dim:
         raise ValueError(f"starts has dimension {starts.dim} but the target has dimension {target.dim}")
     beta = as_floating("beta", beta).astype(target.means.dtype)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from .._checks import check_count, check_key
+from .._checks import check_count, check_key, check_kind
 from .._progress import progress_bar
 from .._show import shown
 from .parameters import check_protocol, is_learned, refined, resolve
@@ -220,14 +220,13 @@ def _has_settled(history: list[np.ndarray], tolerance: float) -> bool:
 
 
 def _check_arguments(objective, parameters, optimiser, key, tolerance) -> None:
-    if not callable(objective):
-        raise ValueError(f"objective is a {type(objective).__name__}; pass a function of the parameters")
+    check_kind("objective", objective, Callable, "a function of the parameters")
     if not any(jax.tree.leaves(is_learned(parameters))):
         raise ValueError("parameters holds nothing to learn: no floating array (a number is none) outside of a Fixed")
     if any(map(jnp.iscomplexobj, jax.tree.leaves(eqx.filter(parameters, is_learned(parameters))))):
         raise ValueError("parameters holds complex arrays; pass real and imaginary parts as arrays of their own")
-    if optimiser is not None and not isinstance(optimiser, optax.GradientTransformation):
-        raise ValueError(f"optimiser is a {type(optimiser).__name__}; pass one from optax, or adam(rate)")
+    if optimiser is not None:
+        check_kind("optimiser", optimiser, optax.GradientTransformation, "one from optax, or adam(rate)")
     if key is not None:
         check_key("key", key)
     if tolerance is not None and not tolerance >= 0:

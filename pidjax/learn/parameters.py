@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, check_symmetric, concrete
+from .._checks import as_floating, check_kind, check_symmetric, concrete
 from .._linear import cholesky, matmul, transpose
 from .._show import shown
 from ..protocol import Protocol
@@ -146,8 +146,7 @@ def only(where: Callable[[Any], Any], tree: Any) -> Any:
     def fix(node):
         return Fixed.of(node.value if _is_parameter(node) else node)
 
-    if not callable(where):
-        raise ValueError(f"where is a {type(where).__name__}; pass a function of the tree, as `lambda tree: tree.beta`")
+    check_kind("where", where, Callable, "a function of the tree, as `lambda tree: tree.beta`")
     chosen = where(tree)
     if any(part is None for part in (chosen if isinstance(chosen, tuple | list) else (chosen,))):
         absent = ", ".join(name for name, value in getattr(tree, "__dict__", {}).items() if value is None)
@@ -177,10 +176,7 @@ def positive(protocol: Protocol) -> Protocol:
 
 def check_protocol(protocol: Any) -> None:
     """Raise unless the value is a protocol, whatever nodes it holds."""
-    if not isinstance(protocol, Protocol):
-        raise ValueError(
-            f"protocol is a {type(protocol).__name__}; pass harmonic(...), piecewise(...) or from_function(...)"
-        )
+    check_kind("protocol", protocol, Protocol, "harmonic(...), piecewise(...) or from_function(...)")
 
 
 def refined(protocol: Protocol, factor: int = 2) -> Protocol:

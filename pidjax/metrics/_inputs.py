@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_floating, as_scalar, check_finite, concrete
+from .._checks import as_floating, as_real, check_finite, check_kind, concrete
 from .._show import shown
 
 
@@ -77,9 +77,7 @@ def floating(name: str, values: ArrayLike) -> Array:
         values = jnp.asarray(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is a {type(values).__name__}; pass an array of real numbers") from error
-    if jnp.issubdtype(values.dtype, jnp.complexfloating):
-        raise ValueError(f"{name} holds complex numbers; pass real ones")
-    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(float)
+    return as_real(name, values)
 
 
 def positive(name: str, value: ArrayLike) -> Array:
@@ -91,19 +89,9 @@ def positive(name: str, value: ArrayLike) -> Array:
     return value
 
 
-def positive_scalar(name: str, value: ArrayLike) -> Float[Array, ""]:
-    """A finite number, checked greater than 0."""
-    value = as_scalar(name, value)
-    known = concrete(value)
-    if known is not None and not known > 0:
-        raise ValueError(f"{name} is {known:g}; pass a number > 0")
-    return value
-
-
 def check_function(name: str, function: Any, point: Array) -> Any:
     """The shapes and dtypes of what a function returns for a point like this one; raise if it cannot take it."""
-    if not callable(function):
-        raise ValueError(f"{name} is a {type(function).__name__}; pass a function of one point")
+    check_kind(name, function, Callable, "a function of one point")
     try:
         return jax.eval_shape(function, jax.ShapeDtypeStruct(point.shape, point.dtype))
     except (TypeError, ValueError) as error:

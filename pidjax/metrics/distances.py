@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from .._checks import check_count, check_key, concrete
+from .._checks import as_positive, check_count, check_key, check_kind, concrete
 from .._show import shown
-from ._inputs import floating, log_densities, positive_scalar, sample_pair
+from ._inputs import floating, log_densities, sample_pair
 
 BANDWIDTH_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """`mmd_squared` averages the Gaussian kernels of these multiples of one bandwidth."""
@@ -53,8 +53,7 @@ def floor(
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}; pass at least 2")
     for name, function in (("metric", metric), ("draw", draw)):
-        if not callable(function):
-            raise ValueError(f"{name} is a {type(function).__name__}; pass a function")
+        check_kind(name, function, Callable, "a function")
 
     def drawn(key, count):
         points = draw(key, count)
@@ -162,7 +161,7 @@ def mmd_squared(
             raise ValueError(
                 "bandwidth is by default the median distance of the reference, which is 0; pass a number > 0"
             )
-    bandwidth = positive_scalar("bandwidth", bandwidth).astype(samples.dtype)
+    bandwidth = as_positive("bandwidth", bandwidth).astype(samples.dtype)
     return _mmd_squared(samples, weights, reference, bandwidth, check_count("chunk_size", chunk_size))
 
 

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import concrete, normalised_weights
+from .._checks import as_positive, concrete, normalised_weights
 from ._inputs import (
     Estimate,
     check_function,
     log_densities,
     positive,
-    positive_scalar,
     weighted_mean,
     weighted_samples,
 )
@@ -102,7 +101,7 @@ def fraction_within(
         for value in (
             weighted_samples(centres, None, "centres")[0],
             positive("standard_deviations", standard_deviations),
-            positive_scalar("radius", radius),
+            as_positive("radius", radius),
         )
     )
     if centres.shape[1] != samples.shape[1]:

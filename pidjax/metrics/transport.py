@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import check_count
+from .._checks import as_positive, check_count
 from ._extras import load
-from ._inputs import positive_scalar, sample_pair
+from ._inputs import sample_pair
 
 
 def wasserstein2(samples: ArrayLike, reference: ArrayLike) -> Float[Array, ""]:
@@ -63,7 +63,7 @@ def sinkhorn_divergence(
     """
     load("ott", user="sinkhorn_divergence", package="ott-jax", extra="metrics")
     samples, weights, reference = sample_pair(samples, reference, log_weights)
-    epsilon = positive_scalar("epsilon", epsilon).astype(samples.dtype)
+    epsilon = as_positive("epsilon", epsilon).astype(samples.dtype)
     max_iterations = check_count("max_iterations", max_iterations)
     divergence, converged = _sinkhorn(samples, weights, reference, epsilon, max_iterations)
     if not (converged and jnp.isfinite(divergence)):

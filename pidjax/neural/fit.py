@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from .._checks import check_count, check_key
+from .._checks import check_count, check_key, check_kind
 from .._progress import progress_bar
 from ..grid import Grid, uniform
 from ..protocol import Protocol
@@ -179,14 +179,10 @@ def _check_arguments(key, target, rule, protocol, grid) -> None:
         raise ValueError(
             f"target is a {type(target).__name__}, which has no log-density; pass a GaussianMixture or Density"
         )
-    if not isinstance(rule, Gaussian):
-        raise ValueError(f"rule is a {type(rule).__name__}; pass Controlled(...), Euler(correction=...) or Moment()")
-    if not isinstance(protocol, Protocol):
-        raise ValueError(
-            f"protocol is a {type(protocol).__name__}; pass neural.brownian(key, target), harmonic(...) or another"
-        )
-    if grid is not None and not isinstance(grid, Grid):
-        raise ValueError(f"grid is a {type(grid).__name__}; pass log_snr(...), uniform(...) or given(...)")
+    check_kind("rule", rule, Gaussian, "Controlled(...), Euler(correction=...) or Moment()")
+    check_kind("protocol", protocol, Protocol, "neural.brownian(key, target), harmonic(...) or another")
+    if grid is not None:
+        check_kind("grid", grid, Grid, "log_snr(...), uniform(...) or given(...)")
 
 
 def _check_dtype(learned, dtype) -> None:

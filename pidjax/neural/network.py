@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from .._checks import check_count, check_key
+from .._checks import check_count, check_key, check_kind
 from ..protocol import Protocol
 from ..targets.base import Target
 
@@ -126,8 +126,7 @@ class Guided(eqx.Module):
         clip: float = 100.0,
     ):
         check_key("key", key)
-        if not isinstance(protocol, Protocol):
-            raise ValueError(f"protocol is a {type(protocol).__name__}; pass the one to train and sample with")
+        check_kind("protocol", protocol, Protocol, "the one to train and sample with")
         if not (isinstance(target, Target) and target.has_density):
             raise ValueError(f"target is a {type(target).__name__}, without a log-density to guide by; pass a Density")
         if not clip > 0:

@@ -16,7 +16,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._bounds import read_past_the_end
+from .._bounds import check_reads
+from .._checks import check_kind
 from .base import Target
 from .mixture import GaussianMixture
 
@@ -135,8 +136,7 @@ def _example(like, dtype) -> Any:
 
 
 def _check_log_density(log_density, like) -> None:
-    if not callable(log_density):
-        raise ValueError(f"log_density is a {type(log_density).__name__}; pass a function of one point")
+    check_kind("log_density", log_density, Callable, "a function of one point")
     try:
         traced, result = jax.make_jaxpr(log_density, return_shape=True)(like)
     except _UNTRACEABLE as error:
@@ -147,12 +147,7 @@ def _check_log_density(log_density, like) -> None:
     leaves = jax.tree.leaves(result)
     if len(leaves) != 1 or leaves[0].shape != () or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise ValueError(f"log_density returns {result} for one point {like}; return one floating scalar, of shape ()")
-    read = read_past_the_end(traced)
-    if read is not None:
-        raise ValueError(
-            f"log_density reads index {read[1]} of an array of shape {read[0]}, which JAX moves to the nearest end: pass "
-            f"the dimension that log_density means (like is {like})"
-        )
+    check_reads("log_density", traced, f"pass the dimension that log_density means (like is {like})")
 
 
 class Surrogate(Target):
@@ -165,9 +160,8 @@ class Surrogate(Target):
     closed_form: ClassVar[bool] = True
 
     def __check_init__(self):
-        for name, part, kind in (("density", self.density, Density), ("mixture", self.mixture, GaussianMixture)):
-            if not isinstance(part, kind):
-                raise ValueError(f"{name} is a {type(part).__name__}; pass a {kind.__name__}")
+        check_kind("density", self.density, Density, "a Density")
+        check_kind("mixture", self.mixture, GaussianMixture, "a GaussianMixture")
         if self.mixture.dim != self.density.dim:
             raise ValueError(
                 f"mixture has dimension {self.mixture.dim} but density has dimension {self.density.dim}; pass equal ones"

@@ -27,8 +27,8 @@ from .._structure import (
     apply,
     cholesky,
     dense,
-    diagonal,
     inverse_factor,
+    log_volume,
     plus_identity,
     product,
 )
@@ -121,18 +121,6 @@ class GaussianMixture(Target):
                 f"covariances has shape {covariances.shape} but means has shape {means.shape}; pass {(k, d, d)}, {(k, d)} or "
                 f"{(k,)}"
             )
-        known = concrete(covariances)
-        if (
-            known is not None
-            and known.shape == (k, k) == (d, d)
-            and k > 1
-            and (known == known.T).all()
-            and np.ptp(known)
-        ):
-            raise ValueError(
-                f"covariances of shape {known.shape} are {k} diagonals, and look like one matrix; pass a matrix for each "
-                f"component, shape {(k, d, d)}"
-            )
         _check_covariances(covariances)
         self.means = means
         self.factors = _each(cholesky, covariances.astype(means.dtype))
@@ -191,15 +179,8 @@ class GaussianMixture(Target):
             whiten = inverse_factor(cholesky(plus_identity(product(seen, adjoint(seen)))))
             slope = product(product(factor, adjoint(seen)), product(adjoint(whiten), whiten))
             inner = inverse_factor(cholesky(plus_identity(product(adjoint(seen), seen))))
-            log_width = jnp.sum(jnp.log(diagonal(whiten, self.dim)))
-            return (
-                whiten,
-                apply(whiten, at_mean),
-                log_width,
-                mean - apply(slope, at_mean),
-                slope,
-                product(factor, adjoint(inner)),
-            )
+            centre, origin = apply(whiten, at_mean), mean - apply(slope, at_mean)
+            return whiten, centre, log_volume(whiten, self.dim), origin, slope, product(factor, adjoint(inner))
 
         whiten, centres, log_widths, origins, slopes, factors = jax.vmap(component)(self.means, self.factors)
         white = _each(apply, whiten, value) - centres
@@ -217,7 +198,7 @@ class GaussianMixture(Target):
             raise ValueError(f"y has shape {y.shape}; pass one point of shape ({self.dim},)")
         whiten = _each(inverse_factor, self.factors)
         white = jax.vmap(apply)(whiten, y[None] - self.means)
-        log_widths = _each(lambda one: jnp.sum(jnp.log(diagonal(one, self.dim))), whiten)
+        log_widths = _each(log_volume, whiten, self.dim)
         log_normal = (
             log_widths - 0.5 * jnp.sum(white**2, axis=-1) - 0.5 * self.dim * jnp.log(2 * jnp.pi).astype(y.dtype)
         )
@@ -272,5 +253,13 @@ def _check_covariances(covariances: Float[Array, "k *map"]) -> None:
         check_positive_definite("covariances", covariances)
         return
     values = concrete(covariances)
-    if values is not None and not (values > 0).all():
+    if values is None:
+        return
+    size = len(values)
+    if values.shape == (size, size) and size > 1 and (values == values.T).all() and np.ptp(values):
+        raise ValueError(
+            f"covariances of shape {values.shape} are {size} diagonals, and look like one matrix; pass a matrix for each "
+            f"component, shape {(size, size, size)}"
+        )
+    if not (values > 0).all():
         raise ValueError(f"covariances has the minimum {values.min():g}; pass variances > 0")

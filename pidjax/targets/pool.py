@@ -33,9 +33,10 @@ from .samples import StreamedSamples
 def _check_parts(density: Density, mixture: GaussianMixture | None, pool: "Pool | None" = None) -> None:
     check_kind("density", density, Density, "a Density")
     for name, part, kind in (("mixture", mixture, GaussianMixture), ("pool", pool, Pool)):
-        if part is not None and not isinstance(part, kind):
-            raise ValueError(f"{name} is a {type(part).__name__}; pass a {kind.__name__}")
-        if part is not None and part.dim != density.dim:
+        if part is None:
+            continue
+        check_kind(name, part, kind, f"a {kind.__name__}")
+        if part.dim != density.dim:
             raise ValueError(
                 f"{name} has dimension {part.dim} but density has dimension {density.dim}; pass equal ones"
             )
