@@ -1,9 +1,18 @@
 """What several tests share: comparison within a standard error, an independent reference in many digits, quadrature."""
 
+import contextlib
 import itertools
 
+import jax
 import mpmath
 import numpy as np
+
+
+@contextlib.contextmanager
+def as_a_user():
+    """JAX's own defaults in place of the tests' strictness."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def assert_within(estimate, truth, standard_error, sigmas=4):

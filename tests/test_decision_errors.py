@@ -5,7 +5,6 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from helpers import assert_within
@@ -14,6 +13,7 @@ from pidjax import decision as df
 from pidjax.neural import TrainingError
 from pidjax.solution import SamplingError
 
+pytestmark = pytest.mark.usefixtures("annotations_unchecked")
 KEY = jax.random.key(0)
 RAW = jax.random.PRNGKey(0)
 MODEL = df.ising_glass(2)
@@ -25,14 +25,6 @@ UNIFORM = df.Uniform(MODEL)
 BELIEFS = df.belief_propagation(MODEL, num_iterations=1)
 SPINS = jnp.array([-1, 1, 1, -1])
 INF, NAN = math.inf, math.nan
-
-
-@pytest.fixture(autouse=True)
-def annotations_unchecked():
-    """The doors must themselves say what is wrong with an argument."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def counter(site, count, value):

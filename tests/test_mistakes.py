@@ -6,9 +6,9 @@ import importlib
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
+from helpers import as_a_user
 
 import pidjax as pid
 from pidjax import diagnostics, exact, learn, metrics, plot, zoo
@@ -16,12 +16,10 @@ from pidjax.learn import corridor, guidance, mean_field
 
 
 @pytest.fixture(autouse=True)
-def as_a_user():
+def with_defaults(annotations_unchecked):
     """JAX's own defaults, and no annotation checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with as_a_user():
         yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def key():

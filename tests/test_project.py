@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import as_a_user
 
 import pidjax
 
@@ -120,13 +121,6 @@ for extra in ("matplotlib", "scipy.optimize", "ott", "blackjax", "tqdm", "sklear
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-
-
-@contextlib.contextmanager
-def as_a_user():
-    """JAX's own defaults in place of the tests' strictness."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 @pytest.mark.parametrize("name", MODULES)
