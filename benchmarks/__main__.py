@@ -25,7 +25,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="where results and figures go; a stopped run goes on"
     )
-    parser.add_argument("--quick", action="store_true", help="smaller budgets: some eleven minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="smaller budgets: some ten minutes on two cores")
     parser.add_argument(
         "--seeds", type=int, help="of every method; by default 2 in the quick form, else 5, fewer of PIS"
     )
