@@ -1,5 +1,7 @@
 """Values in a few words, for `repr`: numbers of scalars and short vectors, shapes of the rest and of what is traced."""
 
+import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,14 +23,20 @@ def brief(value: Any) -> str:
     """
     if isinstance(value, float):
         return f"{value:.4g}"
-    if not isinstance(value, jax.Array | np.ndarray):
-        return str(value)
-    known = concrete(value) if jnp.issubdtype(value.dtype, jnp.number) else None
+    if isinstance(value, partial):
+        return brief(value.func)
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
+        text = getattr(value, "__name__", None) or str(value)
+        return type(value).__name__ if "\n" in text else text
+    is_number = jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool
+    known = concrete(value) if is_number and not isinstance(value, jax.ShapeDtypeStruct) else None
     if known is None or known.ndim > 1:
         return f"{value.dtype}{list(value.shape)}"
+    form = "" if known.dtype == bool else ".4g"
     if known.ndim == 0:
-        return f"{known:.4g}"
-    return "[" + ", ".join([*(f"{entry:.4g}" for entry in known[:_LONGEST]), *["…"] * (known.size > _LONGEST)]) + "]"
+        return format(known[()], form)
+    entries = [format(entry, form) for entry in known[:_LONGEST]]
+    return "[" + ", ".join([*entries, *["…"] * (known.size > _LONGEST)]) + "]"
 
 
 def shown(name: str, **facts: Any) -> str:
@@ -39,6 +47,12 @@ def shown(name: str, **facts: Any) -> str:
         'Samples(points=30, dim=2, mean=[0.5, 1])'
     """
     return f"{name}({', '.join(f'{fact}={brief(value)}' for fact, value in facts.items())})"
+
+
+def shown_fields(self: Any) -> str:
+    """The `repr` of a module of few fields: `Name(field=value, …)`."""
+    facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    return shown(type(self).__name__, **facts)
 
 
 def sheet(title: str, **rows: str) -> str:

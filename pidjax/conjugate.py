@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ._checks import concrete
 from ._linear import eigenvalues
+from ._structure import Map
 
 _MOST_STRETCHES = 200_000
 
@@ -22,6 +23,7 @@ def check_conjugate(
     stiffness: Float[Array, "P *map"],
     drift: Float[Array, "P *map"],
     edges: Float[Array, " ends"],
+    start_covariance: Map | None,
     horizon: Float[Array, ""],
     dim: int,
 ) -> None:
@@ -30,6 +32,7 @@ def check_conjugate(
     Args:
         stiffness, drift: S and F of each piece.
         edges: the ends of the pieces, from 0 to 1.
+        start_covariance: of a Gaussian start; None for a point.
         horizon: T, for the message.
 
     Raises:
@@ -47,24 +50,29 @@ def check_conjugate(
     maps = list(zip(_matrices(stiffnesses, dim), _matrices(drifts, dim), strict=True))
     if all(np.linalg.eigvalsh(s)[0] >= -1e-6 * (1 + np.abs(s).max()) for s, _ in maps):
         return
-    time = first_conjugate_time(maps, ends)
+    begun = None if start_covariance is None else _matrices(np.asarray(start_covariance, np.float64)[None], dim)[0]
+    time = first_conjugate_time(maps, ends, begun)
     if time is not None:
+        narrower = "" if begun is None else ", a narrower start"
         raise ValueError(
             f"beta, force and gauge have a conjugate point at t = {time * end:.4g}, within the horizon {end:g}: the "
             f"Green function is infinite from there on (smallest beta, or beta with its gauge terms, in the unit problem: "
             f"{min(np.linalg.eigvalsh(s)[0] for s, _ in maps):g}; a constant scalar must exceed -pi^2 = -9.8696). Pass a "
-            "larger beta, or a shorter horizon"
+            f"larger beta{narrower}, or a shorter horizon"
         )
 
 
-def first_conjugate_time(maps: list[tuple[np.ndarray, np.ndarray]], edges: np.ndarray) -> float | None:
+def first_conjugate_time(
+    maps: list[tuple[np.ndarray, np.ndarray]], edges: np.ndarray, start_covariance: np.ndarray | None = None
+) -> float | None:
     """The first time at which the integral over a meeting point diverges; None for never.
 
     Args:
         maps: S and F of each piece, (d, d).
         edges: the ends of the pieces, one more than pieces.
+        start_covariance: of a Gaussian start, (d, d), whose inverse stands for C at first.
     """
-    end = None
+    end = None if start_covariance is None else np.linalg.inv(start_covariance)
     for (stiffness, drift), start, stop in zip(maps, edges[:-1], edges[1:]):
         speed = np.sqrt(np.linalg.norm(stiffness, 2)) + np.linalg.norm(drift, 2)
         count = max(1, int(np.ceil((stop - start) * speed / _STRETCH)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from ._checks import as_floating, as_scalar, check_kind, concrete
+from ._checks import as_floating, as_scalar, check_key, check_kind, concrete
 from .bridge import observe
 from .protocol import Protocol, Unit
 from .reference import Instant
@@ -47,6 +47,8 @@ def place(target: Target, protocol: Protocol, t: ArrayLike, x: ArrayLike, remain
     """
     check_kind("target", target, Target, "a target: the order is (target, protocol, t, x)")
     check_kind("protocol", protocol, Protocol, "one of harmonic(...), piecewise(...), from_function(...)")
+    if key is not None:
+        check_key("key", key)
     unit = protocol.unit(*target.location())
     x = as_floating("x", x).astype(unit.start.dtype)
     if x.shape != unit.start.shape:

@@ -12,11 +12,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ._checks import as_floating, as_scalar, check_count, concrete
+from ._show import shown_fields
 from .reference import Reference, Times
 
 
 class Grid(eqx.Module):
     """Chooses the times, given the reference and the range of ratios at which the target resolves."""
+
+    __repr__ = shown_fields
 
     @abstractmethod
     def times(

@@ -23,9 +23,12 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_floating
+from ._checks import as_floating, concrete
+from ._show import shown_fields
 
 _SERIES_TERMS = 11
 """Terms of the power series in z = βτ² for |z| ≤ 1: the first one left out is below 1/23! < 1e-22."""
@@ -81,10 +84,35 @@ class Green(eqx.Module):
 
     beta: Float[Array, "..."] = eqx.field(converter=partial(as_floating, "beta"))
 
+    __repr__ = shown_fields
+
+    def __check_init__(self):
+        if self.beta.ndim > 1:
+            raise ValueError(
+                f"beta has shape {self.beta.shape}; pass a scalar or a (d,) diagonal here, and a matrix to harmonic(beta)"
+            )
+
     def _regimes(self, duration):
         """(is βτ² > 1?, w = √β where it is, β where it is not): each branch gets values that keep it finite."""
         stiff = self.beta * duration**2 > 1
         return stiff, jnp.sqrt(jnp.where(stiff, self.beta, 1)), jnp.where(stiff, 0, self.beta)
+
+    def _as_duration(self, name: str, value: ArrayLike, with_zero: bool = False) -> Array:
+        """The value as an array of durations: positive, or 0 too, and before the conjugate point."""
+        duration = as_floating(name, value)
+        if self.beta.ndim and duration.ndim and 1 != self.beta.size != duration.shape[-1] != 1:
+            raise ValueError(f"{name} has shape {duration.shape} but beta has {self.beta.shape}; pass a scalar")
+        known, beta = concrete(duration), concrete(self.beta)
+        if known is None:
+            return duration
+        if not (known >= 0 if with_zero else known > 0).all():
+            raise ValueError(f"{name} is {known.min():g}; pass a duration {'>= 0' if with_zero else '> 0'}")
+        if beta is not None and not (beta * known**2 > -(np.pi**2)).all():
+            raise ValueError(
+                f"{name} is {known.max():g} and beta {beta.min():g}: the conjugate point lies at pi/sqrt(-beta) = "
+                f"{np.pi / np.sqrt(-beta.min()):g}; pass a shorter duration"
+            )
+        return duration
 
     def pin(self, before, after) -> Pinned:
         """The law of the state a time `before` after the start and `after` before the end.
@@ -94,8 +122,13 @@ class Green(eqx.Module):
 
         Args:
             before, after: durations ≥ 0, not both zero; scalars or arrays of a shape that β broadcasts with.
+
+        Raises:
+            ValueError: a duration below 0, both 0, or a sum of them at or past the conjugate point (concrete values only).
         """
+        before, after = (self._as_duration(*pair, with_zero=True) for pair in (("before", before), ("after", after)))
         _, before, after = jnp.broadcast_arrays(self.beta, before, after)
+        self._as_duration("before + after", before + after)
         stiff, w, beta = (array[None] for array in self._regimes(before + after))
         times = jnp.stack([before, after, before + after])
         decay = -jnp.expm1(-2 * w * times)
@@ -107,7 +140,7 @@ class Green(eqx.Module):
 
     def pull(self, duration) -> tuple[Array, Array]:
         """(1/S(τ), C(τ)/S(τ)): the gains of the control u = y/S − (C/S) x toward an end point y at a time τ > 0 ahead."""
-        duration = jnp.asarray(duration)
+        duration = self._as_duration("duration", duration)
         stiff, w, beta = self._regimes(duration)
         decay = -jnp.expm1(-2 * w * duration)
         cosine, sinhc = cosh_sinhc(beta * duration**2)
@@ -115,14 +148,23 @@ class Green(eqx.Module):
         to_centre = jnp.where(stiff, w * (2 - decay) / decay, cosine / (duration * sinhc))
         return to_end, to_centre
 
-    def log(self, x: Float[Array, " d"], y: Float[Array, " d"], duration) -> Float[Array, ""]:
+    def log(self, x: ArrayLike, y: ArrayLike, duration: ArrayLike) -> Float[Array, ""]:
         """log G(x → y; τ), as −(d/2) log 2πS − |x−y|²/2S − ½ (C−1)/S (|x|²+|y|²), which does not cancel at small τ.
 
         Args:
             x, y: points, shape (d,).
             duration: τ > 0.
+
+        Raises:
+            ValueError: points or a duration of another shape; a duration that is not positive, or at or past the
+                conjugate point (concrete values only).
         """
-        duration = jnp.asarray(duration)
+        x, y, duration = as_floating("x", x), as_floating("y", y), self._as_duration("duration", duration)
+        if x.ndim != 1 or y.shape != x.shape or self.beta.shape not in ((), x.shape) or duration.shape != ():
+            raise ValueError(
+                f"x has shape {x.shape}, y {y.shape}, beta {self.beta.shape} and duration {duration.shape}; pass points of "
+                "one shape (d,), as beta if that is no scalar, and a scalar duration"
+            )
         stiff, w, beta = self._regimes(duration)
         decay = -jnp.expm1(-2 * w * duration)
         cosine_half, sinhc_half = cosh_sinhc(beta * duration**2 / 4)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, check_count, check_positive_definite
+from ._checks import as_floating, check_count, check_positive_definite, concrete
 from ._show import brief, shown
 from ._structure import Map, adjoint, apply, dense, diagonal, lift, product
 from .bridge import Affine
@@ -25,6 +25,9 @@ from .conjugate import check_conjugate
 from .kernel import Green
 from .propagator import Generator
 from .reference import Harmonic, Piecewise, Reference
+
+_COARSEST = 0.02
+"""Coarsest resolution of the state, in noise widths of the whole process: means then err by less than a tenth of one."""
 
 
 class GaussianStart(eqx.Module):
@@ -35,12 +38,13 @@ class GaussianStart(eqx.Module):
 
     def __init__(self, mean, covariance):
         self.mean, self.covariance = as_floating("mean", mean), as_floating("covariance", covariance)
-        if self.mean.ndim != 1 or self.covariance.shape not in ((), (dim := self.mean.size,), (dim, dim)):
+        dim = self.mean.size
+        if self.mean.ndim != 1 or dim == 0 or self.covariance.shape not in ((), (dim,), (dim, dim)):
             raise ValueError(
                 f"mean has shape {self.mean.shape} and covariance {self.covariance.shape}; pass shape (d,) and a scalar, a "
                 "(d,) diagonal or a (d, d) matrix"
             )
-        check_positive_definite("covariance", dense(self.covariance, self.mean.size)[None])
+        check_positive_definite("covariance", dense(self.covariance, dim)[None])
 
     def __repr__(self):
         return shown("GaussianStart", mean=self.mean, covariance=self.covariance)
@@ -61,14 +65,30 @@ class Unit(eqx.Module):
     scale: Float[Array, ""]
     horizon: Float[Array, ""]
 
+    def __repr__(self):
+        place = {"shift": self.shift, "scale": self.scale, "horizon": self.horizon}
+        return shown("Unit", reference=type(self.reference).__name__, start=self.start, **place)
+
     def check(self) -> "Unit":
-        """Return self; raise if concrete coefficients have a conjugate point before the end.
+        """Return self; raise if concrete values cannot be computed with.
 
         Raises:
-            ValueError: with the time of the conjugate point in the user's units.
+            ValueError: a conjugate point before the end, with its time in the user's units; a start, centre, force, gauge or
+                linear potential so large that their dtype does not resolve the noise beside it.
         """
-        check_conjugate(*_pieces(self.reference), self.horizon, self.start.size)
+        self.check_conjugate()
+        reach = _reach(self)
+        known, step = concrete(reach), jnp.finfo(reach.dtype).eps
+        if known is not None and known * step > _COARSEST:
+            raise ValueError(
+                f"start, centre, force, gauge or linear carry the process some {known:.2g} noise widths away from the target, "
+                f"where {reach.dtype} resolves {known * step:.2g} of one: pass smaller ones, a larger noise_scale, or float64"
+            )
         return self
+
+    def check_conjugate(self) -> None:
+        """Raise if concrete coefficients have a conjugate point before the end."""
+        check_conjugate(*_pieces(self.reference), self.horizon, self.start.size)
 
     def to_unit(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         return (x - jnp.broadcast_to(self.shift, x.shape)) / self.scale
@@ -80,6 +100,11 @@ class Unit(eqx.Module):
 @eqx.filter_jit
 def _pieces(reference: Reference):
     return reference.pieces()
+
+
+@eqx.filter_jit
+def _reach(unit: Unit) -> Float[Array, ""]:
+    return jnp.maximum(unit.reference.reach(), jnp.max(jnp.abs(unit.start)))
 
 
 class Protocol(eqx.Module):
@@ -152,7 +177,23 @@ class Protocol(eqx.Module):
         self.check_dimension(mean.size)
         return _unit(self, mean, spread).check()
 
-    def check_dimension(self, dim: int) -> None:
+    def check_alone(self) -> None:
+        """The checks of `unit` that need no target: agreement of dimensions, and conjugate points where they do not hang on it.
+
+        Raises:
+            ValueError: as `unit`.
+        """
+        names = ("beta", "centre", "force", "gauge", "linear")
+        sized = [(name, leaf) for name in names for leaf in jax.tree.leaves(getattr(self, name)) if leaf.ndim > 1]
+        dims = [(name, leaf.shape[1]) for name, leaf in sized]
+        dims += [("start", leaf.shape[0]) for leaf in jax.tree.leaves(self.start)[:1]]
+        name, dim = dims[0] if dims else ("the target", 1)
+        self.check_dimension(dim, of=name)
+        if self.noise_scale is not None or self.gauge is None:
+            like = jnp.zeros(dim, self.beta.dtype)
+            _unit(self, like, jnp.ones((), like.dtype)).check_conjugate()
+
+    def check_dimension(self, dim: int, of: str = "the target") -> None:
         """Raise if a coefficient or the start is of another dimension."""
         for name in ("beta", "centre", "force", "gauge", "linear", "start"):
             for leaf in jax.tree.leaves(getattr(self, name)):
@@ -160,7 +201,7 @@ class Protocol(eqx.Module):
                 if any(size != dim for size in shape):
                     expected = {"beta": f"a scalar, a ({dim},) diagonal or a ({dim}, {dim}) matrix"}
                     raise ValueError(
-                        f"{name} has shape {shape} but the target has dimension {dim}; pass "
+                        f"{name} has shape {shape} but {of} has dimension {dim}; pass "
                         + expected.get(name, f"shape ({dim},)" if len(shape) == 1 else f"shape ({dim}, {dim})")
                     )
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._structure import Map, adjoint, cholesky, diagonal, identity, log_determinant, product
+from ._structure import Map, adjoint, cholesky, diagonal, identity, log_determinant, norm, product
 from .bridge import Affine, Bridge, Bridges, Opening, Pull
 from .clock import time_at_snr
 from .conjugate import regauging
@@ -67,8 +67,15 @@ class Reference(eqx.Module):
         """The step that draws a Gaussian start, given the end; None for a point."""
 
     @abstractmethod
-    def pieces(self) -> tuple[Float[Array, "P *map"], Float[Array, "P *map"], Float[Array, " ends"]]:
-        """S and F of each piece, and the ends of the pieces from 0 to 1: where its conjugate points follow from."""
+    def pieces(self) -> tuple[Float[Array, "P *map"], Float[Array, "P *map"], Float[Array, " ends"], Map | None]:
+        """S and F of each piece, the ends of the pieces from 0 to 1, and the covariance of a Gaussian start.
+
+        Its conjugate points follow from these.
+        """
+
+    @abstractmethod
+    def reach(self) -> Float[Array, ""]:
+        """How far from the origin centre, force, gauge and linear potential carry the process, to an order of magnitude."""
 
     @abstractmethod
     def times_at_snr(self, ratios: Float[Array, " n"], dim: int) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
@@ -120,7 +127,10 @@ class Harmonic(Reference):
 
     def pieces(self):
         beta = self.green.beta[None]
-        return beta, jnp.zeros_like(beta), jnp.arange(2, dtype=beta.dtype)
+        return beta, jnp.zeros_like(beta), jnp.arange(2, dtype=beta.dtype), None
+
+    def reach(self):
+        return jnp.max(jnp.abs(self.centre))
 
     def times_at_snr(self, ratios, dim):
         if self.green.beta.ndim == 0:
@@ -273,7 +283,14 @@ class Piecewise(Reference):
         c, one = self.regauge, jax.vmap(identity)(self.generator.drift)
         drift = self.generator.drift + c * one
         stiffness = self.generator.stiffness - c * (drift + jax.vmap(adjoint)(drift)) + c**2 * one
-        return stiffness, drift, jnp.pad(self.edges, 1, constant_values=(0, 1))
+        return stiffness, drift, jnp.pad(self.edges, 1, constant_values=(0, 1)), self.start_covariance
+
+    def reach(self):
+        def of(part: Generator):
+            pushed = jnp.max(jnp.abs(part.push)) / (1 + norm(part.drift))
+            return jnp.maximum(pushed, jnp.max(jnp.abs(part.slope)) / (1 + norm(part.stiffness)))
+
+        return jnp.max(jax.vmap(of)(self.generator))
 
     def times_at_snr(self, ratios, dim):
         return search_times(self, ratios, dim)

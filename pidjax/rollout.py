@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ._checks import as_floating, check_count, check_key, check_kind
+from ._show import shown
 from .bridge import Bridges, Opening, observe
 from .grid import Grid
 from .protocol import Protocol, Unit
@@ -35,6 +36,9 @@ class Prepared(eqx.Module):
     bridges: Bridges
     opening: Opening | None
     unit: Unit
+
+    def __repr__(self):
+        return shown("Prepared", target=self.target, steps=self.bridges.num_steps, unit=self.unit)
 
 
 def prepare(target: Target, protocol: Protocol, grid: Grid) -> Prepared:
@@ -114,6 +118,7 @@ def _check_run(prepared, rule, key) -> None:
     check_kind("prepared", prepared, Prepared, "what prepare(target, protocol, grid) gives")
     check_kind("rule", rule, Rule, "a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
     check_key("key", key)
+    rule.check(prepared.bridges.t[0], prepared.unit.start)
 
 
 def _path(prepared: Prepared, rule: Rule, key: Key[Array, ""], save_states: bool, segments: int | None) -> Paths:

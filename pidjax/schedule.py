@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ._checks import as_floating, as_positive, check_count, check_symmetric, concrete
+from ._checks import as_floating, as_positive, check_count, check_kind, check_symmetric, concrete
+from ._functions import outcome
 from .bridge import Affine
 from .protocol import GaussianStart, Protocol
 
@@ -148,13 +150,20 @@ def from_function(
     edges = horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces
     middles = (edges[:-1] + edges[1:]) / 2
 
-    def stacked(value) -> Any:
-        function = value if callable(value) else lambda t: jax.tree.map(jnp.asarray, value)
-        return jax.vmap(function)(middles)
+    def stacked(name, value) -> Any:
+        if not callable(value):
+            value = as_floating(name, value)
+            return jnp.broadcast_to(value, (num_pieces, *value.shape))
+        outcome(name, value, middles[0], of="a time")
+        return jax.vmap(value)(middles)
 
     fields = {"centre": centre, "force": force, "gauge": gauge, "linear": linear, "constant": constant}
-    given = {name: stacked(value) for name, value in fields.items() if value is not None}
-    return piecewise(stacked(beta), **given, edges=edges, start=start, noise_scale=noise_scale)
+    given = {
+        name: tuple(stacked(name, part) for part in value) if isinstance(value, tuple) else stacked(name, value)
+        for name, value in fields.items()
+        if value is not None
+    }
+    return piecewise(stacked("beta", beta), **given, edges=edges, start=start, noise_scale=noise_scale)
 
 
 def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, noise_scale, shown: int) -> Protocol:
@@ -165,10 +174,10 @@ def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, nois
         ("centre", centre, (2,)),
         ("linear", linear, (2,)),
         ("constant", constant, (1,)),
-        ("force", None if force is None else force.matrix, (1, 2, 3)),
-        ("gauge", None if gauge is None else gauge.matrix, (1, 2, 3)),
-        ("force", None if force is None else force.vector, (2,)),
-        ("gauge", None if gauge is None else gauge.vector, (2,)),
+        ("the matrix of force", None if force is None else force.matrix, (1, 2, 3)),
+        ("the matrix of gauge", None if gauge is None else gauge.matrix, (1, 2, 3)),
+        ("the vector of force", None if force is None else force.vector, (2,)),
+        ("the vector of gauge", None if gauge is None else gauge.vector, (2,)),
     ):
         if leaf is None:
             continue
@@ -182,24 +191,15 @@ def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, nois
     if noise_scale is not None:
         noise_scale = as_positive("noise_scale", noise_scale)
     if start is not None and not isinstance(start, GaussianStart):
+        check_kind(
+            "start", start, jax.Array | np.ndarray | list | float | int, "a point, or GaussianStart(mean, covariance)"
+        )
         start = as_floating("start", start)
         if start.ndim != 1:
             raise ValueError(f"start has shape {start.shape}; pass one point of shape (d,), or a GaussianStart")
     protocol = Protocol(beta, centre, force, gauge, linear, constant, edges, start, noise_scale)
-    _check_alone(protocol)
+    protocol.check_alone()
     return protocol
-
-
-def _check_alone(protocol: Protocol) -> None:
-    """The checks of `Protocol.unit` that need no target: agreement of dimensions, and conjugate points where it can."""
-    leaves = jax.tree.leaves((protocol.beta, protocol.centre, protocol.force, protocol.gauge, protocol.linear))
-    dims = [leaf.shape[1] for leaf in leaves if leaf.ndim > 1] + [
-        leaf.shape[0] for leaf in jax.tree.leaves(protocol.start)[:1]
-    ]
-    needs_target = protocol.noise_scale is None and protocol.gauge is not None
-    if not needs_target:
-        like = jnp.zeros(dims[0] if dims else 1, protocol.beta.dtype)
-        protocol.unit(like, jnp.ones((), like.dtype))
 
 
 def _one_piece(name: str, pair) -> Affine | None:

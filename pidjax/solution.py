@@ -18,8 +18,8 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from ._bounds import check_reads
-from ._checks import as_floating, as_scalar, check_key, check_kind, concrete
+from ._checks import as_floating, as_scalar, check_key, concrete
+from ._functions import in_words, outcome
 from ._show import brief, sheet
 from .rollout import Prepared, backward_log_weights
 from .step import Rule
@@ -67,9 +67,9 @@ class Solution(Weighted):
 
     def __repr__(self):
         kind, steps = type(self.target).__name__, f"{self.settings['rule']} in {self.settings['num_steps']} steps"
-        title = f"Solution: {self.num_samples} samples of a {kind} in dimension {self.target.dim}, by {steps}"
+        title = f"Solution: {self.log_weights.shape[-1]} samples of a {kind} in dimension {self.target.dim}, by {steps}"
         rows = self._evidence()
-        if concrete(self.log_weights) is not None:
+        if self._holds_numbers():
             rows |= {"mean": _brief_leaves(self._moment(1)), "sd": _brief_leaves(self._moment(2))}
         if self.states is not None:
             rows["paths"] = f"saved at {self.states.shape[1]} times"
@@ -80,7 +80,7 @@ class Solution(Weighted):
     def _moment(self, order: int) -> Any:
         """The weighted mean (1) or standard deviation (2) of each leaf of the samples, on the host."""
         weights = np.asarray(self.weights, np.float64)
-        alive = weights > 0
+        alive = weights != 0
 
         def of(leaf):
             values = np.asarray(leaf, np.float64)[alive]
@@ -128,7 +128,6 @@ class Solution(Weighted):
         Returns:
             The estimate and its standard error, each of the shape `function` returns.
         """
-        check_kind("function", function, Callable, "a function of one sample")
         weights, inflation = self.weights, self.inflation
 
         def moments(values):
@@ -137,10 +136,9 @@ class Solution(Weighted):
             return mean, inflation * jnp.sqrt(weighted_sum(weights**2, jnp.abs(values - mean[None]) ** 2))
 
         samples = jax.tree.map(self._where_weighted, self.samples)
-        traced, found = jax.make_jaxpr(function, return_shape=True)(jax.tree.map(lambda leaf: leaf[0], samples))
+        found = outcome("function", function, jax.tree.map(lambda leaf: leaf[0], samples), of="one sample")
         if not jax.tree.leaves(found):
-            raise ValueError(f"function returns {found}; return an array, or a pytree of arrays")
-        check_reads("function", traced)
+            raise ValueError(f"function returns {in_words(found)}; return an array, or a pytree of arrays")
         values = jax.vmap(function)(samples)
         pairs = jax.tree.map(moments, values)
         return jax.tree.transpose(jax.tree.structure(values), jax.tree.structure((0, 0)), pairs)
@@ -187,14 +185,16 @@ class Solution(Weighted):
         """
         if concrete(self.log_weights) is None:
             raise ValueError("check() looks at numbers, which jit and vmap do not have: call it outside of them")
-        if not 0 < min_ess_fraction <= 1:
-            raise ValueError(f"min_ess_fraction is {min_ess_fraction}; pass a number in (0, 1]")
+        least = float(as_scalar("min_ess_fraction", min_ess_fraction))
+        if not 0 < least <= 1:
+            raise ValueError(f"min_ess_fraction is {least:g}; pass a number in (0, 1]")
         problems = []
         if self.num_nonfinite > 0:
             cause = (
                 "the log-density returned NaN or +inf there, or a step blew up. Return -inf outside the support; use more steps"
                 if isinstance(self.target, _OF_A_DENSITY)
-                else "a state overflowed, or a step blew up. Bring the target to a moderate scale; use more steps"
+                else "a state overflowed, a step blew up, or a control of your own returned NaN. Bring target, noise_scale "
+                "and force to moderate scales; use more steps"
             )
             problems.append(
                 f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: {cause}, or float64"
@@ -204,7 +204,7 @@ class Solution(Weighted):
             problems.append(
                 "every weight is zero: no path ended where the log-density is finite. Check its support and units"
             )
-        elif fraction < min_ess_fraction:
+        elif fraction < least:
             problems.append(
                 f"the effective sample size is {float(self.ess):.1f} of {self.num_samples} ({fraction:.2%}): a few paths "
                 "carry the weight, and log_z and its error are not to be trusted. Use more steps or rule Moment or "
@@ -261,6 +261,8 @@ class Solution(Weighted):
 
     def to_dict(self) -> dict[str, Any]:
         """NumPy arrays and plain numbers by name: for saving, or for another library."""
+        if concrete(self.log_weights) is None:
+            raise ValueError("to_dict() takes numbers, which jit and vmap do not have: call it outside of them")
         arrays = {"log_weights": self.log_weights, "times": self.times}
         arrays |= {"states": self.states, "weighted_states": self.weighted_states}
         return {

@@ -27,7 +27,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ._checks import check_kind
+from ._functions import in_words, outcome
 from ._linear import cholesky
+from ._show import shown_fields
 from ._structure import Factor, apply, dense, inverse_factor, log_volume, sandwich
 from .bridge import Bridges, Opening
 from .targets.base import Law, Tiltable
@@ -58,10 +60,15 @@ class Rule(eqx.Module):
     needs_tilt: ClassVar[bool] = True
     """Whether it asks for tilted laws, which a bare `Density` does not have."""
 
+    __repr__ = shown_fields
+
     @property
     def opening(self) -> "Rule":
         """The rule that draws a Gaussian start."""
         return Moment()
+
+    def check(self, t: Float[Array, ""], x: Float[Array, " d"]) -> None:
+        """Raise unless the user's own fields, if it has any, give a vector like x at one (t, x)."""
 
     @abstractmethod
     def step(
@@ -112,10 +119,14 @@ class Euler(Gaussian):
         if self.correction is not None:
             check_kind("correction", self.correction, Callable, "a function of (t, x), or an Equinox module")
 
+    def check(self, t, x):
+        if self.correction is not None:
+            _check_field("correction", self.correction, t, x)
+
     def proposal(self, law: Law, now: Bridges, x):
         drift = now.drift(x, law.mean)
         if self.correction is not None:
-            drift = drift + _of_shape(x, "correction", self.correction(now.t, x))
+            drift = drift + self.correction(now.t, x)
         return Proposal(x + drift * now.step, jnp.sqrt(now.step))
 
 
@@ -132,12 +143,15 @@ class Controlled(Gaussian):
     def __check_init__(self):
         check_kind("control", self.control, Callable, "a function of (t, x), or an Equinox module")
 
+    def check(self, t, x):
+        _check_field("control", self.control, t, x)
+
     @property
     def opening(self):
         return Unconditioned()
 
     def proposal(self, law, now: Bridges, x):
-        drift = _of_shape(x, "control", self.control(now.t, x))
+        drift = self.control(now.t, x)
         if now.force is not None:
             drift = drift + now.force(x)
         return Proposal(x + drift * now.step, jnp.sqrt(now.step))
@@ -190,6 +204,9 @@ class EndingOnDraw(Rule):
 
     rule: Gaussian
 
+    def check(self, t, x):
+        self.rule.check(t, x)
+
     def step(self, law: Law, now, start, x, key):
         return jax.lax.cond(
             now.toward.is_spread,
@@ -214,10 +231,9 @@ def _log_evidence(law: Law, now: Bridges | Opening) -> Float[Array, ""]:
     return law.log_mass - now.observation.log_normaliser(law.mean.size)
 
 
-def _of_shape(x: Float[Array, " d"], name: str, value: Any) -> Float[Array, " d"]:
-    """What a user's field returned at x, checked."""
-    if jnp.shape(value) != x.shape:
+def _check_field(name: str, field: Callable, t: Float[Array, ""], x: Float[Array, " d"]) -> None:
+    found = outcome(name, field, t, x, of="one time and point")
+    if getattr(found, "shape", None) != x.shape or found.dtype != x.dtype:
         raise ValueError(
-            f"{name} returns shape {jnp.shape(value)} for one point of shape {x.shape}; return the same shape"
+            f"{name} returns {in_words(found)} for one time and point, {in_words((t, x))}; return {in_words(x)}"
         )
-    return value

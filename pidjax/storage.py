@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import __version__
-from ._checks import check_kind
+from ._checks import check_kind, concrete
 
 FORMAT = 1
 """Raised when a file of before cannot be read any more."""
@@ -43,6 +43,7 @@ def save(path: str | PathLike, value: Any) -> None:
 
     Raises:
         TypeError: a part that is neither module, container, array, number, string nor function.
+        ValueError: arrays of a transformation, which have no values yet.
 
     Example:
         >>> import tempfile, pidjax as pid
@@ -76,8 +77,8 @@ def load(path: str | PathLike, /, **given: Any) -> Any:
             one name the second is name_2, and so on.
 
     Raises:
-        ValueError: no file of this kind, a damaged one, one of a later format; a name that is not given; double-precision
-            arrays while JAX is set to single.
+        ValueError: no file of this kind, a damaged one, one of a later format; a name that is not given, or a class of other
+            fields; double-precision arrays while JAX is set to single.
 
     Example:
         >>> import tempfile, pidjax as pid
@@ -147,7 +148,9 @@ class _Writer:
             parts = {field: self.node(part, field, type(value)) for field, part in fields.items()}
             return {"module": _class_name(type(value)), "fields": parts}
         if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return {"named": _class_name(type(value)), "items": [self.node(part, name) for part in value]}
+            kind: Any = type(value)
+            parts = [self.node(part, name) for part in value]
+            return {"named": _class_name(kind), "items": parts, "called": list(kind._fields)}
         if isinstance(value, list | tuple):
             return {"list" if isinstance(value, list) else "tuple": [self.node(part, name) for part in value]}
         if isinstance(value, dict):
@@ -171,8 +174,10 @@ class _Writer:
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             return {"random": self._array(jax.random.key_data(value)), "kind": str(jax.random.key_impl(value))}
         if id(value) not in self.seen:
+            if (array := concrete(value)) is None:
+                raise ValueError("save writes numbers, which jit and vmap do not have: call it outside of them")
             self.seen[id(value)] = len(self.arrays), value
-            self.arrays.append(np.asarray(value))
+            self.arrays.append(array)
         number = self.seen[id(value)][0]
         return {"array": number, "dtype": str(value.dtype), "on": "device" if isinstance(value, jax.Array) else "host"}
 
@@ -216,13 +221,17 @@ class _Reader:
         return getattr(self.value(node["of"]), node["method"])
 
     def _module(self, node):
-        made = object.__new__(self._class(node["module"], eqx.Module))
+        kind = self._class(node["module"], eqx.Module)
+        _check_fields(kind, sorted(field.name for field in dataclasses.fields(kind)), sorted(node["fields"]))
+        made = object.__new__(kind)
         for name, part in node["fields"].items():
             object.__setattr__(made, name, self.value(part))
         return made
 
     def _named(self, node):
-        return self._class(node["named"], tuple)(*map(self.value, node["items"]))
+        kind: Any = self._class(node["named"], tuple)
+        _check_fields(kind, list(kind._fields), node.get("called", list(kind._fields)))
+        return kind(*map(self.value, node["items"]))
 
     def _list(self, node):
         return list(map(self.value, node["list"]))
@@ -248,12 +257,24 @@ class _Reader:
     def _class(self, name: str, kind: type) -> type:
         if ":" not in name:
             check_kind(name, self.given[name], type, "the class of this name")
+            if not issubclass(self.given[name], kind):
+                raise ValueError(
+                    f"{name} is the class {self.given[name].__name__}, no {kind.__name__}; pass the class saved"
+                )
             return self.given[name]
         room, _, called = name.partition(":")
         found = getattr(importlib.import_module(room), called, None) if _is_known(room) else None
         if not (isinstance(found, type) and issubclass(found, kind)):
             raise ValueError(f"the file holds a {name}, which this version of pidjax does not have")
         return found
+
+
+def _check_fields(kind: type, found: list[str], saved: list[str]) -> None:
+    if found != saved:
+        raise ValueError(
+            f"{kind.__name__} has the fields {', '.join(found)} but what was saved has {', '.join(saved)}; load it with "
+            "the class, or the version of pidjax, that it was saved with"
+        )
 
 
 def _is_known(room: str) -> bool:

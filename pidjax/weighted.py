@@ -11,10 +11,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
-from ._checks import check_count, check_key, concrete
+from ._checks import check_count, check_key
 from ._show import brief
 
 
@@ -49,6 +50,11 @@ class Weighted(eqx.Module):
         self._check_alone()
         return jax.nn.softmax(self.log_weights)
 
+    def _holds_numbers(self) -> bool:
+        """Whether these are the numbers of one solution: neither traced, nor shapes alone, nor a batch."""
+        log_weights = self.log_weights
+        return not isinstance(log_weights, Tracer | jax.ShapeDtypeStruct) and log_weights.ndim == 1
+
     def _check_alone(self) -> None:
         if self.log_weights.ndim != 1:
             raise ValueError(
@@ -63,8 +69,8 @@ class Weighted(eqx.Module):
 
     def _evidence(self) -> dict[str, str]:
         """What `repr` says of log Z and of the effective sample size."""
-        if concrete(self.log_weights) is None:
-            return {"log_Z": brief(self.log_z), "ESS": brief(self.ess)}
+        if not self._holds_numbers():
+            return {"log_W": brief(self.log_weights)}
         share = f"{float(self.ess):.1f} of {self.num_samples} ({self.ess / self.num_samples:.1%})"
         return {"log_Z": f"{float(self.log_z):.4f} ± {float(self.log_z_error):.4f}", "ESS": share}
 

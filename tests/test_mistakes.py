@@ -11,7 +11,7 @@ import pytest
 from helpers import as_a_user
 
 import pidjax as pid
-from pidjax import diagnostics, exact, learn, metrics, plot, zoo
+from pidjax import diagnostics, exact, learn, metrics, neural, plot, surrogate, zoo
 from pidjax.learn import corridor, guidance, mean_field
 
 
@@ -104,7 +104,7 @@ METRICS = [
     (lambda: metrics.energy_ks(points(), points(), nan), "log_density is NaN at 4 of 4"),
     (lambda: metrics.energy_ks(points(), points(), points()), "log_density is a .*; pass a function"),
     (lambda: metrics.cross_entropy(points(), vector), r"log_density returns float32\[2\]"),
-    (lambda: metrics.cross_entropy(points(), zoo.funnel().log_density), "log_density cannot take one point"),
+    (lambda: metrics.cross_entropy(points(), zoo.funnel().log_density), "log_density fails for one point"),
     (lambda: metrics.sliced_ks(points(), points(), 0), "key is 0"),
     (lambda: metrics.sliced_ks(points(), points(), key(), num_projections=0), "num_projections is 0"),
     (lambda: metrics.floor(metrics.mmd_squared, plane().sample, key(), 4, reference_n=0), "reference_n is 0"),
@@ -123,7 +123,7 @@ DIAGNOSTICS = [
     (lambda: paths().given_end(lambda x: x[0]), r"region returns float32\[\]"),
     (
         lambda: paths().given_end(diagnostics.ball(jnp.zeros(1), 9.0)),
-        "region cannot take one point .* the ball's centre",
+        r"region fails for one point.* but the ball's centre \(1,\)",
     ),
     (lambda: diagnostics.path_costs(paths(), brownian(5.0)), "another potential, force or gauge"),
     (lambda: diagnostics.path_costs(paths(), brownian(noise_scale=2.0)), "another scale"),
@@ -370,3 +370,125 @@ def test_values_read_in_a_line(part, make):
         assert "\n" not in text
         assert "Array(" not in text
         assert len(text) < 400
+
+
+def density(dim=2):
+    return pid.Density(square, dim)
+
+
+def trained(**options):
+    rule = pid.Controlled(neural.Guided(key(), density(), brownian(0.0), width=4, depth=1))
+    arguments = {"key": key(), "rule": rule, "grid": pid.uniform(2), "num_iterations": 2, "batch_size": 3} | options
+    return neural.fit(arguments.pop("key"), density(), arguments.pop("rule"), protocol=brownian(0.0), **arguments)
+
+
+def corrected(*arguments, **options):
+    rule = pid.Euler(correction=neural.Network(key(), *arguments, width=4, **options))
+    return pid.sample(key(), plane(), rule=rule, num_samples=3, num_steps=2)
+
+
+def loss(indices, of=neural.relative_entropy):
+    return of(pid.prepare(plane(), brownian(), pid.uniform(2)), pid.Moment(), key(), indices)
+
+
+NEURAL = [
+    (lambda: neural.brownian(key(), "x"), "target is a str"),
+    (lambda: neural.brownian(density(), key()), "key is Density.*; pass one typed key"),
+    (lambda: neural.brownian(key(), pid.Density(nan, 2)), "log_density was finite at none of the points"),
+    (lambda: neural.brownian(key(), pid.Density(lambda y: -jnp.inf * y[0] ** 2, 2)), "finite at none of the points"),
+    (lambda: neural.brownian(key(), density(), horizon="x"), "horizon is 'x'"),
+    (lambda: neural.brownian(key(), density(), start=[1.0]), r"start has shape \(1,\)"),
+    (lambda: neural.decayed_adam("a"), "num_iterations is 'a'"),
+    (lambda: neural.decayed_adam(jnp.nan), "num_iterations is nan"),
+    (lambda: neural.decayed_adam(-1), "num_iterations is -1"),
+    (lambda: neural.decayed_adam(10, jnp.nan), "learning_rate holds 1 non-finite"),
+    (lambda: neural.decayed_adam(10, -1e-3), "learning_rate is -0.001"),
+    (lambda: neural.decayed_adam(10, "abc"), "learning_rate is 'abc'"),
+    (lambda: neural.Guided(key(), density(), brownian(0.0), clip="a"), "clip is a str; pass a number > 0"),
+    (lambda: neural.Guided(density(), key(), brownian(0.0)), "key is Density"),
+    (lambda: trained(optimiser="adam"), "optimiser is a str; pass one from optax"),
+    (lambda: trained(loss=None), "loss is a NoneType; pass relative_entropy"),
+    (lambda: jax.jit(lambda key: trained(key=key).history)(key()), "fit trains on numbers.* outside"),
+    (lambda: jax.jit(lambda: trained().history)(), "fit trains on numbers.* outside"),
+    (lambda: corrected(3), r"float32\[2\] but the network is made for float32\[3\]"),
+    (lambda: corrected(2, dtype=jnp.bfloat16), r"float32\[2\] but the network is made for bfloat16\[2\]"),
+    (
+        lambda: neural.Guided(key(), density(3), brownian(0.0))(0.5, jnp.zeros(2)),
+        r"float32\[2\] but the network is made for float32\[3\]",
+    ),
+    (lambda: loss(jnp.arange(0)), "indices has 0 paths; a mean needs at least 1"),
+    (lambda: loss(jnp.arange(1), neural.log_variance), "indices has 1 paths; a variance needs at least 2"),
+]
+
+GREEN = [
+    (lambda: pid.Green(jnp.eye(2)), r"beta has shape \(2, 2\); pass a scalar or"),
+    (lambda: pid.Green(1.0).pull(-1.0), "duration is -1; pass a duration > 0"),
+    (lambda: pid.Green(1.0).pull(jnp.array([0.5, 0.0])), "duration is 0"),
+    (lambda: pid.Green(-4.0).pull(2.0), r"duration is 2 and beta -4: the conjugate point lies at .* 1.5708"),
+    (lambda: pid.Green([1.0, 2.0]).pull(jnp.ones(3)), r"duration has shape \(3,\) but beta has \(2,\)"),
+    (lambda: pid.Green(1.0).pin(-1.0, 2.0), "before is -1; pass a duration >= 0"),
+    (lambda: pid.Green(1.0).pin(1.0, -0.5), "after is -0.5"),
+    (lambda: pid.Green(1.0).pin(0.0, 0.0), r"before \+ after is 0"),
+    (lambda: pid.Green(-4.0).pin(1.0, 1.0), r"before \+ after is 2 and beta -4"),
+    (lambda: pid.Green(1.0).log([0.0], [1.0], 0.0), "duration is 0"),
+    (lambda: pid.Green(1.0).log([0.0], [1.0], jnp.ones(2)), r"duration \(2,\)"),
+    (lambda: pid.Green([1.0, -10.0]).log([0.0, 0.0], [1.0, 1.0], 1.0), "conjugate point"),
+    (lambda: pid.Green([1.0, 2.0]).log([0.0], [1.0], 1.0), r"x has shape \(1,\), y \(1,\), beta \(2,\)"),
+    (lambda: pid.Green(1.0).log([0.0], [1.0, 2.0], 1.0), r"x has shape \(1,\), y \(2,\)"),
+    (lambda: pid.Green(1.0).log(0.0, 1.0, 1.0), r"x has shape \(\)"),
+    (lambda: pid.Green(1.0).log("abc", [1.0], 1.0), "x is 'abc'"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), [*NEURAL, *GREEN])
+def test_mistakes_with_networks_and_green_functions(call, message):
+    test_mistakes(call, message)
+
+
+def test_what_green_functions_and_optimisers_accept():
+    assert jnp.isfinite(pid.Green([1, 2]).log([0, 1], [1, 0], 1))
+    assert pid.Green([1.0]).pull([0.5, 1.0])[0].shape == (2,)
+    assert jnp.allclose(jnp.stack(pid.Green(1.0).pin(0, 1)), jnp.array([1, 0, 0]))
+    assert jnp.isnan(jax.jit(lambda duration: pid.Green(1.0).pull(duration)[0])(0.0 * jnp.inf))
+    assert neural.decayed_adam(np.int64(10)) is neural.decayed_adam(10) is neural.decayed_adam(10, np.float64(5e-3))
+
+
+@functools.cache
+def fitted():
+    return trained()
+
+
+IN_A_LINE = [
+    ("LogSNR(num_steps=20, low=0.1, high=None)", lambda: pid.log_snr(20, low=0.1)),
+    ("Uniform(num_steps=5)", lambda: pid.uniform(5)),
+    ("Given(values=[0, 0.5, 1])", lambda: pid.given([0.0, 0.5, 1.0])),
+    ("Green(beta=[1, 2])", lambda: pid.Green([1.0, 2.0])),
+    ("Euler(correction=None)", pid.Euler),
+    ("Controlled(control=vector)", lambda: pid.Controlled(vector)),
+    ("Controlled(control=vector)", lambda: pid.Controlled(functools.partial(vector))),
+    ("Euler(correction=MLP)", lambda: pid.Euler(eqx.nn.MLP(3, 2, 4, 1, key=key()))),
+    ("correction=Network(dim=2, width=8, depth=2)", lambda: pid.Euler(neural.Network(key(), 2, width=8))),
+    ("Moment()", pid.Moment),
+    ("Ancestral()", pid.Ancestral),
+    ("target=Constant(Density(square, dim=2)), clip=100)", lambda: fitted().rule),
+    ("Trained(rule=Controlled(control=Guided(", fitted),
+    ("steps=4, unit=Unit(reference=Harmonic, start=[", lambda: solution().prepared),
+    ("Prepared(target=StreamedSamples, steps=2", lambda: pid.prepare(data(), brownian(), pid.uniform(2))),
+    ("Unit(reference=Harmonic, start=[0, 0]", lambda: solution().prepared.unit),
+    ("converged=True)", lambda: surrogate.fit_surrogate(key(), square, 1, progress=False)),
+]
+
+
+@pytest.mark.parametrize(("part", "make"), IN_A_LINE)
+def test_values_of_the_core_read_in_a_line(part, make):
+    test_values_read_in_a_line(part, make)
+
+
+def test_what_is_no_solution_of_its_own_says_so():
+    """The evidence of a batch, of shapes alone and of weights that are all zero."""
+    one = solution()
+    batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), one)
+    assert batch._evidence() == {"log_W": "float32[2, 8]"}
+    assert eqx.filter_eval_shape(lambda: one)._evidence() == {"log_W": "float32[8]"}
+    lost = eqx.tree_at(lambda one: one.log_weights, one, jnp.full(8, -jnp.inf))
+    assert lost._evidence() == {"log_Z": "-inf ± nan", "ESS": "nan of 8 (nan%)"}

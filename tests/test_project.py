@@ -21,7 +21,7 @@ from helpers import as_a_user
 import pidjax
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["_checks", "_show", "_bounds", "_progress", "_linear", "_structure", "kernel", "clock", "bridge", "propagator",
+ORDER = ["_checks", "_show", "_bounds", "_functions", "_progress", "_linear", "_structure", "kernel", "clock", "bridge", "propagator",
          "conjugate", "reference", "grid", "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn",
          "weighted", "solution", "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision",
          "plot", "storage"]  # fmt: skip

@@ -312,3 +312,32 @@ def test_conjugate_points_are_reported_with_their_time():
 def test_bad_protocols(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_start_too_wide_for_a_negative_stiffness_is_refused():
+    """From N(0, s²) the integral over the start is finite while 1/s² + ω cot ωt > 0, ω = √−β: here up to t = 0.8476."""
+    with pytest.raises(ValueError, match=r"conjugate point at t = 0.8476.* a narrower start"):
+        pid.harmonic(-4.0, noise_scale=1.0, start=pid.GaussianStart(jnp.zeros(2), 4.0))
+    omega = 2.0
+    assert abs(1 / 4 + omega / np.tan(omega * 0.8476)) < 1e-3
+    pid.harmonic(-4.0, noise_scale=1.0, start=pid.GaussianStart(jnp.zeros(2), 0.5))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"start": jnp.full(2, 1e6)},
+        {"centre": jnp.full(2, 1e6)},
+        {"linear": jnp.full(2, 1e7)},
+        {"force": (jnp.array(0.0), jnp.full(2, 1e6))},
+        {"start": pid.GaussianStart(jnp.full(2, 1e7), 1.0)},
+    ],
+)
+def test_what_float32_does_not_resolve_is_refused(options):
+    means = jnp.array([[-1.0, 0.0], [1.0, 1.0]])
+    with jax.enable_x64(False):
+        target = pid.GaussianMixture.isotropic(means.astype("float32"), jnp.float32(0.3))
+        protocol = jax.tree.map(lambda leaf: leaf.astype("float32"), pid.harmonic(**options))
+        with pytest.raises(ValueError, match="noise widths away from the target"):
+            pid.prepare(target, protocol, pid.uniform(5))
+    pid.prepare(pid.GaussianMixture.isotropic(means, 0.3), pid.harmonic(**options), pid.uniform(5))

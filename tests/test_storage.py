@@ -1,6 +1,7 @@
 """What is saved comes back: the same arrays, the same answers, from a file that holds no code."""
 
 import json
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -178,3 +179,35 @@ def test_later_formats_and_foreign_classes_are_refused(tmp_path):
 def test_what_cannot_be_stored_is_named(tmp_path):
     with pytest.raises(TypeError, match="value is a set, which cannot be stored"):
         pid.save(tmp_path / "value.npz", {1, 2})
+
+
+class Dish(eqx.Module):
+    """Another module than `Bowl`."""
+
+    depth: jax.Array
+
+
+Place = NamedTuple("Place", [("x", float), ("y", float)])  # noqa: UP014
+Range = NamedTuple("Range", [("low", float), ("high", float)])  # noqa: UP014
+
+
+@pytest.mark.parametrize(
+    ("value", "given", "message"),
+    [
+        (Bowl(jnp.ones(())), {"Bowl": Dish}, "Dish has the fields depth but what was saved has width"),
+        (Bowl(jnp.ones(())), {"Bowl": dict}, "Bowl is the class dict, no Module"),
+        (Place(0.0, 1.0), {"Place": Range}, "Range has the fields low, high but what was saved has x, y"),
+        (Place(0.0, 1.0), {"Place": Dish}, "Place is the class Dish, no tuple"),
+    ],
+)
+def test_a_class_of_other_fields_is_refused(value, given, message, tmp_path):
+    pid.save(tmp_path / "value.npz", value)
+    with pytest.raises(ValueError, match=message):
+        pid.load(tmp_path / "value.npz", **given)
+    assert pid.load(tmp_path / "value.npz", **{type(value).__name__: type(value)}) == value
+
+
+def test_what_is_traced_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="save writes numbers, which"):
+        jax.jit(lambda x: pid.save(tmp_path / "value.npz", {"x": x}))(jnp.ones(2))
+    assert not list(tmp_path.iterdir())

@@ -3,21 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from .._bounds import check_reads
 from .._checks import concrete
+from .._functions import outcome
 
 
 def check_gives(name: str, function: Callable, arguments: tuple, kind: Any, wanted: str, ndim: int = 0) -> None:
     """Raise unless a function of these arguments gives one array of a kind, and reads inside of them; it is not run."""
-    traced, found = jax.make_jaxpr(lambda *arguments: jnp.asarray(function(*arguments)), return_shape=True)(*arguments)
+    found = outcome(name, lambda *arguments: jnp.asarray(function(*arguments)), *arguments, of="arguments")
     if len(found.shape) != ndim or not jnp.issubdtype(found.dtype, kind):
         raise ValueError(f"{name} gives {found.dtype}{list(found.shape)}; let it give {wanted}")
-    check_reads(name, traced)
 
 
 def check_below(name: str, value: Any, bound: float, wanted: str) -> None:

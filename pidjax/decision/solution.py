@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import concrete
 from .._show import brief, sheet
 from ..weighted import SamplingError, Weighted, weighted_sum
 
@@ -116,7 +115,7 @@ class Solution(Weighted):
             return super().__repr__()
         number, sites = self.samples.shape
         rows = self._evidence()
-        if concrete(self.log_weights) is not None:
+        if self._holds_numbers():
             rows["E[v]"] = brief(self.expectation(lambda values: values)[0])
             if self.num_faulty_laws > 0:
                 rows["faulty"] = f"{int(self.num_faulty_laws)} laws of the prior: see check()"

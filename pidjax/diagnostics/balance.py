@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._functions import check_scalar
 from ..metrics import Estimate
-from ..metrics._inputs import check_log_density
 from .average import average
 from .ensemble import Ensemble, check_paths
 
@@ -82,7 +82,7 @@ def langevin_mismatch(
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
     check_paths(paths)
-    check_log_density(log_density, paths.states[0, 0])
+    check_scalar("log_density", log_density, paths.states[0, 0])
     v = paths.drifts
     b = 0.5 * paths.noise_scale**2 * jax.vmap(jax.vmap(jax.grad(log_density)))(paths.states)
     inner = jnp.sum(v * b, axis=-1)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 
+from .._functions import check_scalar
 from ..metrics import Estimate
-from ..metrics._inputs import check_log_density
 from .average import average, integrate
 from .ensemble import Ensemble, check_paths
 
@@ -55,6 +55,6 @@ def energy_efficiency(paths: Ensemble, log_density: Callable[[Float[Array, " d"]
 
 def _energies(paths: Ensemble, log_density):
     check_paths(paths)
-    check_log_density(log_density, paths.states[0, 0])
+    check_scalar("log_density", log_density, paths.states[0, 0])
     energy = jax.vmap(jax.vmap(lambda x: -log_density(x)))
     return energy(paths.states), energy(paths.weighted_states)

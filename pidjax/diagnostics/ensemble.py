@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._checks import check_kind, concrete
+from .._functions import in_words, outcome
 from .._show import shown
 from ..control import control_at_end
-from ..metrics._inputs import check_function, described
 from ..protocol import Protocol, Unit
 from ..rollout import Prepared
 from ..solution import Solution
@@ -101,10 +101,10 @@ class Ensemble(eqx.Module):
 
 def are_inside(region: Region, points: Float[Array, "n d"]) -> Bool[Array, " n"]:
     """Which of the points are in a region, with its answer checked to be one boolean."""
-    answer = check_function("region", region, points[0])
+    answer = outcome("region", region, points[0])
     if getattr(answer, "shape", None) != () or answer.dtype != bool:
         raise ValueError(
-            f"region returns {described(answer)} for one point of shape {points.shape[1:]}; return one boolean"
+            f"region returns {in_words(answer)} for one point of shape {points.shape[1:]}; return one boolean"
         )
     return jax.vmap(region)(points)
 

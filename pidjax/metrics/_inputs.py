@@ -1,14 +1,15 @@
 """What every metric does first: bring samples and log weights into one form, with checks at the door."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_floating, as_real, check_finite, check_kind, concrete
+from .._checks import as_floating, as_real, check_finite, concrete
+from .._functions import check_scalar
 from .._show import shown
 
 
@@ -89,37 +90,13 @@ def positive(name: str, value: ArrayLike) -> Array:
     return value
 
 
-def check_function(name: str, function: Any, point: Array) -> Any:
-    """The shapes and dtypes of what a function returns for a point like this one; raise if it cannot take it."""
-    check_kind(name, function, Callable, "a function of one point")
-    try:
-        return jax.eval_shape(function, jax.ShapeDtypeStruct(point.shape, point.dtype))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot take one point of shape {point.shape}: {error}") from error
-
-
-def described(result: Any) -> str:
-    """What `check_function` found, in a few words."""
-    is_array = isinstance(result, jax.ShapeDtypeStruct)
-    return f"{result.dtype}{list(result.shape)}" if is_array else f"a {type(result).__name__}"
-
-
-def check_log_density(log_density: Any, point: Array) -> None:
-    """Raise unless a log-density returns one number for one point."""
-    result = check_function("log_density", log_density, point)
-    if getattr(result, "shape", None) != ():
-        raise ValueError(
-            f"log_density returns {described(result)} for one point of shape {point.shape}; return one number, of shape ()"
-        )
-
-
 def log_densities(
     log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
     points: Float[Array, "n d"],
     weights: Float[Array, " n"] | None = None,
 ) -> Float[Array, " n"]:
     """log p at the points, checked not NaN where the weights are not zero."""
-    check_log_density(log_density, points[0])
+    check_scalar("log_density", log_density, points[0])
     values = jnp.asarray(jax.vmap(log_density)(points), points.dtype)
     wrong = concrete(jnp.isnan(values) if weights is None else jnp.isnan(values) & (weights > 0))
     if wrong is not None and wrong.any():

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import as_positive, concrete, normalised_weights
+from .._functions import outcome
 from ._inputs import (
     Estimate,
-    check_function,
     log_densities,
     positive,
     weighted_mean,
@@ -49,7 +49,7 @@ def mode_shares(samples: ArrayLike, assignment: Assignment, log_weights: ArrayLi
         [0.5, 0.5]
     """
     samples, weights = weighted_samples(samples, log_weights)
-    shape = getattr(check_function("assignment", assignment, samples[0]), "shape", None)
+    shape = getattr(outcome("assignment", assignment, samples[0]), "shape", None)
     if shape is None or len(shape) != 1:
         raise ValueError(
             f"assignment returns shape {shape} for one point; return one probability a mode, of shape (k,)"

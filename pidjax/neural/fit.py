@@ -18,8 +18,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from .._checks import check_count, check_key, check_kind
+from .._checks import as_positive, check_count, check_key, check_kind, concrete
 from .._progress import progress_bar
+from .._show import shown
 from ..grid import Grid, uniform
 from ..protocol import Protocol
 from ..rollout import Prepared, prepare
@@ -51,13 +52,24 @@ class Trained(eqx.Module):
     history: Float[np.ndarray, " num_iterations"]
     num_gradient_evaluations: int = eqx.field(static=True)
 
+    def __repr__(self):
+        return shown("Trained", rule=self.rule, iterations=self.history.size, loss=self.history[-1, ...])
 
-@lru_cache
+
 def decayed_adam(num_iterations: int, learning_rate: float = 5e-3) -> optax.GradientTransformation:
     """Adam, the rate falling to zero along half a cosine, on gradients cut to unit norm: what `fit` takes by default.
 
     The same arguments give the same object, so that fits which differ only in their arrays share one compilation.
+
+    Raises:
+        ValueError: `num_iterations` not an integer ≥ 1, a rate that is not a finite number > 0.
     """
+    as_positive("learning_rate", learning_rate)
+    return _decayed_adam(check_count("num_iterations", num_iterations), float(learning_rate))
+
+
+@lru_cache
+def _decayed_adam(num_iterations: int, learning_rate: float) -> optax.GradientTransformation:
     schedule = optax.cosine_decay_schedule(learning_rate, num_iterations)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
@@ -93,7 +105,7 @@ def fit(
 
     Raises:
         ValueError: a target without a density; a rule that is not Gaussian, has nothing to train, or weights of another
-            dtype than the target; counts below 1.
+            dtype than the target; counts below 1; an optimiser or a loss of another kind; a call under `jit` or `vmap`.
         TrainingError: the loss is not finite.
 
     Example:
@@ -107,7 +119,7 @@ def fit(
 
     Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141, with this library's exact weights.
     """
-    _check_arguments(key, target, rule, protocol, grid)
+    _check_arguments(key, target, rule, protocol, grid, optimiser, loss)
     num_iterations, batch_size = check_count("num_iterations", num_iterations), check_count("batch_size", batch_size)
     grid = uniform(100) if grid is None else grid
     grid.check(protocol.horizon)
@@ -126,7 +138,9 @@ def fit(
             learned, state, losses = _iterate(
                 prepared, learned, fixed, state, key, iterations, batch_size, optimiser, loss
             )
-            history.append(np.asarray(losses)[:count])
+            if (values := concrete(losses)) is None:
+                raise ValueError("fit trains on numbers, which jit and vmap do not have: call it outside of them")
+            history.append(values[:count])
             _check_finite(history[-1], first)
             advance(count, loss=f"{history[-1].mean():.3f}")
     num_gradients = num_iterations * batch_size * (prepared.bridges.num_steps + 1 if _is_guided(rule) else 1)
@@ -173,7 +187,7 @@ def _check_finite(losses: np.ndarray, first: int) -> None:
         )
 
 
-def _check_arguments(key, target, rule, protocol, grid) -> None:
+def _check_arguments(key, target, rule, protocol, grid, optimiser, loss) -> None:
     check_key("key", key)
     if not (isinstance(target, Target) and target.has_density):
         raise ValueError(
@@ -183,6 +197,11 @@ def _check_arguments(key, target, rule, protocol, grid) -> None:
     check_kind("protocol", protocol, Protocol, "neural.brownian(key, target), harmonic(...) or another")
     if grid is not None:
         check_kind("grid", grid, Grid, "log_snr(...), uniform(...) or given(...)")
+    if optimiser is not None:
+        check_kind(
+            "optimiser", optimiser, optax.GradientTransformation, "one from optax, or decayed_adam(num_iterations)"
+        )
+    check_kind("loss", loss, Callable, "relative_entropy, log_variance, or a function with their signature")
 
 
 def _check_dtype(learned, dtype) -> None:

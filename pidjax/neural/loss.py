@@ -9,6 +9,7 @@ Each is least where W is constant: −log Z and 0, at the optimal process.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ..rollout import Prepared, given_log_weights, rollout
@@ -32,6 +33,7 @@ def relative_entropy(
 
     Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141.
     """
+    _check_paths(indices, 1, "mean")
     return -jnp.mean(rollout(prepared, rule, key, indices).log_weights)
 
 
@@ -50,10 +52,14 @@ def log_variance(
 
     Source: Richter et al., *VarGrad*, arXiv 2010.10436; for diffusion samplers, Richter & Berner, arXiv 2307.01198.
     """
-    if indices.size < 2:
-        raise ValueError(f"indices has {indices.size} paths; a variance needs at least 2")
+    _check_paths(indices, 2, "variance")
     arrays, rest = eqx.partition(rule, eqx.is_array)
     fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     states = rollout(prepared, fixed, key, indices, save_states=True).states
     assert states is not None
     return jnp.var(given_log_weights(prepared, rule, key, indices, states), ddof=1)
+
+
+def _check_paths(indices, least: int, of: str) -> None:
+    if np.size(indices) < least:
+        raise ValueError(f"indices has {np.size(indices)} paths; a {of} needs at least {least}")

@@ -6,6 +6,7 @@
 The last layers of N and g are zero at first, so training starts at the reference, or at the control that is corrected.
 """
 
+from numbers import Real
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
 from .._checks import check_count, check_key, check_kind
+from .._show import brief, shown
 from ..protocol import Protocol
 from ..targets.base import Target
 
@@ -25,6 +27,9 @@ class Constant(eqx.Module):
     """A value inside a rule that training leaves as it is."""
 
     value: Any
+
+    def __repr__(self):
+        return f"Constant({brief(self.value)})"
 
 
 def fourier_features(t: Float[Array, ""]) -> Float[Array, " features"]:
@@ -82,7 +87,11 @@ class Network(eqx.Module):
         self.of_state = eqx.nn.Linear(dim, width, use_bias=False, dtype=dtype, key=key_state)
         self.rest = _zero_last_layer(eqx.nn.MLP(width, dim, width, depth - 1, jax.nn.silu, dtype=dtype, key=key_rest))
 
+    def __repr__(self):
+        return shown("Network", dim=self.of_state.in_features, width=self.rest.width_size, depth=self.rest.depth + 1)
+
     def __call__(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
+        _check_point(x, self.rest.layers[-1].bias)
         return self.rest(jax.nn.silu(self.of_state(x) + self.of_time(fourier_features(t))))
 
 
@@ -129,6 +138,7 @@ class Guided(eqx.Module):
         check_kind("protocol", protocol, Protocol, "the one to train and sample with")
         if not (isinstance(target, Target) and target.has_density):
             raise ValueError(f"target is a {type(target).__name__}, without a log-density to guide by; pass a Density")
+        check_kind("clip", clip, Real, "a number > 0")
         if not clip > 0:
             raise ValueError(f"clip is {clip}; pass a number > 0")
         unit = protocol.unit(*target.location())
@@ -138,11 +148,23 @@ class Guided(eqx.Module):
         self.gate = _zero_last_layer(_perceptron_of_time(key_gate, "scalar", width, dtype))
         self.target = Constant(target.rescaled(unit.shift, unit.scale))
         self.start = Constant(unit.start)
-        self.clip = clip
+        self.clip = float(clip)
+
+    def __repr__(self):
+        return shown("Guided", network=self.network, target=self.target, clip=self.clip)
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
+        _check_point(x, self.start.value)
         score = clipped(jax.grad(self.target.value.log_density)(x), self.clip)
         return self.network(t, x - self.start.value) + self.gate(fourier_features(t)) * score
+
+
+def _check_point(x, made_for) -> None:
+    if (x.dtype, x.shape) != (made_for.dtype, made_for.shape):
+        raise ValueError(
+            f"x is a point of {x.dtype}{list(x.shape)} but the network is made for {made_for.dtype}{list(made_for.shape)}; "
+            "build it with the target's dim and dtype"
+        )
 
 
 def clipped(vector: Float[Array, " d"], longest: float) -> Float[Array, " d"]:

@@ -4,13 +4,21 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from .._checks import as_floating
+from .._checks import as_floating, as_positive, check_key, check_kind, concrete
 from ..protocol import Protocol
 from ..schedule import harmonic
 from ..surrogate.energy import Energy
 from ..surrogate.tempered import probe
 from ..targets.base import Target
 from ..targets.density import Density
+
+
+class _Counted(Energy):
+    """An energy that counts the finite values in the place of the invalid ones."""
+
+    def __call__(self, points):
+        values, _ = super().__call__(points)
+        return values, jnp.sum(values > -jnp.inf)
 
 
 def brownian(
@@ -32,7 +40,8 @@ def brownian(
         horizon: T; with `scale` given it sets no more than the unit of time.
 
     Raises:
-        ValueError: a scale or horizon that is not positive, a start of another dimension than the target.
+        ValueError: a scale or horizon that is not positive, a start of another dimension than the target, a log-density
+            that is finite nowhere.
 
     Example:
         >>> import jax
@@ -42,19 +51,24 @@ def brownian(
 
     Source: Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141, whose T and σ are set by hand.
     """
+    check_key("key", key)
+    check_kind("target", target, Target, "a target: the order is (key, target)")
+    horizon = as_positive("horizon", horizon)
     mean, spread = target.location()
     if isinstance(target, Density):
         mean = jnp.zeros_like(mean)
         if scale is None:
-            spread, _ = eqx.filter_jit(probe)(
-                key, Energy(target.log_density, mean, jnp.eye(mean.size, dtype=mean.dtype))
-            )
-    start = mean if start is None else start
-    scale = spread if scale is None else as_floating("scale", scale)
+            energy = _Counted(target.log_density, mean, jnp.eye(mean.size, dtype=mean.dtype))
+            spread, num_finite = eqx.filter_jit(probe)(key, energy)
+            if concrete(num_finite) == 0:
+                raise ValueError(
+                    "log_density was finite at none of the points where the scale was probed, around the origin; return "
+                    "finite numbers there, or pass scale and start"
+                )
+    start = mean if start is None else as_floating("start", start)
+    scale = as_positive("scale", spread if scale is None else scale)
     if start.shape != mean.shape:
         raise ValueError(
             f"start has shape {start.shape} but the target has dimension {mean.size}; pass shape ({mean.size},)"
         )
-    if not scale > 0:
-        raise ValueError(f"scale is {float(scale):g}; pass a number > 0")
-    return harmonic(beta=0.0, start=start, horizon=horizon, noise_scale=scale / jnp.sqrt(jnp.asarray(horizon)))
+    return harmonic(beta=0.0, start=start, horizon=horizon, noise_scale=scale / jnp.sqrt(horizon))

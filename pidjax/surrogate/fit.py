@@ -5,11 +5,13 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
 from .._checks import as_floating, check_count, check_key, concrete
+from .._functions import check_scalar
 from .._linear import HIGHEST, cholesky, inverse_triangular, matmul, transpose
 from .._progress import progress_bar
+from .._show import shown
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
 from .rounds import (
@@ -56,13 +58,20 @@ class Fit(eqx.Module):
     unresolved: Float[Array, ""]
     converged: Bool[Array, ""]
 
+    def __repr__(self):
+        history = {"log_z": self.log_z, "ess": self.ess}
+        if isinstance(self.num_rounds, jax.Array) and self.num_rounds.ndim == 0:
+            history = {name: leaf[self.num_rounds - 1] for name, leaf in history.items()}
+        facts = {"location": self.location, "scale": self.scale, **history, "num_rounds": self.num_rounds}
+        return shown("Fit", components=self.weights.shape[-1], **facts, converged=self.converged)
+
 
 def fit_surrogate(
     key: Key[Array, ""],
     log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
     dim: int,
     *,
-    dtype=jnp.float32,
+    dtype: DTypeLike | None = None,
     centre: Float[Array, " d"] | None = None,
     progress: bool = True,
 ) -> Fit:
@@ -81,7 +90,7 @@ def fit_surrogate(
         log_density: takes a (d,) vector to a scalar. −∞ marks the outside of a bounded support. May be an Equinox module: its
             arrays are then arguments of the compiled programs, and new values do not compile again.
         dim: d ≥ 1; the number of components depends on it only.
-        dtype: of the fit.
+        dtype: of the fit; JAX's default if left out.
         centre: where to look first, shape (d,).
         progress: show a bar, if tqdm is installed, when the rounds take more than two seconds.
 
@@ -94,14 +103,11 @@ def fit_surrogate(
         True
     """
     check_key("key", key)
-    dim = check_count("dim", dim)
+    dim, dtype = check_count("dim", dim), jnp.result_type(float) if dtype is None else dtype
     centre = jnp.zeros(dim, dtype) if centre is None else as_floating("centre", centre).astype(dtype)
     if centre.shape != (dim,):
         raise ValueError(f"centre has shape {centre.shape} but dim is {dim}; pass a ({dim},) vector")
-    value = eqx.filter_eval_shape(log_density, centre)
-    if getattr(value, "shape", None) != ():
-        found = getattr(value, "shape", type(value).__name__)
-        raise ValueError(f"log_density returns {found} for one ({dim},) vector; return a scalar")
+    check_scalar("log_density", log_density, centre, where="pass the dim that log_density means")
 
     *key_start, key_rounds = jax.random.split(key, 4)
     energy, population, spent, invalid = _start(key_start, log_density, centre)

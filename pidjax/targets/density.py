@@ -16,8 +16,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._bounds import check_reads
 from .._checks import check_kind
+from .._functions import check_scalar
 from .base import Target
 from .mixture import GaussianMixture
 
@@ -53,7 +53,7 @@ class Density(Target):
 
     def __init__(self, log_density, like, *, dtype=None):
         like = _example(like, dtype)
-        _check_log_density(log_density, like)
+        check_scalar("log_density", log_density, like, where="pass the dimension that log_density means")
         leaves, structure = jax.tree.flatten(like)
         self.function, self.like = log_density, (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         flat = jax.eval_shape(lambda point: ravel_pytree(point)[0], like)
@@ -97,14 +97,6 @@ class Density(Target):
         return jnp.full_like(self.scale, 0.1), jnp.full_like(self.scale, 1000)
 
 
-_UNTRACEABLE = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
-
-
 def _example(like, dtype) -> Any:
     """What a point is, as a pytree of shapes and dtypes."""
     if not jax.tree.leaves(like) or isinstance(like, bool):
@@ -133,21 +125,6 @@ def _example(like, dtype) -> Any:
         if leaf.dtype in (jnp.float16, jnp.bfloat16):
             raise ValueError(f"like is of {leaf.dtype}, too coarse to sample with; pass float32 or float64")
     return example
-
-
-def _check_log_density(log_density, like) -> None:
-    check_kind("log_density", log_density, Callable, "a function of one point")
-    try:
-        traced, result = jax.make_jaxpr(log_density, return_shape=True)(like)
-    except _UNTRACEABLE as error:
-        raise ValueError(
-            "log_density cannot be traced: it takes numbers out of its point, as `if`, `float` or NumPy do. Write it with "
-            "jax.numpy, and jnp.where in the place of `if`"
-        ) from error
-    leaves = jax.tree.leaves(result)
-    if len(leaves) != 1 or leaves[0].shape != () or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
-        raise ValueError(f"log_density returns {result} for one point {like}; return one floating scalar, of shape ()")
-    check_reads("log_density", traced, f"pass the dimension that log_density means (like is {like})")
 
 
 class Surrogate(Target):

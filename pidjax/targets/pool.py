@@ -12,7 +12,7 @@ The control is then an estimate, and the path weights stay exact under it: the e
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -27,14 +27,13 @@ from ..bridge import Observation
 from .base import Law, Target
 from .density import Density
 from .mixture import GaussianMixture, discrete_component
-from .samples import StreamedSamples
+from .samples import StreamedSamples, location_of
 
 
-def _check_parts(density: Density, mixture: GaussianMixture | None, pool: "Pool | None" = None) -> None:
+def _check_parts(density: Density, **parts: Any) -> None:
     check_kind("density", density, Density, "a Density")
-    for name, part, kind in (("mixture", mixture, GaussianMixture), ("pool", pool, Pool)):
-        if part is None:
-            continue
+    for name, part in parts.items():
+        kind = Pool if name == "pool" else GaussianMixture
         check_kind(name, part, kind, f"a {kind.__name__}")
         if part.dim != density.dim:
             raise ValueError(
@@ -61,7 +60,7 @@ class Pool(Target):
     closed_form: ClassVar[bool] = False
 
     def __check_init__(self):
-        _check_parts(self.density, self.mixture)
+        _check_parts(self.density, mixture=self.mixture)
         size, dim = self.points.shape
         if dim != self.density.dim or not self.log_target.shape == self.log_proposal.shape == (size,):
             raise ValueError(
@@ -73,7 +72,7 @@ class Pool(Target):
     def draw(cls, key: Key[Array, ""], density: Density, mixture: GaussianMixture, size: int) -> "Pool":
         """A pool of `size` points from the mixture: one energy evaluation each."""
         size = check_count("size", size)
-        _check_parts(density, mixture)
+        _check_parts(density, mixture=mixture)
         points = mixture.sample(key, size)
         return cls(
             density, mixture, points, jax.vmap(density.log_density)(points), jax.vmap(mixture.log_density)(points)
@@ -105,9 +104,7 @@ class Pool(Target):
         )
 
     def location(self):
-        weights = jax.nn.softmax(self.log_ratios)
-        mean = weights @ self.points
-        return mean, jnp.sqrt(jnp.mean(weights @ (self.points - mean[None]) ** 2))
+        return location_of(self.points, jax.nn.softmax(self.log_ratios))
 
     def snr_range(self):
         return self.mixture.snr_range()
@@ -165,7 +162,8 @@ class LocalDraws(Target):
 
     def __init__(self, density, proposal, num_draws: int, pool: Pool | None = None):
         num_draws = check_count("num_draws", num_draws)
-        _check_parts(density, proposal, pool)
+        parts = {"proposal": proposal, "pool": pool}
+        _check_parts(density, **{name: part for name, part in parts.items() if part is not None})
         if proposal is None and pool is None:
             raise ValueError(
                 "proposal is flat and pool is None: the flat measure has no width at t = 0; pass a pool too"

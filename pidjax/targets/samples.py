@@ -164,6 +164,15 @@ class StreamedSamples(Tiltable):
         return jnp.zeros((), y.dtype)
 
 
+def location_of(
+    points: Float[Array, "n d"], weights: Float[Array, " n"]
+) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+    """The mean of weighted points, and their standard deviation per coordinate; 1 for a single one."""
+    mean = weights @ points
+    variance = jnp.mean(weights @ (points - mean[None]) ** 2)
+    return mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
+
+
 class Samples(Target):
     """A data set Σ_i w_i δ(y − y_i) as the target: what comes out at t = 1 are its points.
 
@@ -217,9 +226,7 @@ class Samples(Target):
         return jnp.zeros((), y.dtype)
 
     def location(self):
-        mean = self.weights @ self.points
-        variance = jnp.mean(self.weights @ (self.points - mean[None]) ** 2)
-        return mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
+        return location_of(self.points, self.weights)
 
     def snr_range(self):
         """From 0.3/variance to where nearest points come apart, at 3/(half their squared distance/d).
