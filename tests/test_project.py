@@ -21,10 +21,10 @@ from helpers import as_a_user
 import pidjax
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["_checks", "_show", "_bounds", "_functions", "_progress", "_linear", "_structure", "kernel", "clock", "bridge", "propagator",
-         "conjugate", "reference", "grid", "protocol", "schedule", "targets", "step", "rollout", "control", "exact", "learn",
-         "weighted", "solution", "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics", "decision",
-         "plot", "storage"]  # fmt: skip
+ORDER = ["_checks", "_show", "_bounds", "_functions", "_progress", "_linear", "_structure", "kernel", "clock", "bridge",
+         "propagator", "conjugate", "reference", "grid", "protocol", "schedule", "targets", "step", "rollout", "control",
+         "exact", "learn", "weighted", "solution", "surrogate", "sample", "neural", "metrics", "zoo", "diagnostics",
+         "decision", "plot", "storage"]  # fmt: skip
 NOTEBOOKS = [pytest.param(path, marks=[pytest.mark.extended]) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 SLOW_ROOMS = ("control", "decision", "diagnostics", "exact", "learn", "neural")
 MODULES = [
