@@ -158,7 +158,7 @@ def from_function(
         return jax.vmap(value)(middles)
 
     fields = {"centre": centre, "force": force, "gauge": gauge, "linear": linear, "constant": constant}
-    given = {
+    given: dict[str, Any] = {
         name: tuple(stacked(name, part) for part in value) if isinstance(value, tuple) else stacked(name, value)
         for name, value in fields.items()
         if value is not None
