@@ -49,7 +49,7 @@ def draw(results: report.Results, cases: Sequence[str], budget: Budget, out: Pat
 
 def evolution(known: zoo.KnownMixture, num_samples: int = 1000):
     """Exact samples, x(t) and x̂(t; x(t)) at chosen times, one row for each stiffness β of the rescaled problem."""
-    grid = pid.given(jnp.array((0.0, *TIMES)))
+    grid = pid.at_times(jnp.array((0.0, *TIMES)))
     rows = []
     for beta in BETAS:
         solution = pid.sample(
@@ -69,7 +69,7 @@ def evolution(known: zoo.KnownMixture, num_samples: int = 1000):
 def space_time(known: zoo.KnownMixture, num_samples: int = 2000):
     """Paths and weighted states in the first coordinate, on a uniform grid at β = 1."""
     solution = pid.sample(
-        jax.random.key(0), known.target, num_samples=num_samples, grid=pid.uniform(200), save_paths=True
+        jax.random.key(0), known.target, num_samples=num_samples, grid=pid.uniform_grid(200), save_paths=True
     )
     states = np.asarray(solution.states)[:, :, 0].T
     expected = np.concatenate([np.asarray(solution.weighted_states)[:, :, 0].T, states[-1:]])
@@ -93,7 +93,7 @@ def convergence(known: zoo.KnownMixture, budget: Budget):
 
         @jax.jit
         def sweep(keys, num_steps=num_steps):
-            prepared = pid.prepare(known.target, pid.harmonic(), pid.log_snr(num_steps))
+            prepared = pid.prepare(known.target, pid.harmonic(), pid.log_snr_grid(num_steps))
 
             def one(key, rule):
                 paths = pid.rollout(prepared, rule, key, jnp.arange(count))

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 import pidjax as pid
-from pidjax import metrics, neural
-from pidjax.step import EndingOnDraw, Gaussian, Rule
+from pidjax import learning, metrics
+from pidjax.sampling.rules import AbstractGaussianRule, AbstractRule, EndingOnDraw
 
 from . import baselines, measure
 from .cases import Case
@@ -19,7 +19,7 @@ from .outcome import CLOSED, ENERGY, EXACT, FOLLMER, PIS, SURROGATE, TEMPERED, B
 
 PIS_STEPS = 100
 PIS_LEARNING_RATE = 1e-3
-"""At 5e-3, the rate of the literature and of `neural.fit`, training diverges on gmm40 and is no better elsewhere."""
+"""At 5e-3, the rate of the literature and of `learning.fit`, training diverges on gmm40 and is no better elsewhere."""
 
 Method = Callable[[Case, Key[Array, ""], Budget], Mapping[str, Outcome]]
 
@@ -36,13 +36,17 @@ def closed_form(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Ou
     return {CLOSED: replace(_answer(solution, cost), temporaries=None)}
 
 
-def rule(step_rule: Rule, num_steps: int) -> Method:
+def rule(step_rule: AbstractRule, num_steps: int) -> Method:
     """H-PID from the closed form by one step rule; its samples are shown without their weights."""
     name = f"{type(step_rule).__name__.lower()}, K = {num_steps}"
 
     def run(case, key, budget):
         key_paths, key_back, key_exact = jax.random.split(key, 3)
-        used = step_rule if case.closed.has_density or not isinstance(step_rule, Gaussian) else EndingOnDraw(step_rule)
+        used = (
+            step_rule
+            if case.closed.has_density or not isinstance(step_rule, AbstractGaussianRule)
+            else EndingOnDraw(step_rule)
+        )
         (samples, log_weights), cost = _rollout(case, used, num_steps, budget.num_samples).measured(key_paths)
         outcome = Outcome(
             budget="closed form, log-SNR grid",
@@ -56,9 +60,9 @@ def rule(step_rule: Rule, num_steps: int) -> Method:
         if case.closed.has_density:
             log_z = metrics.log_z_error(log_weights)
             outcome = replace(outcome, log_z=float(log_z.value), log_z_error=float(log_z.standard_error))
-        if case.closed.has_density and isinstance(used, Gaussian):
+        if case.closed.has_density and isinstance(used, AbstractGaussianRule):
             ends = case.exact(key_exact, budget.num_samples)
-            forward = _backward(case.closed, pid.harmonic(), pid.log_snr(num_steps), used, key_back, ends)
+            forward = _backward(case.closed, pid.harmonic(), pid.log_snr_grid(num_steps), used, key_back, ends)
             outcome = replace(outcome, forward_ess=float(metrics.forward_ess(forward)) / forward.size)
         return {name: outcome}
 
@@ -66,12 +70,12 @@ def rule(step_rule: Rule, num_steps: int) -> Method:
 
 
 @functools.cache
-def _rollout(case: Case, step_rule: Rule, num_steps: int, num_samples: int) -> measure.Program:
+def _rollout(case: Case, step_rule: AbstractRule, num_steps: int, num_samples: int) -> measure.Program:
     """`prepare` and `rollout` as one program of the key."""
     arrays, rest = eqx.partition(case.closed, eqx.is_array)
 
     def run(arrays, key):
-        prepared = pid.prepare(eqx.combine(arrays, rest), pid.harmonic(), pid.log_snr(num_steps))
+        prepared = pid.prepare(eqx.combine(arrays, rest), pid.harmonic(), pid.log_snr_grid(num_steps))
         paths = pid.rollout(prepared, step_rule, key, jnp.arange(num_samples))
         return prepared.unit.from_unit(paths.samples), paths.log_weights
 
@@ -125,7 +129,7 @@ def _answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
     has_density = solution.target.has_density
 
     def temporaries():
-        prepared = pid.prepare(solution.target, pid.harmonic(), pid.log_snr(solution.settings["num_steps"]))
+        prepared = pid.prepare(solution.target, pid.harmonic(), pid.log_snr_grid(solution.settings["num_steps"]))
         arrays, rest = eqx.partition(prepared, eqx.is_array)
         run = lambda arrays, key, indices: pid.rollout(eqx.combine(arrays, rest), pid.Ancestral(), key, indices)  # noqa: E731
         indices = jnp.arange(solution.settings["batch_size"])
@@ -157,12 +161,12 @@ def _warning(solution: pid.Solution) -> str | None:
 def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
     """PIS: the same integrator at β = 0, its control a network and a gated gradient, trained for this case."""
     key_probe, key_weights, key_fit, key_solve, key_back, key_exact = jax.random.split(key, 6)
-    target, grid = pid.Density(case.log_density, case.dim), pid.uniform(PIS_STEPS)
+    target, grid = pid.Density(case.log_density, case.dim), pid.uniform_grid(PIS_STEPS)
 
     def train_and_sample():
-        protocol = neural.brownian(key_probe, target, scale=case.scale, start=case.center)
-        control = pid.Controlled(neural.Guided(key_weights, target, protocol))
-        trained = neural.fit(
+        protocol = learning.brownian(key_probe, target, scale=case.scale, start=case.center)
+        control = pid.Controlled(learning.Guided(key_weights, target, protocol))
+        trained = learning.fit(
             key_fit,
             target,
             control,
@@ -170,7 +174,7 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
             grid=grid,
             num_iterations=budget.pis_iterations,
             batch_size=budget.pis_batch,
-            optimiser=neural.decayed_adam(budget.pis_iterations, PIS_LEARNING_RATE),
+            optimiser=learning.decayed_adam(budget.pis_iterations, PIS_LEARNING_RATE),
         )
         number = budget.num_samples
         return (

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 import pidjax as pid
-from pidjax.learn import corridor, minimise
+from pidjax.guides import corridor
+from pidjax.learning import minimise
 
 from . import measure
 from .ledger import Ledger
@@ -60,7 +61,7 @@ def shown(row: dict[str, Any]) -> list[dict[str, Any]]:
 def case(dim: int, pieces: int, paths: int, rounds: int, steps: int = 100) -> dict[str, Any]:
     """Seconds to compile and to run each of the three, and the gradient's ratio."""
     jax.clear_caches()
-    protocol, target, grid, rule = dense_protocol(dim, pieces), target_of(dim), pid.uniform(steps), pid.Euler()
+    protocol, target, grid, rule = dense_protocol(dim, pieces), target_of(dim), pid.uniform_grid(steps), pid.Euler()
 
     def prepared(protocol):
         return pid.prepare(target, protocol, grid)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 import pidjax as pid
 from pidjax import zoo
-from pidjax.bridge import Observation, observe
+from pidjax.process.bridge import Observation, observe
 
 from . import measure
 from .ledger import Ledger
@@ -127,7 +127,7 @@ def gradient(rounds: int, num_steps: int = 1000, dim: int = 8, components: int =
 
     def loss(means, run: Callable, num_steps: int = num_steps):
         target = pid.GaussianMixture(means, covariances)
-        prepared = pid.prepare(target, pid.harmonic(noise_scale=1.0), pid.uniform(num_steps))
+        prepared = pid.prepare(target, pid.harmonic(noise_scale=1.0), pid.uniform_grid(num_steps))
         return jnp.mean(run(prepared))
 
     def checkpointed(prepared):
@@ -159,7 +159,7 @@ def gradient(rounds: int, num_steps: int = 1000, dim: int = 8, components: int =
 
 def plain_log_weight(prepared, key):
     """log W of one Euler path by a scan that keeps everything: what `rollout` is measured against."""
-    target, bridges, start = prepared.target, prepared.bridges, prepared.unit.start
+    target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
     rule = pid.Euler()
 
     def advance(carry, indexed):

@@ -1,35 +1,37 @@
 """Sampling by Path Integral Diffusion: from a target to the process that ends on it, without training.
 
-The rooms `decision`, `diagnostics`, `exact`, `learn`, `metrics`, `neural`, `plot`, `surrogate` and `zoo` are attributes of this
-package, imported when first asked for.
+The rooms `diagnostics`, `discrete`, `exact`, `guides`, `learning`, `metrics`, `plot` and `zoo` are attributes of this package,
+imported when first asked for.
 """
 
 import importlib
 
 __version__ = "0.1.0"
 
-from .control import control, log_psi, weighted_state
-from .grid import given, log_snr, uniform
-from .kernel import Green
-from .protocol import GaussianStart, Protocol
-from .rollout import backward_log_weights, prepare, rollout
-from .sample import sample
-from .schedule import from_function, harmonic, piecewise
-from .solution import SamplingError, Solution
-from .step import Ancestral, Controlled, Euler, Moment
+from .process.green import Green
+from .process.grids import at_times, log_snr_grid, uniform_grid
+from .process.protocol import GaussianStart, Protocol
+from .process.schedule import from_function, harmonic, piecewise
+from .sampling.control import control, log_psi, weighted_state
+from .sampling.rollout import backward_log_weights, prepare, rollout
+from .sampling.rules import Ancestral, Controlled, Euler, Moment
+from .sampling.sample import sample
+from .sampling.solution import SamplingError, Solution
 from .storage import load, save
 from .targets.density import Density, Surrogate
+from .targets.fitting import Fit, fit_surrogate
 from .targets.mixture import GaussianMixture
 from .targets.pool import LocalDraws, Pool
 from .targets.samples import Samples
 
-_ROOMS = ("decision", "diagnostics", "exact", "learn", "metrics", "neural", "plot", "surrogate", "zoo")
+_ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "metrics", "plot", "zoo")
 
 __all__ = [
-    "Ancestral", "Controlled", "Density", "Euler", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment",
-    "Pool", "Protocol", "Samples", "SamplingError", "Solution", "Surrogate", "backward_log_weights", "control",
-    "from_function", "given", "harmonic", "load", "log_psi", "log_snr", "piecewise", "prepare", "rollout", "sample",
-    "save", "uniform", "weighted_state",
+    "Ancestral", "Controlled", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment",
+    "Pool", "Protocol", "Samples", "SamplingError", "Solution", "Surrogate", "at_times", "backward_log_weights", "control",
+    "fit_surrogate", "from_function", "harmonic", "load", "log_psi", "log_snr_grid", "piecewise", "prepare", "rollout",
+    "sample",
+    "save", "uniform_grid", "weighted_state",
 ]  # fmt: skip
 
 

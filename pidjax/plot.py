@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from ._checks import check_count
-from ._show import shown
+from ._doors.checks import check_count
+from ._doors.show import shown
 from .metrics._extras import load
 
 if TYPE_CHECKING:

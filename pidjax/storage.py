@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import __version__
-from ._checks import check_kind, concrete
+from ._doors.checks import check_kind, concrete
 
 FORMAT = 1
 """Raised when a file of before cannot be read any more."""

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from ._checks import check_count, check_key
-from ._show import shown
-from .targets.base import Target
+from ._doors.checks import check_count, check_key
+from ._doors.show import shown
+from .targets.base import AbstractTarget
 from .targets.density import Density
 from .targets.mixture import GaussianMixture
 
@@ -29,7 +29,7 @@ GMM40_STANDARD_DEVIATION = math.log1p(math.e)
 """softplus(1) = 1.3132617."""
 
 
-Kind = TypeVar("Kind", bound=Target)
+Kind = TypeVar("Kind", bound=AbstractTarget)
 
 
 class Known(eqx.Module, Generic[Kind]):

@@ -1,8 +1,6 @@
 """Strictness for every test: 64 bits, no silent promotion of ranks or dtypes, annotations checked at run time."""
 
-import importlib.util
 import os
-import pkgutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,9 +18,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # These are the doors: they must themselves say what is wrong with an argument, so their own annotations are not checked.
-_DOORS = ("pidjax.sample", "pidjax.schedule")
-_ROOMS = pkgutil.iter_modules(importlib.util.find_spec("pidjax").submodule_search_locations, "pidjax.")
-with install_import_hook([room.name for room in _ROOMS if room.name not in _DOORS], "beartype.beartype"):
+_DOORS = ("pidjax.sampling.sample", "pidjax.process.schedule")
+_HOUSE = Path(__file__).parents[1] / "pidjax"
+_MODULES = [".".join(path.relative_to(_HOUSE.parent).with_suffix("").parts) for path in _HOUSE.rglob("*.py")]
+with install_import_hook([name for name in _MODULES if name not in _DOORS], "beartype.beartype"):
     import pidjax  # noqa: F401
 
 

@@ -11,7 +11,7 @@ import scipy.integrate
 import scipy.stats
 from helpers import assert_within, enumerated, mean_and_error
 
-from pidjax import decision as df
+from pidjax import discrete as df
 
 KEY = jax.random.key(0)
 GRID = {3: 7.3562344022, 4: 13.2311307567, 5: 20.8765573657, 6: 30.1541024314}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from helpers import assert_within
 
-from pidjax import decision as df
-from pidjax.neural import TrainingError
-from pidjax.solution import SamplingError
+from pidjax import discrete as df
+from pidjax.learning import TrainingError
+from pidjax.sampling.solution import SamplingError
 
 pytestmark = pytest.mark.usefixtures("annotations_unchecked")
 KEY = jax.random.key(0)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers import assert_within, mean_and_error
 
-from pidjax import decision as df
-from pidjax.solution import SamplingError
+from pidjax import discrete as df
+from pidjax.sampling.solution import SamplingError
 
 KEY = jax.random.key(7)
 GLASS3 = 9.0749608857
@@ -282,7 +282,7 @@ class TestMarkov:
         assert [len(sites) for sites in df.lattice(5, 5).colours] == [13, 12]
 
     def test_clusters(self):
-        clusters = importlib.import_module("pidjax.decision.markov").clusters
+        clusters = importlib.import_module("pidjax.discrete.markov").clusters
         graph = df.lattice(6, 6)
         first, second = graph.edges.T
         bound = jax.random.bernoulli(KEY, 0.4, first.shape)
@@ -310,7 +310,7 @@ class TestMarkov:
 class TestLarge:
     def test_sixteen_squared(self):
         """Independent samples, magnetisations by one gradient that agree with them, and the memory of both."""
-        exact = importlib.import_module("pidjax.decision.exact")
+        exact = importlib.import_module("pidjax.discrete.exact")
         transfer = df.Transfer(df.ising_glass(16))
         solution = transfer.sample(KEY, 10_000)
         found, error = solution.expectation(transfer.model.spins)

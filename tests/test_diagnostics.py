@@ -23,7 +23,7 @@ TIMES = np.arange(41) / 40
 def gaussian_paths():
     """2000 paths to N(0, s²I) from the origin at β = 0."""
     return diagnostics.ensemble(
-        pid.sample(KEY, GAUSSIAN, protocol=BROWNIAN, num_samples=2000, grid=pid.uniform(40), save_paths=True)
+        pid.sample(KEY, GAUSSIAN, protocol=BROWNIAN, num_samples=2000, grid=pid.uniform_grid(40), save_paths=True)
     )
 
 
@@ -199,7 +199,7 @@ def test_langevin_mismatch_of_a_gaussian():
 def test_costs_of_the_regular_grid(beta, total, kinetic):
     """Against the exact figures, and the potential cost accumulated to half time against the exact second moment."""
     target, protocol = zoo.ada_regular().target, pid.harmonic(beta, noise_scale=1.0)
-    solution = pid.sample(KEY, target, protocol=protocol, num_samples=3000, grid=pid.uniform(150), save_paths=True)
+    solution = pid.sample(KEY, target, protocol=protocol, num_samples=3000, grid=pid.uniform_grid(150), save_paths=True)
     found = diagnostics.path_costs(diagnostics.ensemble(solution), protocol)
     for estimate, truth in ((found.total, total), (found.kinetic, kinetic), (found.potential, total - kinetic)):
         assert_within(estimate.value[-1], truth, estimate.standard_error[-1])
@@ -211,7 +211,7 @@ def test_costs_of_the_regular_grid(beta, total, kinetic):
 def test_costs_of_a_rich_protocol():
     """Every part against its exact value: the derivative of a closed form, which knows nothing of paths."""
     target, protocol = two_modes(), rich_protocol()
-    solution = pid.sample(KEY, target, protocol=protocol, num_samples=2000, grid=pid.uniform(120), save_paths=True)
+    solution = pid.sample(KEY, target, protocol=protocol, num_samples=2000, grid=pid.uniform_grid(120), save_paths=True)
     found = diagnostics.path_costs(diagnostics.ensemble(solution), protocol)
     truth = exact.costs(target, protocol)
     for name in ("total", "kinetic", "potential", "gauge"):
@@ -225,7 +225,9 @@ def test_costs_in_rescaled_units():
     """The default protocol's β is meant in the unit problem; the cost is the same number in either unit."""
     target = pid.GaussianMixture.isotropic(jnp.array([[35.0, 40.0], [47.0, 44.0]]), 4.0)
     for protocol in (pid.harmonic(2.0), pid.harmonic(2.0, centre=jnp.array([40.0, 44.0]), horizon=3.0)):
-        solution = pid.sample(KEY, target, protocol=protocol, num_samples=3000, grid=pid.uniform(100), save_paths=True)
+        solution = pid.sample(
+            KEY, target, protocol=protocol, num_samples=3000, grid=pid.uniform_grid(100), save_paths=True
+        )
         found, truth = diagnostics.path_costs(diagnostics.ensemble(solution), protocol), exact.costs(target, protocol)
         for name in ("total", "kinetic", "potential"):
             estimate = getattr(found, name)
@@ -237,7 +239,7 @@ def test_weights_are_respected():
     """A crude rule with weights: E x_t = sinh(t)/sinh(1) E y at β = 1, and the cross-entropy at the end that of `metrics`."""
     target, protocol = two_modes(), pid.harmonic(1.0, noise_scale=1.0)
     solution = pid.sample(
-        KEY, target, protocol=protocol, rule=pid.Euler(), num_samples=20_000, grid=pid.uniform(12), save_paths=True
+        KEY, target, protocol=protocol, rule=pid.Euler(), num_samples=20_000, grid=pid.uniform_grid(12), save_paths=True
     )
     paths = diagnostics.ensemble(solution)
     found = diagnostics.average(paths.states[:, 6], paths)

@@ -88,7 +88,7 @@ def three_mode_paths():
         three_modes(),
         protocol=pid.harmonic(2.0, noise_scale=1.0),
         num_samples=1500,
-        grid=pid.uniform(60),
+        grid=pid.uniform_grid(60),
         save_paths=True,
     )
     return solution, diagnostics.ensemble(solution)

@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_within
 
 import pidjax as pid
-from pidjax import diagnostics, exact, learn, zoo
+from pidjax import diagnostics, exact, learning, zoo
 
 pytestmark = [pytest.mark.slow, pytest.mark.optimised]
 
@@ -43,7 +43,9 @@ def paths_to(name, beta):
     """2000 paths at constant β, as many as the published figures are from."""
     protocol = pid.harmonic(beta, noise_scale=1.0)
     return diagnostics.ensemble(
-        pid.sample(KEY, TARGETS[name](), protocol=protocol, num_samples=2000, grid=pid.uniform(200), save_paths=True)
+        pid.sample(
+            KEY, TARGETS[name](), protocol=protocol, num_samples=2000, grid=pid.uniform_grid(200), save_paths=True
+        )
     )
 
 
@@ -82,7 +84,9 @@ def test_published_sharpness():
         return jnp.trapezoid(1 - jnp.abs(2 * curve - 1), paths.times) + 10 * late**2
 
     found = diagnostics.average((square, square[:, -1]), paths, objective)
-    known = eqx.filter_jit(lambda target, protocol: learn.sharpness(target, protocol, late_penalty=10.0, nodes=NODES))
+    known = eqx.filter_jit(
+        lambda target, protocol: learning.sharpness(target, protocol, late_penalty=10.0, nodes=NODES)
+    )
     assert_within(found.value, known(TARGETS["regular"](), pieces(6.0)), found.standard_error)
     published = {
         "regular": {(6.0,): 0.4127, (5.0,): 0.4113, (7.25, 4.5): 0.4013, (7.25, 7.25, 4.5, 4.25): 0.4006},
@@ -111,7 +115,7 @@ def test_published_energy_efficiency(name, published):
     """∫ E[−log p(x_t)] dt at β = 12."""
     target = TARGETS[name]()
     found = diagnostics.energy_efficiency(paths_to(name, 12.0), target.log_density).state
-    known = learn.energy(target, pid.harmonic(12.0, noise_scale=1.0), nodes=NODES)
+    known = learning.energy(target, pid.harmonic(12.0, noise_scale=1.0), nodes=NODES)
     assert_within(found.value, known, found.standard_error)
     assert_within(published, known, found.standard_error)
 
@@ -120,11 +124,11 @@ def test_control_gradient():
     """∫ E‖∂u*/∂x‖² dt over the window [.05, .95] from the paths, against quadrature under the exact law."""
     target, protocol = TARGETS["perturbed A"](), pid.harmonic(3.0, noise_scale=1.0)
     paths = diagnostics.ensemble(
-        pid.sample(KEY, target, protocol=protocol, num_samples=2000, grid=pid.uniform(20), save_paths=True)
+        pid.sample(KEY, target, protocol=protocol, num_samples=2000, grid=pid.uniform_grid(20), save_paths=True)
     )
     found = diagnostics.sensitivity(target, protocol, paths).frobenius_squared
     window = paths.times[1:-1]
-    known = learn.control_gradient(target, protocol, num_times=19, nodes=exact.lattice(2, 60))
+    known = learning.control_gradient(target, protocol, num_times=19, nodes=exact.lattice(2, 60))
     # The errors at different times are correlated in an unknown way: added, they bound the error of the integral.
     error = jnp.trapezoid(found.standard_error[1:], window)
     assert_within(jnp.trapezoid(found.value[1:], window), known, error)

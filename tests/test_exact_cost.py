@@ -128,7 +128,7 @@ def test_costs_of_simulated_paths():
     """Kinetic, potential and gauge cost of 4,000 ancestral paths: sums over 200 steps, ∘dx by the trapezoidal rule."""
     target, protocol = plane_mixture(), rich_protocol()
     solution = pid.sample(
-        jax.random.key(0), target, protocol=protocol, grid=pid.uniform(200), num_samples=4000, save_paths=True
+        jax.random.key(0), target, protocol=protocol, grid=pid.uniform_grid(200), num_samples=4000, save_paths=True
     )
     states, times = np.asarray(solution.states), np.asarray(solution.times)
     piece = (times[:-1] >= 0.5).astype(int)

@@ -7,7 +7,6 @@ import pytest
 from helpers import as_a_user
 
 import pidjax as pid
-from pidjax import surrogate
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +90,7 @@ def test_every_door_takes_the_same_log_densities(log_density, message):
     with pytest.raises(ValueError, match=f"log_density {message}"):
         pid.Density(log_density, 2)
     with pytest.raises(ValueError, match=f"log_density {message}"):
-        surrogate.fit_surrogate(jax.random.key(0), log_density, 2)
+        pid.fit_surrogate(jax.random.key(0), log_density, 2)
 
 
 CONTROLS = [
@@ -106,7 +105,7 @@ CONTROLS = [
 
 @pytest.mark.parametrize(("control", "message"), CONTROLS)
 def test_controls_are_looked_at(control, message):
-    prepared = pid.prepare(pid.GaussianMixture(jnp.zeros((1, 2)), jnp.ones(1)), pid.harmonic(), pid.uniform(3))
+    prepared = pid.prepare(pid.GaussianMixture(jnp.zeros((1, 2)), jnp.ones(1)), pid.harmonic(), pid.uniform_grid(3))
     with pytest.raises(ValueError, match=message):
         pid.rollout(prepared, pid.Controlled(control), jax.random.key(0), jnp.arange(2))
     with pytest.raises(ValueError, match=message.replace("control", "correction")):

@@ -5,9 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pidjax import Ancestral, GaussianMixture, Green, Moment, given, harmonic, log_snr, prepare, rollout, uniform
-from pidjax.clock import time_at_snr
-from pidjax.reference import Harmonic
+from pidjax import (
+    Ancestral,
+    GaussianMixture,
+    Green,
+    Moment,
+    at_times,
+    harmonic,
+    log_snr_grid,
+    prepare,
+    rollout,
+    uniform_grid,
+)
+from pidjax.process.clock import time_at_snr
+from pidjax.process.reference import Harmonic
 
 BETAS = [-9.8, -9.0, -2.0, -1e-9, 0.0, 1e-9, 0.5, 1.0, 1.01, 30.0, 1e4, 1e6]
 RATIOS = np.geomspace(1e-4, 1e6, 31)
@@ -45,7 +56,9 @@ def test_float32_times_are_those_of_float64(beta):
 
 @pytest.mark.parametrize("beta", [-9.0, 0.0, 1.0, 1e4])
 @pytest.mark.parametrize(
-    "grid", [uniform(7), log_snr(1), log_snr(2), log_snr(20), given(jnp.array([0.0, 0.1, 0.6, 1.0]))], ids=repr
+    "grid",
+    [uniform_grid(7), log_snr_grid(1), log_snr_grid(2), log_snr_grid(20), at_times(jnp.array([0.0, 0.1, 0.6, 1.0]))],
+    ids=repr,
 )
 def test_grids_go_from_zero_to_one(grid, beta, dtype):
     reference = Harmonic(Green(jnp.array(beta, dtype)), jnp.zeros((), dtype))
@@ -76,9 +89,9 @@ def test_the_clock(rule):
     @jax.jit
     def chain(beta, start):
         protocol = harmonic(beta, start=start, noise_scale=1.0)
-        prepared = prepare(target, protocol, log_snr(6, 0.2, 20.0))
+        prepared = prepare(target, protocol, log_snr_grid(6, 0.2, 20.0))
         paths = rollout(prepared, rule, jax.random.key(3), jnp.arange(50), save_states=True)
-        law = prepared.bridges.observation
+        law = prepared.step_laws.observation
         inner = (
             paths.states[:, 1:-1]
             - jnp.broadcast_to(law.left[1:, None] * start[None], paths.states[:, 1:-1].shape[1:])[None]
@@ -97,15 +110,15 @@ def test_the_clock(rule):
 )
 def test_given_times_are_checked(times, message):
     with pytest.raises(ValueError, match=message):
-        given(jnp.array(times))
+        at_times(jnp.array(times))
 
 
 def test_given_times_end_at_the_horizon():
     with pytest.raises(ValueError, match="end there"):
-        given(jnp.array([0.0, 0.5])).times(Harmonic(Green(ONE), jnp.zeros(())), RANGE, jnp.zeros(()), ONE, 1)
+        at_times(jnp.array([0.0, 0.5])).times(Harmonic(Green(ONE), jnp.zeros(())), RANGE, jnp.zeros(()), ONE, 1)
 
 
 @pytest.mark.parametrize("arguments", [(0,), (5, 2.0, 1.0), (5, -1.0, 1.0), (5, 0.1, jnp.inf)])
 def test_log_snr_is_checked(arguments):
     with pytest.raises(ValueError, match=r"num_steps|low|high"):
-        log_snr(*arguments)
+        log_snr_grid(*arguments)

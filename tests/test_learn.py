@@ -10,7 +10,7 @@ from helpers import assert_within, grid_quadrature, mean_and_error
 from protocols import line_mixture
 
 import pidjax as pid
-from pidjax import GaussianMixture, exact, harmonic, learn, piecewise, zoo
+from pidjax import GaussianMixture, exact, guides, harmonic, learning, piecewise, zoo
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def promotion():
 def test_descent_and_history(dtype):
     """Of a quadratic with a known minimum; every iteration is in the history, whatever the stretches."""
     middle = jnp.array([1.0, -2.0], dtype)
-    learned = learn.minimise(lambda x: jnp.sum((x - middle) ** 2), jnp.zeros(2, dtype), num_iterations=310)
+    learned = learning.minimise(lambda x: jnp.sum((x - middle) ** 2), jnp.zeros(2, dtype), num_iterations=310)
     assert learned.history.shape == (310,)
     assert learned.history.dtype == dtype
     assert learned.parameters.dtype == dtype
@@ -41,19 +41,19 @@ def test_new_values_never_recompile():
         return jnp.sum((x - middle) ** 2)
 
     for place, count in ((0.0, 30), (1.0, 60), (2.0, 7)):
-        learn.minimise(eqx.Partial(distance, jnp.full(2, place)), jnp.full(2, 5 * place), num_iterations=count)
+        learning.minimise(eqx.Partial(distance, jnp.full(2, place)), jnp.full(2, 5 * place), num_iterations=count)
     assert len(traces) <= 2
 
 
 def test_any_optimiser():
-    learned = learn.minimise(
+    learned = learning.minimise(
         lambda x: jnp.sum((x - 3) ** 2), jnp.zeros(2), optimiser=optax.lbfgs(), num_iterations=5, progress=False
     )
     np.testing.assert_allclose(learned.parameters, 3, rtol=1e-10)
 
 
 def test_stopping_rule():
-    learned = learn.minimise(lambda x: (x - 1) ** 2, jnp.array(0.0), num_iterations=2000, tolerance=1e-6)
+    learned = learning.minimise(lambda x: (x - 1) ** 2, jnp.array(0.0), num_iterations=2000, tolerance=1e-6)
     assert learned.has_settled
     assert learned.history.size < 1000
     np.testing.assert_allclose(learned.parameters, 1, atol=1e-2)
@@ -62,13 +62,13 @@ def test_stopping_rule():
 def test_values_that_are_not_finite():
     """√x beyond its domain: counted, explained, and the last finite parameters kept; at the start it is an error."""
     root = lambda x: jnp.sqrt(x) * jnp.where(x > 0, 1, jnp.nan)  # noqa: E731
-    learned = learn.minimise(root, jnp.array(0.05), num_iterations=100)
+    learned = learning.minimise(root, jnp.array(0.05), num_iterations=100)
     assert learned.num_nonfinite > 0
     assert learned.history.size < 100
-    with pytest.raises(learn.LearningError, match="not finite"):
+    with pytest.raises(learning.LearningError, match="not finite"):
         learned.check()
     with pytest.raises(ValueError, match="objective is nan"):
-        learn.minimise(root, jnp.array(-1.0))
+        learning.minimise(root, jnp.array(-1.0))
 
 
 def test_objective_with_a_key():
@@ -81,7 +81,9 @@ def test_objective_with_a_key():
         return (x - 2) ** 2 + x * jax.random.normal(key)
 
     runs = [
-        learn.minimise(noisy, jnp.array(0.0), optimiser=learn.adam(1e-2), num_iterations=1500, key=jax.random.key(seed))
+        learning.minimise(
+            noisy, jnp.array(0.0), optimiser=learning.adam(1e-2), num_iterations=1500, key=jax.random.key(seed)
+        )
         for seed in (0, 0, 1)
     ]
     assert runs[0].parameters == runs[1].parameters != runs[2].parameters
@@ -93,35 +95,35 @@ def test_objective_with_a_key():
 )
 def test_positive(value):
     """A round trip, and any free numbers give a positive stiffness with finite derivatives."""
-    np.testing.assert_allclose(learn.Positive.of(value).value, value, rtol=1e-12)
+    np.testing.assert_allclose(learning.Positive.of(value).value, value, rtol=1e-12)
     free = 5 * jax.random.normal(jax.random.key(0), value.shape)
-    somewhere = learn.Positive(free).value
+    somewhere = learning.Positive(free).value
     if value.ndim == 3:
         assert (np.linalg.eigvalsh(np.asarray(somewhere)) > 0).all()
     else:
         assert (somewhere > 0).all()
-    slope = jax.jacrev(lambda free: learn.Positive(free).value)(free)
+    slope = jax.jacrev(lambda free: learning.Positive(free).value)(free)
     assert jnp.isfinite(slope).all()
     with pytest.raises(ValueError, match="value is"):
-        learn.Positive.of(-value)
+        learning.Positive.of(-value)
 
 
 def test_what_is_positive_or_fixed_stays_so():
     """Whatever comes first; and a protocol of such nodes can be asked for its pieces and horizon."""
     protocol = piecewise(jnp.array([1.0, 2.0]), centre=jnp.zeros((2, 1)), noise_scale=1.0)
-    both = learn.positive(learn.positive(protocol))
-    assert type(both.beta) is learn.Positive
-    fixed = learn.positive(learn.only(lambda one: one.centre, protocol))
-    assert type(fixed.beta) is learn.Fixed
+    both = learning.positive(learning.positive(protocol))
+    assert type(both.beta) is learning.Positive
+    fixed = learning.positive(learning.only(lambda one: one.centre, protocol))
+    assert type(fixed.beta) is learning.Fixed
     assert (fixed.num_pieces, fixed.horizon) == (2, 1)
 
 
 @pytest.mark.slow
 def test_only_what_is_selected_is_learned():
     target, protocol = line_mixture(), piecewise(jnp.array([1.0, 2.0]), centre=jnp.zeros((2, 1)), noise_scale=1.0)
-    start = learn.only(lambda one: one.beta, learn.positive(protocol))
+    start = learning.only(lambda one: one.beta, learning.positive(protocol))
     objective = eqx.Partial(lambda target, protocol: exact.potential_cost(target, protocol), target)
-    learned = learn.minimise(objective, start, num_iterations=10, progress=False).parameters
+    learned = learning.minimise(objective, start, num_iterations=10, progress=False).parameters
     assert jnp.all(learned.beta < protocol.beta)
     for name in ("centre", "edges", "noise_scale"):
         np.testing.assert_array_equal(getattr(learned, name), getattr(protocol, name))
@@ -130,11 +132,11 @@ def test_only_what_is_selected_is_learned():
 @pytest.mark.slow
 def test_refining_keeps_the_process():
     target = line_mixture()
-    start = learn.only(lambda one: (one.beta, one.centre), learn.positive(harmonic(3.0, centre=jnp.array([0.4]))))
-    finer = learn.refined(start, 4)
-    assert type(finer.beta) is learn.Positive
-    assert type(finer.edges) is learn.Fixed
-    coarse, fine = (exact.marginal(target, learn.resolve(one), 0.3) for one in (start, finer))
+    start = learning.only(lambda one: (one.beta, one.centre), learning.positive(harmonic(3.0, centre=jnp.array([0.4]))))
+    finer = learning.refined(start, 4)
+    assert type(finer.beta) is learning.Positive
+    assert type(finer.edges) is learning.Fixed
+    coarse, fine = (exact.marginal(target, learning.resolve(one), 0.3) for one in (start, finer))
     np.testing.assert_allclose(fine.means, coarse.means, rtol=1e-12)
     np.testing.assert_allclose(fine.covariances, coarse.covariances, rtol=1e-12)
 
@@ -145,15 +147,15 @@ def test_learning_through_the_sampler():
     """The centre that brings the mean of simulated paths to 0.7 at half-time brings that of the exact law there."""
     target = GaussianMixture.isotropic(jnp.array([[1.0]]), 0.25)
     protocol = harmonic(8.0, centre=jnp.zeros(1), noise_scale=1.0)
-    grid = pid.given(jnp.array([0.0, 0.25, 0.5, 1.0]))
+    grid = pid.at_times(jnp.array([0.0, 0.25, 0.5, 1.0]))
 
     def objective(protocol, key):
         prepared = pid.prepare(target, protocol, grid)
         paths = pid.rollout(prepared, pid.Moment(), key, jnp.arange(256), save_states=True)
         return (jnp.mean(paths.states[:, 2]) - 0.7) ** 2
 
-    learned = learn.minimise(
-        objective, learn.only(lambda one: one.centre, protocol), num_iterations=300, key=jax.random.key(0)
+    learned = learning.minimise(
+        objective, learning.only(lambda one: one.centre, protocol), num_iterations=300, key=jax.random.key(0)
     )
     law = exact.marginal(target, learned.parameters, 0.5)
     standard_error = jnp.sqrt(law.covariance()[0, 0] / 256)
@@ -167,13 +169,13 @@ def test_sharpness_of_simulated_paths():
     """S on the regular lattice at β = 6 from Â = E|x̂|²/E|x₁|² of 4,000 paths; its error from 20 groups of them."""
     target, protocol = zoo.ada_regular().target, harmonic(6.0, noise_scale=1.0)
     solution = pid.sample(
-        jax.random.key(0), target, protocol=protocol, grid=pid.uniform(199), num_samples=4000, save_paths=True
+        jax.random.key(0), target, protocol=protocol, grid=pid.uniform_grid(199), num_samples=4000, save_paths=True
     )
     squared = np.sum(np.asarray(solution.weighted_states) ** 2, axis=-1).reshape(20, 200, 199)
     curves = np.append(squared.mean(axis=1) / 3.18, np.ones((20, 1)), axis=1)
     together = np.trapezoid(1 - np.abs(2 * curves.mean(axis=0) - 1), solution.times)
     _, error = mean_and_error(np.trapezoid(1 - np.abs(2 * curves - 1), solution.times, axis=1))
-    assert_within(together, learn.sharpness(target, protocol, nodes=exact.lattice(2, 24)), error)
+    assert_within(together, learning.sharpness(target, protocol, nodes=exact.lattice(2, 24)), error)
 
 
 @pytest.mark.slow
@@ -184,11 +186,11 @@ def test_sharpness_of_refined_protocols():
     target, nodes = zoo.ada_regular().target, exact.lattice(2, 12)
 
     def objective(protocol):
-        return learn.sharpness(target, protocol, late_penalty=10.0, num_times=40, nodes=nodes)
+        return learning.sharpness(target, protocol, late_penalty=10.0, num_times=40, nodes=nodes)
 
-    start = learn.only(lambda one: one.beta, learn.positive(harmonic(5.0, noise_scale=1.0)))
-    options = {"num_levels": 3, "optimiser": learn.adam(0.2), "num_iterations": 75}
-    levels = learn.minimise_refining(objective, start, **options)
+    start = learning.only(lambda one: one.beta, learning.positive(harmonic(5.0, noise_scale=1.0)))
+    options = {"num_levels": 3, "optimiser": learning.adam(0.2), "num_iterations": 75}
+    levels = learning.minimise_refining(objective, start, **options)
     assert [level.parameters.num_pieces for level in levels] == [1, 2, 4]
     first, second, third = (objective(level.parameters) for level in levels)
     assert third < second < 0.4006 < first <= objective(harmonic(6.0, noise_scale=1.0))
@@ -216,7 +218,7 @@ def test_control_gradient_by_differentiation(horizon):
         return exact.expectation(exact.marginal(target, protocol, t), squared, nodes)
 
     truth = jnp.trapezoid(jax.lax.map(eqx.filter_jit(at), shares * horizon), shares)
-    computed = learn.control_gradient(target, protocol, window=(0.1, 0.9), num_times=3, nodes=nodes)
+    computed = learning.control_gradient(target, protocol, window=(0.1, 0.9), num_times=3, nodes=nodes)
     np.testing.assert_allclose(computed, truth, rtol=1e-8)
 
 
@@ -233,25 +235,25 @@ def test_energy_by_summation():
         values.append(-np.sum(shape @ np.asarray(target.weights) * log_density) * cell)
     protocol = harmonic(0.0, noise_scale=1.0)
     np.testing.assert_allclose(
-        learn.energy(target, protocol, num_times=2, nodes=exact.lattice(1, 200)), np.mean(values), rtol=1e-10
+        learning.energy(target, protocol, num_times=2, nodes=exact.lattice(1, 200)), np.mean(values), rtol=1e-10
     )
-    np.testing.assert_allclose(learn.energy(target, protocol, num_times=2), np.mean(values), rtol=1e-3)
+    np.testing.assert_allclose(learning.energy(target, protocol, num_times=2), np.mean(values), rtol=1e-3)
 
 
 def test_bad_input_is_named():
     target, protocol = line_mixture(), harmonic(1.0, noise_scale=1.0)
     square = lambda x: jnp.sum(x**2)  # noqa: E731
     for call, words in (
-        (lambda: learn.minimise(square, jnp.arange(3)), "parameters holds nothing"),
-        (lambda: learn.minimise(square, learn.Fixed(jnp.ones(2))), "parameters holds nothing"),
-        (lambda: learn.minimise(square, jnp.ones(2), num_iterations=0), "num_iterations is 0"),
-        (lambda: learn.minimise(square, jnp.ones(2), tolerance=-1.0), "tolerance is -1.0"),
-        (lambda: learn.minimise_refining(square, protocol, num_levels=0), "num_levels is 0"),
-        (lambda: learn.sharpness(target, protocol, num_times=2), "num_times is 2"),
-        (lambda: learn.product_of_experts([target], [1, 2]), r"trust is \[1, 2\] for 1 experts"),
-        (lambda: learn.product_of_experts([target], [0]), "trust is"),
-        (lambda: learn.fuse_guides([protocol], [1.0]), "centres"),
-        (lambda: learn.mean_field.mean_field(target, target, jnp.ones(2), num_pieces=3), "num_pieces is 3"),
+        (lambda: learning.minimise(square, jnp.arange(3)), "parameters holds nothing"),
+        (lambda: learning.minimise(square, learning.Fixed(jnp.ones(2))), "parameters holds nothing"),
+        (lambda: learning.minimise(square, jnp.ones(2), num_iterations=0), "num_iterations is 0"),
+        (lambda: learning.minimise(square, jnp.ones(2), tolerance=-1.0), "tolerance is -1.0"),
+        (lambda: learning.minimise_refining(square, protocol, num_levels=0), "num_levels is 0"),
+        (lambda: learning.sharpness(target, protocol, num_times=2), "num_times is 2"),
+        (lambda: guides.product_of_experts([target], [1, 2]), r"trust is \[1, 2\] for 1 experts"),
+        (lambda: guides.product_of_experts([target], [0]), "trust is"),
+        (lambda: guides.fuse_guides([protocol], [1.0]), "centres"),
+        (lambda: guides.mean_field.mean_field(target, target, jnp.ones(2), num_pieces=3), "num_pieces is 3"),
     ):
         with pytest.raises(ValueError, match=words):
             call()

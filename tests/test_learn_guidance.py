@@ -8,9 +8,10 @@ import pytest
 from helpers import assert_within
 
 import pidjax as pid
-from pidjax import GaussianMixture, exact, harmonic, learn, piecewise
-from pidjax.learn import corridor, guidance
-from pidjax.learn.mean_field import mean_field
+from pidjax import GaussianMixture, exact, guides, harmonic, learning, piecewise
+from pidjax.guides import corridor
+from pidjax.guides import lines as guidance
+from pidjax.guides.mean_field import mean_field
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def test_corridor_losses(guide, loss, dtype):
 @pytest.mark.extended
 def test_learned_corridor(dtype):
     """300 steps of Adam at 3e-2 on the regularised loss: 0.4540."""
-    learned = learn.minimise(corridor.regularised_loss, corridor.ShiftAndStiffness.start(dtype=dtype))
+    learned = learning.minimise(corridor.regularised_loss, corridor.ShiftAndStiffness.start(dtype=dtype))
     learned.check()
     np.testing.assert_allclose(corridor.bare_loss(learned.parameters), 0.4540, atol=5e-5)
 
@@ -55,7 +56,7 @@ def test_corridor_without_regularisation():
     """At most 0.43885 with the same parameters; below 0.40 with a matrix stiffness of the same bound."""
     for start, bound in ((corridor.ShiftAndStiffness.start(), 0.43885), (corridor.Free.start(), 0.40)):
         optimiser = optax.adam(optax.cosine_decay_schedule(0.3, 3000))
-        learned = learn.minimise(corridor.bare_loss, start, optimiser=optimiser, num_iterations=3000)
+        learned = learning.minimise(corridor.bare_loss, start, optimiser=optimiser, num_iterations=3000)
         learned.check()
         assert corridor.bare_loss(learned.parameters) <= bound
 
@@ -85,8 +86,8 @@ def test_mean_field_energies(d, guided, unguided):
         return 2 * exact.costs(target, protocol, starts=starts).kinetic
 
     np.testing.assert_allclose(energy(8), guided, atol=6e-5)
-    np.testing.assert_allclose(learn.unguided_energy(starts, target, BETA), unguided, atol=6e-5)
-    exactly = learn.mean_field_energy(starts, target, BETA)
+    np.testing.assert_allclose(guides.unguided_energy(starts, target, BETA), unguided, atol=6e-5)
+    exactly = guides.mean_field_energy(starts, target, BETA)
     np.testing.assert_allclose(energy(64), exactly, rtol=1e-7)
     assert abs(exactly - guided) < 2e-3
 
@@ -126,7 +127,7 @@ def experts():
 def test_product_of_experts(trust):
     """log p − Σ κ_i log p_i is one constant, and p has mass one by its type."""
     first, second = experts()
-    fused = learn.product_of_experts([first, second], trust)
+    fused = guides.product_of_experts([first, second], trust)
     points = 2 * jax.random.normal(jax.random.key(0), (50, 2))
     log = [jax.vmap(one.log_density)(points) for one in (fused, first, second)]
     gap = log[0] - trust[0] * log[1] - trust[1] * log[2]
@@ -138,11 +139,11 @@ def test_product_of_experts(trust):
 @pytest.mark.slow
 def test_published_product():
     first, second = experts()
-    fused = learn.product_of_experts([first, second], (1, 1))
+    fused = guides.product_of_experts([first, second], (1, 1))
     published = [4.02e-5, 0.00832, 0.10633, 0.11687, 0.21327, 0.55517]
     np.testing.assert_allclose(jnp.sort(fused.weights), published, rtol=1e-3)
     np.testing.assert_allclose(fused.mean(), [-0.50718415, -1.0474275], atol=2e-7)
-    fused = learn.product_of_experts([first, second], (1, 2))
+    fused = guides.product_of_experts([first, second], (1, 2))
     published = [0.2757, 0.2585, 0.2421, 0.2037, 0.0088, 0.0088]
     np.testing.assert_allclose(jnp.sort(fused.weights)[::-1][:6], published, atol=6e-5)
 
@@ -156,7 +157,7 @@ def test_fused_guides(is_matrix):
         piecewise(scale * stiffness, centre=jnp.array([[place, 1.0]]), linear=linear, noise_scale=1.0)
         for scale, place, linear in ((1.0, -1.0, None), (3.0, 2.0, jnp.array([[0.3, -0.2]])))
     ]
-    fused = learn.fuse_guides(pair, [2.0, 0.5])
+    fused = guides.fuse_guides(pair, [2.0, 0.5])
 
     def potential(protocol, x):
         offset, beta = x - protocol.centre[0], protocol.beta[0]
@@ -192,12 +193,12 @@ def test_neck_and_tunnel():
     """Paths are narrow in the neck and near the line in the tunnel, while the law of the end is exact."""
     start = jnp.zeros(2)
     target = GaussianMixture.isotropic(jnp.array([[3.0, 0.7], [3.0, -0.7]]), 0.05, jnp.array([0.3, 0.7]))
-    neck = learn.v_neck(start, target.mean(), stiffness=1.0, neck=200.0)
+    neck = guides.v_neck(start, target.mean(), stiffness=1.0, neck=200.0)
     spread = [jnp.trace(exact.marginal(target, neck, t).covariance()) for t in (0.2, 0.5)]
     free = jnp.trace(exact.marginal(target, harmonic(1.0, noise_scale=1.0), 0.5).covariance())
     assert spread[1] < 0.5 * spread[0]
     assert spread[1] < 0.3 * free
-    tunnel = learn.s_tunnel(start, target.mean(), stiffness=300.0)
+    tunnel = guides.s_tunnel(start, target.mean(), stiffness=300.0)
     line = guidance.bend(start, target.mean(), 0.4)
     bending, piece = 0.4 * (2 * np.pi) ** 2, 1 / tunnel.num_pieces
     lag = bending * (1 / 300 + piece**2 / 8)  # of x'' = β(x − ν), with ν held in pieces
@@ -214,13 +215,13 @@ def test_neck_and_tunnel():
 def test_learned_centre_line():
     """To keep paths on a bent line the centre leads in the bends: the learned one is closer to it than the line itself."""
     target = GaussianMixture.isotropic(jnp.array([[2.0, 0.5], [2.0, -0.5]]), 0.05)
-    tunnel = learn.s_tunnel(jnp.zeros(2), target.mean(), stiffness=30.0, num_pieces=10)
+    tunnel = guides.s_tunnel(jnp.zeros(2), target.mean(), stiffness=30.0, num_pieces=10)
     line = tunnel.centre
 
     def objective(protocol):
-        return learn.following_cost(target, protocol, line, effort=1e-3, entropy=0.0)
+        return guides.following_cost(target, protocol, line, effort=1e-3, entropy=0.0)
 
-    learned = learn.minimise(objective, learn.only(lambda one: one.centre, tunnel), num_iterations=200)
+    learned = learning.minimise(objective, learning.only(lambda one: one.centre, tunnel), num_iterations=200)
     learned.check()
-    before, after = (learn.following_cost(target, one, line) for one in (tunnel, learned.parameters))
+    before, after = (guides.following_cost(target, one, line) for one in (tunnel, learned.parameters))
     assert after < 0.9 * before

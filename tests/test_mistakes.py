@@ -11,8 +11,9 @@ import pytest
 from helpers import as_a_user
 
 import pidjax as pid
-from pidjax import diagnostics, exact, learn, metrics, neural, plot, surrogate, zoo
-from pidjax.learn import corridor, guidance, mean_field
+from pidjax import diagnostics, exact, guides, learning, metrics, plot, zoo
+from pidjax.guides import corridor, mean_field
+from pidjax.guides import lines as guidance
 
 
 @pytest.fixture(autouse=True)
@@ -194,45 +195,45 @@ EXACT = [
 
 LEARN = [
     (
-        lambda: learn.only(lambda protocol: protocol.force, brownian()),
+        lambda: learning.only(lambda protocol: protocol.force, brownian()),
         "where selects None: this Protocol has no .*force",
     ),
-    (lambda: learn.only(brownian(), lambda protocol: protocol.beta), "where is a Protocol"),
-    (lambda: learn.positive(3.0), "protocol is a float"),
-    (lambda: learn.Positive.of(jnp.ones((1, 2, 3))), r"value has shape \(1, 2, 3\)"),
-    (lambda: learn.Positive.of(jnp.array([jnp.inf])), "value holds 1 non-finite"),
-    (lambda: learn.refined(brownian(), 1.5), "factor is 1.5"),
-    (lambda: learn.minimise(jnp.ones(2), square), "objective is a"),
-    (lambda: learn.minimise(vector, jnp.ones(2)), r"objective returns float32\[2\]"),
-    (lambda: learn.minimise(square, 1.0), "parameters holds nothing to learn.*a number is none"),
-    (lambda: learn.minimise(square, jnp.ones(2, complex)), "parameters holds complex"),
-    (lambda: learn.minimise(square, jnp.ones(2), optimiser=0.1), "optimiser is a float"),
-    (lambda: learn.adam(-1.0), "learning_rate is -1"),
-    (lambda: learn.minimise_refining(square, jnp.ones(2)), "protocol is a"),
-    (lambda: learn.sharpness(plane(), brownian(), late_penalty=-1.0), "late_penalty is -1"),
-    (lambda: learn.sharpness(plane(), brownian(), nodes=exact.lattice(1, 5)), "nodes have points"),
-    (lambda: learn.control_gradient(plane(), brownian(), window=(0.9, 0.1)), "window is"),
-    (lambda: learn.control_gradient(plane(), brownian(), num_times=1), "num_times is 1"),
-    (lambda: learn.energy(data(), brownian()), "target is a Samples, which has no density"),
-    (lambda: learn.energy(plane(), brownian(), num_times=0), "num_times is 0"),
-    (lambda: learn.product_of_experts([plane(), line()], [1, 1]), r"dimensions \[2, 1\]"),
-    (lambda: learn.product_of_experts([plane(), data()], [1, 1]), "experts holds a Samples"),
-    (lambda: learn.product_of_experts([plane()], [40]), "which makes 1099511627776 components"),
-    (lambda: learn.product_of_experts(plane(), 1), "experts is a GaussianMixture; pass a list"),
-    (lambda: learn.fuse_guides([guide(), guide(horizon=2.0)], [1, 1]), "protocols differ in edges"),
-    (lambda: learn.fuse_guides([guide(), guide(noise_scale=2.0)], [1, 1]), "protocols differ in noise_scale"),
-    (lambda: learn.fuse_guides([guide(), guide(force=(0.0, jnp.ones(2)))], [1, 1]), "protocols differ in force"),
-    (lambda: learn.fuse_guides([guide(), guide()], [1, -1]), "the sum of the stiffnesses has no inverse"),
+    (lambda: learning.only(brownian(), lambda protocol: protocol.beta), "where is a Protocol"),
+    (lambda: learning.positive(3.0), "protocol is a float"),
+    (lambda: learning.Positive.of(jnp.ones((1, 2, 3))), r"value has shape \(1, 2, 3\)"),
+    (lambda: learning.Positive.of(jnp.array([jnp.inf])), "value holds 1 non-finite"),
+    (lambda: learning.refined(brownian(), 1.5), "factor is 1.5"),
+    (lambda: learning.minimise(jnp.ones(2), square), "objective is a"),
+    (lambda: learning.minimise(vector, jnp.ones(2)), r"objective returns float32\[2\]"),
+    (lambda: learning.minimise(square, 1.0), "parameters holds nothing to learn.*a number is none"),
+    (lambda: learning.minimise(square, jnp.ones(2, complex)), "parameters holds complex"),
+    (lambda: learning.minimise(square, jnp.ones(2), optimiser=0.1), "optimiser is a float"),
+    (lambda: learning.adam(-1.0), "learning_rate is -1"),
+    (lambda: learning.minimise_refining(square, jnp.ones(2)), "protocol is a"),
+    (lambda: learning.sharpness(plane(), brownian(), late_penalty=-1.0), "late_penalty is -1"),
+    (lambda: learning.sharpness(plane(), brownian(), nodes=exact.lattice(1, 5)), "nodes have points"),
+    (lambda: learning.control_gradient(plane(), brownian(), window=(0.9, 0.1)), "window is"),
+    (lambda: learning.control_gradient(plane(), brownian(), num_times=1), "num_times is 1"),
+    (lambda: learning.energy(data(), brownian()), "target is a Samples, which has no density"),
+    (lambda: learning.energy(plane(), brownian(), num_times=0), "num_times is 0"),
+    (lambda: guides.product_of_experts([plane(), line()], [1, 1]), r"dimensions \[2, 1\]"),
+    (lambda: guides.product_of_experts([plane(), data()], [1, 1]), "experts holds a Samples"),
+    (lambda: guides.product_of_experts([plane()], [40]), "which makes 1099511627776 components"),
+    (lambda: guides.product_of_experts(plane(), 1), "experts is a GaussianMixture; pass a list"),
+    (lambda: guides.fuse_guides([guide(), guide(horizon=2.0)], [1, 1]), "protocols differ in edges"),
+    (lambda: guides.fuse_guides([guide(), guide(noise_scale=2.0)], [1, 1]), "protocols differ in noise_scale"),
+    (lambda: guides.fuse_guides([guide(), guide(force=(0.0, jnp.ones(2)))], [1, 1]), "protocols differ in force"),
+    (lambda: guides.fuse_guides([guide(), guide()], [1, -1]), "the sum of the stiffnesses has no inverse"),
     (lambda: guidance.straight(jnp.zeros(2), jnp.zeros(3)), r"end \(3,\)"),
     (lambda: guidance.bend(jnp.zeros(2), jnp.zeros(2), 0.5), "start and end are both"),
     (lambda: guidance.bend(jnp.zeros(3), jnp.ones(3), 0.5), "dimension 3"),
     (lambda: guidance.bend(jnp.zeros(2), jnp.ones(2), 0.5, bumps=1.5), "bumps is 1.5"),
-    (lambda: learn.v_neck(jnp.zeros(2), jnp.ones(2), width=0.0), "width is 0"),
-    (lambda: learn.following_cost(plane(), brownian(), jnp.zeros(2)), r"line has shape \(2,\)"),
-    (lambda: learn.following_cost(plane(), brownian(), jnp.zeros((1, 2)), effort=-1.0), "effort is -1"),
+    (lambda: guides.v_neck(jnp.zeros(2), jnp.ones(2), width=0.0), "width is 0"),
+    (lambda: guides.following_cost(plane(), brownian(), jnp.zeros(2)), r"line has shape \(2,\)"),
+    (lambda: guides.following_cost(plane(), brownian(), jnp.zeros((1, 2)), effort=-1.0), "effort is -1"),
     (lambda: mean_field.mean_field(line(), plane(), jnp.ones(1), num_pieces=2), "starts has dimension 1"),
-    (lambda: learn.mean_field_energy(line(), plane(), jnp.ones(1)), "starts has dimension 1"),
-    (lambda: learn.mean_field_energy(plane(), plane(), 1.0), r"beta has shape \(\)"),
+    (lambda: guides.mean_field_energy(line(), plane(), jnp.ones(1)), "starts has dimension 1"),
+    (lambda: guides.mean_field_energy(plane(), plane(), 1.0), r"beta has shape \(\)"),
     (lambda: corridor.line(0), "num_pieces is 0"),
     (lambda: corridor.baseline(5).protocol(corridor.line(10)), "on has 10 pieces but the guide has 5"),
 ]
@@ -303,7 +304,7 @@ def test_mistakes(call, message):
         lambda: exact.correlation(plane(), brownian(), [0.25, 0.5]),
         lambda: exact.transition_time([0, 1, 2], [0, 0.4, 1]),
         lambda: exact.sobol(np.int64(2), np.int64(8)).points,
-        lambda: learn.product_of_experts([line(), line()], np.array([1, 1])).means,
+        lambda: guides.product_of_experts([line(), line()], np.array([1, 1])).means,
         lambda: guidance.bend([0, 0], [1, 1], 0.5, np.int64(2))(jnp.array(0.5)),
         lambda: zoo.funnel(dim=np.int64(3)).sample(key(), np.int64(2)),
     ],
@@ -348,10 +349,10 @@ VALUES = [
     ("mean_time=Estimate", lambda: diagnostics.decisions(paths(), classes())),
     ("Nodes(points=float32[", lambda: exact.lattice(2, 9)),
     ("Corridor(times=[", corridor.windows),
-    ("Positive(value=float32[1, 2, 2])", lambda: learn.Positive.of(jnp.eye(2)[None])),
-    ("Fixed(value=[1, 2])", lambda: learn.Fixed(jnp.array([1.0, 2.0]))),
-    ("noise_scale=Fixed(value=1)", lambda: learn.only(lambda one: one.beta, learn.positive(brownian()))),
-    ("iterations=3", lambda: learn.minimise(lambda x: jnp.sum(x**2), jnp.ones(50), num_iterations=3)),
+    ("Positive(value=float32[1, 2, 2])", lambda: learning.Positive.of(jnp.eye(2)[None])),
+    ("Fixed(value=[1, 2])", lambda: learning.Fixed(jnp.array([1.0, 2.0]))),
+    ("noise_scale=Fixed(value=1)", lambda: learning.only(lambda one: one.beta, learning.positive(brownian()))),
+    ("iterations=3", lambda: learning.minimise(lambda x: jnp.sum(x**2), jnp.ones(50), num_iterations=3)),
     ("Line(pieces=10)", corridor.line),
     ("Guide(along=[3, 3, 3, 3, …]", corridor.baseline),
     ("called=nine, dim=2", zoo.nine),
@@ -377,35 +378,41 @@ def density(dim=2):
 
 
 def trained(**options):
-    rule = pid.Controlled(neural.Guided(key(), density(), brownian(0.0), width=4, depth=1))
-    arguments = {"key": key(), "rule": rule, "grid": pid.uniform(2), "num_iterations": 2, "batch_size": 3} | options
-    return neural.fit(arguments.pop("key"), density(), arguments.pop("rule"), protocol=brownian(0.0), **arguments)
+    rule = pid.Controlled(learning.Guided(key(), density(), brownian(0.0), width=4, depth=1))
+    arguments = {
+        "key": key(),
+        "rule": rule,
+        "grid": pid.uniform_grid(2),
+        "num_iterations": 2,
+        "batch_size": 3,
+    } | options
+    return learning.fit(arguments.pop("key"), density(), arguments.pop("rule"), protocol=brownian(0.0), **arguments)
 
 
 def corrected(*arguments, **options):
-    rule = pid.Euler(correction=neural.Network(key(), *arguments, width=4, **options))
+    rule = pid.Euler(correction=learning.Network(key(), *arguments, width=4, **options))
     return pid.sample(key(), plane(), rule=rule, num_samples=3, num_steps=2)
 
 
-def loss(indices, of=neural.relative_entropy):
-    return of(pid.prepare(plane(), brownian(), pid.uniform(2)), pid.Moment(), key(), indices)
+def loss(indices, of=learning.relative_entropy):
+    return of(pid.prepare(plane(), brownian(), pid.uniform_grid(2)), pid.Moment(), key(), indices)
 
 
 NEURAL = [
-    (lambda: neural.brownian(key(), "x"), "target is a str"),
-    (lambda: neural.brownian(density(), key()), "key is Density.*; pass one typed key"),
-    (lambda: neural.brownian(key(), pid.Density(nan, 2)), "log_density was finite at none of the points"),
-    (lambda: neural.brownian(key(), pid.Density(lambda y: -jnp.inf * y[0] ** 2, 2)), "finite at none of the points"),
-    (lambda: neural.brownian(key(), density(), horizon="x"), "horizon is 'x'"),
-    (lambda: neural.brownian(key(), density(), start=[1.0]), r"start has shape \(1,\)"),
-    (lambda: neural.decayed_adam("a"), "num_iterations is 'a'"),
-    (lambda: neural.decayed_adam(jnp.nan), "num_iterations is nan"),
-    (lambda: neural.decayed_adam(-1), "num_iterations is -1"),
-    (lambda: neural.decayed_adam(10, jnp.nan), "learning_rate holds 1 non-finite"),
-    (lambda: neural.decayed_adam(10, -1e-3), "learning_rate is -0.001"),
-    (lambda: neural.decayed_adam(10, "abc"), "learning_rate is 'abc'"),
-    (lambda: neural.Guided(key(), density(), brownian(0.0), clip="a"), "clip is a str; pass a number > 0"),
-    (lambda: neural.Guided(density(), key(), brownian(0.0)), "key is Density"),
+    (lambda: learning.brownian(key(), "x"), "target is a str"),
+    (lambda: learning.brownian(density(), key()), "key is Density.*; pass one typed key"),
+    (lambda: learning.brownian(key(), pid.Density(nan, 2)), "log_density was finite at none of the points"),
+    (lambda: learning.brownian(key(), pid.Density(lambda y: -jnp.inf * y[0] ** 2, 2)), "finite at none of the points"),
+    (lambda: learning.brownian(key(), density(), horizon="x"), "horizon is 'x'"),
+    (lambda: learning.brownian(key(), density(), start=[1.0]), r"start has shape \(1,\)"),
+    (lambda: learning.decayed_adam("a"), "num_iterations is 'a'"),
+    (lambda: learning.decayed_adam(jnp.nan), "num_iterations is nan"),
+    (lambda: learning.decayed_adam(-1), "num_iterations is -1"),
+    (lambda: learning.decayed_adam(10, jnp.nan), "learning_rate holds 1 non-finite"),
+    (lambda: learning.decayed_adam(10, -1e-3), "learning_rate is -0.001"),
+    (lambda: learning.decayed_adam(10, "abc"), "learning_rate is 'abc'"),
+    (lambda: learning.Guided(key(), density(), brownian(0.0), clip="a"), "clip is a str; pass a number > 0"),
+    (lambda: learning.Guided(density(), key(), brownian(0.0)), "key is Density"),
     (lambda: trained(optimiser="adam"), "optimiser is a str; pass one from optax"),
     (lambda: trained(loss=None), "loss is a NoneType; pass relative_entropy"),
     (lambda: jax.jit(lambda key: trained(key=key).history)(key()), "fit trains on numbers.* outside"),
@@ -413,11 +420,11 @@ NEURAL = [
     (lambda: corrected(3), r"float32\[2\] but the network is made for float32\[3\]"),
     (lambda: corrected(2, dtype=jnp.bfloat16), r"float32\[2\] but the network is made for bfloat16\[2\]"),
     (
-        lambda: neural.Guided(key(), density(3), brownian(0.0))(0.5, jnp.zeros(2)),
+        lambda: learning.Guided(key(), density(3), brownian(0.0))(0.5, jnp.zeros(2)),
         r"float32\[2\] but the network is made for float32\[3\]",
     ),
     (lambda: loss(jnp.arange(0)), "indices has 0 paths; a mean needs at least 1"),
-    (lambda: loss(jnp.arange(1), neural.log_variance), "indices has 1 paths; a variance needs at least 2"),
+    (lambda: loss(jnp.arange(1), learning.log_variance), "indices has 1 paths; a variance needs at least 2"),
 ]
 
 GREEN = [
@@ -450,7 +457,9 @@ def test_what_green_functions_and_optimisers_accept():
     assert pid.Green([1.0]).pull([0.5, 1.0])[0].shape == (2,)
     assert jnp.allclose(jnp.stack(pid.Green(1.0).pin(0, 1)), jnp.array([1, 0, 0]))
     assert jnp.isnan(jax.jit(lambda duration: pid.Green(1.0).pull(duration)[0])(0.0 * jnp.inf))
-    assert neural.decayed_adam(np.int64(10)) is neural.decayed_adam(10) is neural.decayed_adam(10, np.float64(5e-3))
+    assert (
+        learning.decayed_adam(np.int64(10)) is learning.decayed_adam(10) is learning.decayed_adam(10, np.float64(5e-3))
+    )
 
 
 @functools.cache
@@ -459,23 +468,23 @@ def fitted():
 
 
 IN_A_LINE = [
-    ("LogSNR(num_steps=20, low=0.1, high=None)", lambda: pid.log_snr(20, low=0.1)),
-    ("Uniform(num_steps=5)", lambda: pid.uniform(5)),
-    ("Given(values=[0, 0.5, 1])", lambda: pid.given([0.0, 0.5, 1.0])),
+    ("LogSNRGrid(num_steps=20, low=0.1, high=None)", lambda: pid.log_snr_grid(20, low=0.1)),
+    ("Uniform(num_steps=5)", lambda: pid.uniform_grid(5)),
+    ("AtTimes(values=[0, 0.5, 1])", lambda: pid.at_times([0.0, 0.5, 1.0])),
     ("Green(beta=[1, 2])", lambda: pid.Green([1.0, 2.0])),
     ("Euler(correction=None)", pid.Euler),
     ("Controlled(control=vector)", lambda: pid.Controlled(vector)),
     ("Controlled(control=vector)", lambda: pid.Controlled(functools.partial(vector))),
     ("Euler(correction=MLP)", lambda: pid.Euler(eqx.nn.MLP(3, 2, 4, 1, key=key()))),
-    ("correction=Network(dim=2, width=8, depth=2)", lambda: pid.Euler(neural.Network(key(), 2, width=8))),
+    ("correction=Network(dim=2, width=8, depth=2)", lambda: pid.Euler(learning.Network(key(), 2, width=8))),
     ("Moment()", pid.Moment),
     ("Ancestral()", pid.Ancestral),
     ("target=Constant(Density(square, dim=2)), clip=100)", lambda: fitted().rule),
     ("Trained(rule=Controlled(control=Guided(", fitted),
-    ("steps=4, unit=Unit(reference=Harmonic, start=[", lambda: solution().prepared),
-    ("Prepared(target=StreamedSamples, steps=2", lambda: pid.prepare(data(), brownian(), pid.uniform(2))),
-    ("Unit(reference=Harmonic, start=[0, 0]", lambda: solution().prepared.unit),
-    ("converged=True)", lambda: surrogate.fit_surrogate(key(), square, 1, progress=False)),
+    ("steps=4, unit=UnitProblem(reference=Harmonic, start=[", lambda: solution().prepared),
+    ("Prepared(target=StreamedSamples, steps=2", lambda: pid.prepare(data(), brownian(), pid.uniform_grid(2))),
+    ("UnitProblem(reference=Harmonic, start=[0, 0]", lambda: solution().prepared.unit),
+    ("converged=True)", lambda: pid.fit_surrogate(key(), square, 1, progress=False)),
 ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pidjax as pid
-from pidjax import neural
+from pidjax import learning
 
 pytestmark = pytest.mark.optimised
 
@@ -48,12 +48,12 @@ def target():
 
 
 def guided(target, seed=0, **options):
-    return pid.Controlled(neural.Guided(jax.random.key(seed), target, PROTOCOL, width=16, **options))
+    return pid.Controlled(learning.Guided(jax.random.key(seed), target, PROTOCOL, width=16, **options))
 
 
 def disturbed(rule, seed=1, size=0.3):
     """The rule with noise on every trainable array: a control that is neither zero nor trained."""
-    learned, fixed = eqx.partition(rule, neural.trainable(rule))
+    learned, fixed = eqx.partition(rule, learning.trainable(rule))
     leaves, structure = jax.tree.flatten(learned)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     noisy = [leaf + size * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys)]
@@ -66,22 +66,22 @@ def standard_error(log_weights):
 
 @eqx.filter_jit
 def log_weights_of(rule, target, num_steps=5):
-    prepared = pid.prepare(target, PROTOCOL, pid.uniform(num_steps))
+    prepared = pid.prepare(target, PROTOCOL, pid.uniform_grid(num_steps))
     return pid.rollout(prepared, rule, jax.random.key(0), jnp.arange(4000)).log_weights
 
 
 @eqx.filter_jit
 def loss_of(loss, rule, target):
-    prepared = pid.prepare(target, PROTOCOL, pid.uniform(5))
+    prepared = pid.prepare(target, PROTOCOL, pid.uniform_grid(5))
     return loss(prepared, rule, jax.random.key(0), jnp.arange(4000))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [neural.relative_entropy, neural.log_variance])
+@pytest.mark.parametrize("loss", [learning.relative_entropy, learning.log_variance])
 def test_training_finds_the_known_optimal_control(target, loss):
-    options = {"protocol": PROTOCOL, "grid": pid.uniform(8)}
+    options = {"protocol": PROTOCOL, "grid": pid.uniform_grid(8)}
     budget = {"num_iterations": 150, "batch_size": 128, "progress": False}
-    trained = neural.fit(jax.random.key(1), target, guided(target), loss=loss, **options, **budget)
+    trained = learning.fit(jax.random.key(1), target, guided(target), loss=loss, **options, **budget)
     solution = pid.sample(jax.random.key(2), target, rule=trained.rule, num_samples=2000, **options)
     gap = LOG_Z - jnp.mean(solution.log_weights)
     assert -4 * standard_error(solution.log_weights) <= gap < 0.02
@@ -97,7 +97,7 @@ def test_training_finds_the_known_optimal_control(target, loss):
 def test_relative_entropy_is_the_known_divergence_without_control(target):
     """With u = 0 the loss is KL(N(0, I) ‖ N(μ, I)) − log Z = |μ|²/2 − log Z."""
     log_weights = log_weights_of(guided(target), target)
-    loss = loss_of(neural.relative_entropy, guided(target), target)
+    loss = loss_of(learning.relative_entropy, guided(target), target)
     truth = 0.5 * jnp.sum(MEAN**2) - LOG_Z
     assert jnp.allclose(loss, -jnp.mean(log_weights), rtol=1e-12)
     assert abs(loss - truth) < 4 * standard_error(log_weights)
@@ -107,7 +107,7 @@ def test_relative_entropy_is_the_known_divergence_without_control(target):
 def test_log_variance_is_that_of_the_rollout(target):
     rule = disturbed(guided(target))
     expected = jnp.var(log_weights_of(rule, target), ddof=1)
-    assert jnp.allclose(loss_of(neural.log_variance, rule, target), expected, rtol=1e-10)
+    assert jnp.allclose(loss_of(learning.log_variance, rule, target), expected, rtol=1e-10)
 
 
 @pytest.mark.slow
@@ -123,16 +123,16 @@ def test_weights_are_unbiased_under_an_untrained_network(dim, num_steps):
 
 @pytest.mark.slow
 def test_gradient_against_finite_differences(target):
-    prepared = pid.prepare(target, PROTOCOL, pid.uniform(4))
+    prepared = pid.prepare(target, PROTOCOL, pid.uniform_grid(4))
     rule = disturbed(guided(target))
-    learned, fixed = eqx.partition(rule, neural.trainable(rule))
+    learned, fixed = eqx.partition(rule, learning.trainable(rule))
     direction = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), learned)
 
     @jax.jit
     @jax.value_and_grad
     def along(step):
         moved = jax.tree.map(lambda leaf, towards: leaf + step * towards, learned, direction)
-        return neural.relative_entropy(prepared, eqx.combine(moved, fixed), jax.random.key(0), jnp.arange(8))
+        return learning.relative_entropy(prepared, eqx.combine(moved, fixed), jax.random.key(0), jnp.arange(8))
 
     derivative = along(0.0)[1]
     difference = (along(1e-5)[0] - along(-1e-5)[0]) / 2e-5
@@ -145,15 +145,15 @@ def test_correction_starts_at_the_explicit_sampler_and_mends_a_displaced_surroga
     centres = jnp.array([[-2.0], [2.0]])
     mixture = pid.GaussianMixture.isotropic(centres, 0.3)
     target = pid.Surrogate(pid.Density(pid.GaussianMixture.isotropic(centres + 0.8, 0.3).log_density, 1), mixture)
-    rule = pid.Euler(correction=neural.Network(jax.random.key(0), 1, width=16))
-    options = {"protocol": pid.harmonic(beta=1.0), "grid": pid.uniform(10)}
+    rule = pid.Euler(correction=learning.Network(jax.random.key(0), 1, width=16))
+    options = {"protocol": pid.harmonic(beta=1.0), "grid": pid.uniform_grid(10)}
     plain = pid.sample(jax.random.key(1), target, rule=pid.Euler(), num_samples=500, **options)
     corrected = pid.sample(jax.random.key(1), target, rule=rule, num_samples=500, **options)
     assert jnp.allclose(plain.samples, corrected.samples, rtol=0, atol=1e-13)
     assert jnp.allclose(plain.log_weights, corrected.log_weights, rtol=0, atol=1e-11)
 
     budget = {"num_iterations": 100, "batch_size": 128, "progress": False}
-    trained = neural.fit(jax.random.key(2), target, rule, **options, **budget)
+    trained = learning.fit(jax.random.key(2), target, rule, **options, **budget)
     after = pid.sample(jax.random.key(1), target, rule=trained.rule, num_samples=500, **options)
     gain = after.log_weights - plain.log_weights
     assert jnp.mean(gain) > 4 * standard_error(gain)
@@ -164,9 +164,9 @@ def test_correction_starts_at_the_explicit_sampler_and_mends_a_displaced_surroga
 @pytest.mark.slow
 def test_training_leaves_constants_alone_and_repeats(target):
     rule = guided(target)
-    options = {"protocol": PROTOCOL, "grid": pid.uniform(3), "batch_size": 16, "progress": False}
-    trained = neural.fit(jax.random.key(1), target, rule, num_iterations=23, **options)
-    again = neural.fit(jax.random.key(1), target, rule, num_iterations=23, **options)
+    options = {"protocol": PROTOCOL, "grid": pid.uniform_grid(3), "batch_size": 16, "progress": False}
+    trained = learning.fit(jax.random.key(1), target, rule, num_iterations=23, **options)
+    again = learning.fit(jax.random.key(1), target, rule, num_iterations=23, **options)
     assert eqx.tree_equal(trained.rule.control.target, rule.control.target)
     assert eqx.tree_equal(trained.rule.control.start, rule.control.start)
     assert eqx.tree_equal(trained.rule, again.rule)
@@ -178,9 +178,9 @@ def test_training_leaves_constants_alone_and_repeats(target):
 @pytest.mark.slow
 def test_single_precision():
     target = shifted(MEAN.astype(jnp.float32))
-    options = {"protocol": PROTOCOL, "grid": pid.uniform(3), "batch_size": 16, "progress": False}
-    rule = pid.Controlled(neural.Network(jax.random.key(0), 2, width=16, dtype=jnp.float32))
-    trained = neural.fit(jax.random.key(0), target, rule, num_iterations=2, **options)
+    options = {"protocol": PROTOCOL, "grid": pid.uniform_grid(3), "batch_size": 16, "progress": False}
+    rule = pid.Controlled(learning.Network(jax.random.key(0), 2, width=16, dtype=jnp.float32))
+    trained = learning.fit(jax.random.key(0), target, rule, num_iterations=2, **options)
     assert {leaf.dtype for leaf in jax.tree.leaves(eqx.filter(trained.rule, eqx.is_array))} == {jnp.dtype("float32")}
     assert trained.history.dtype == np.float32
 
@@ -188,11 +188,11 @@ def test_single_precision():
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_reference_covers_a_target_of_unknown_scale(scale):
     target = pid.Density(lambda y: -0.5 * jnp.sum((y / scale) ** 2), 2)
-    protocol = neural.brownian(jax.random.key(0), target, horizon=4.0)
+    protocol = learning.brownian(jax.random.key(0), target, horizon=4.0)
     assert 0.5 * scale < protocol.noise_scale * 2 < 2 * scale
     mixture = pid.GaussianMixture.isotropic(jnp.array([[scale, 0.0], [3 * scale, 0.0]]), scale**2)
     mean, spread = mixture.location()
-    protocol = neural.brownian(jax.random.key(0), mixture)
+    protocol = learning.brownian(jax.random.key(0), mixture)
     assert jnp.allclose(protocol.noise_scale, spread)
     assert jnp.allclose(protocol.start, mean)
 
@@ -219,7 +219,7 @@ def test_clipped_gradient_is_no_longer_than_asked(target):
         ({"num_iterations": 0}, r"num_iterations is 0; pass an integer >= 1"),
         ({"batch_size": 1.5}, r"batch_size is 1.5; pass an integer >= 1"),
         (
-            {"rule": pid.Euler(correction=neural.Network(jax.random.key(0), 1, dtype=jnp.float32))},
+            {"rule": pid.Euler(correction=learning.Network(jax.random.key(0), 1, dtype=jnp.float32))},
             r"rule has arrays of float32 but the target is of float64",
         ),
     ],
@@ -228,28 +228,28 @@ def test_fit_refuses(change, message):
     target = shifted(jnp.ones(1))
     arguments = {"key": jax.random.key(0), "target": target, "rule": guided(target), "protocol": PROTOCOL} | change
     with pytest.raises(ValueError, match=message):
-        neural.fit(arguments.pop("key"), arguments.pop("target"), arguments.pop("rule"), **arguments)
+        learning.fit(arguments.pop("key"), arguments.pop("target"), arguments.pop("rule"), **arguments)
 
 
 def test_other_refusals(target):
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="dim is 0; pass an integer >= 1"):
-        neural.Network(key, 0)
+        learning.Network(key, 0)
     with pytest.raises(ValueError, match="depth is 0"):
-        neural.Network(key, 1, depth=0)
+        learning.Network(key, 1, depth=0)
     with pytest.raises(ValueError, match="target is a Samples, without a log-density"):
-        neural.Guided(key, pid.Samples(jnp.ones((3, 1))), PROTOCOL)
+        learning.Guided(key, pid.Samples(jnp.ones((3, 1))), PROTOCOL)
     with pytest.raises(ValueError, match="clip is 0"):
-        neural.Guided(key, target, PROTOCOL, clip=0.0)
+        learning.Guided(key, target, PROTOCOL, clip=0.0)
     with pytest.raises(ValueError, match="scale is -1; pass a number > 0"):
-        neural.brownian(key, target, scale=-1.0)
+        learning.brownian(key, target, scale=-1.0)
     with pytest.raises(ValueError, match=r"start has shape \(3,\) but the target has dimension"):
-        neural.brownian(key, target, start=jnp.zeros(3))
+        learning.brownian(key, target, start=jnp.zeros(3))
 
 
 @pytest.mark.slow
 def test_fit_says_when_the_loss_is_not_finite(target):
     broken = shifted(MEAN * jnp.nan)
-    options = {"protocol": PROTOCOL, "grid": pid.uniform(3), "batch_size": 16, "progress": False}
-    with pytest.raises(neural.TrainingError, match="the loss is nan at iteration 0"):
-        neural.fit(jax.random.key(0), broken, guided(target), num_iterations=23, **options)
+    options = {"protocol": PROTOCOL, "grid": pid.uniform_grid(3), "batch_size": 16, "progress": False}
+    with pytest.raises(learning.TrainingError, match="the loss is nan at iteration 0"):
+        learning.fit(jax.random.key(0), broken, guided(target), num_iterations=23, **options)

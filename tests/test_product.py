@@ -17,8 +17,8 @@ import pytest
 from helpers import assert_within, grid_quadrature, mean_and_error
 
 import pidjax as pid
-from pidjax.bridge import observe
-from pidjax.step import EndingOnDraw
+from pidjax.process.bridge import observe
+from pidjax.sampling.rules import EndingOnDraw
 
 KEY = jax.random.key(23)
 LOG_Z = 0.7
@@ -112,8 +112,8 @@ def tilted_by_sums(name, observation):
 @eqx.filter_jit
 def law_at(target, protocol, x):
     """The tilted law at (0.4, x), and the observation that it answers."""
-    prepared = pid.prepare(target, protocol, pid.given(jnp.array([0.0, 0.4, 1.0], x.dtype)))
-    now = jax.tree.map(lambda leaf: leaf[1], prepared.bridges)
+    prepared = pid.prepare(target, protocol, pid.at_times(jnp.array([0.0, 0.4, 1.0], x.dtype)))
+    now = jax.tree.map(lambda leaf: leaf[1], prepared.step_laws)
     observation = observe(now.observation, x, prepared.unit.start)
     law = prepared.target.tilt(observation, KEY)
     return observation, law.log_mass, law.mean, law.covariance()
@@ -140,9 +140,9 @@ def test_laws_against_quadrature(name, kind, start, dtype):
 def test_estimated_laws_are_unbiased(name, kind):
     """The mean of e^(log-mass), over 400 pools or sets of draws, is the mass by quadrature."""
     prepared = pid.prepare(
-        mixture(jnp.float64), protocol(kind, "point", jnp.float64), pid.given(jnp.array([0.0, 0.4, 1.0]))
+        mixture(jnp.float64), protocol(kind, "point", jnp.float64), pid.at_times(jnp.array([0.0, 0.4, 1.0]))
     )
-    now = jax.tree.map(lambda leaf: leaf[1], prepared.bridges)
+    now = jax.tree.map(lambda leaf: leaf[1], prepared.step_laws)
     observation = observe(now.observation, jnp.array([0.2, 0.5]), prepared.unit.start)
 
     @jax.jit
@@ -192,7 +192,7 @@ CASES = [
 
 @eqx.filter_jit
 def log_weights(target, protocol, rule, count):
-    grid = pid.log_snr(6, 0.3, 12.0)
+    grid = pid.log_snr_grid(6, 0.3, 12.0)
     return pid.rollout(pid.prepare(target, protocol, grid), rule, KEY, jnp.arange(count)).log_weights
 
 

@@ -11,8 +11,8 @@ from protocols import coefficients, log_green_by_flow, random_protocol
 
 import pidjax as pid
 from pidjax import Green
-from pidjax._structure import adjoint, dense, product
-from pidjax.propagator import Generator, compose, segments
+from pidjax._maths.maps import adjoint, dense, product
+from pidjax.process.propagator import Generator, compose, segments
 
 ZERO, ONE = jnp.zeros(()), jnp.ones(())
 X, Y = jnp.array([0.4, -0.3]), jnp.array([-0.6, 0.9])

@@ -66,7 +66,7 @@ def test_the_end_law_is_exact_for_every_protocol(rank, start, dtype):
     target = cast(TARGET, dtype)
     protocol = cast(random_protocol(7 + rank, rank, start=start), dtype)
     for rule, steps in [(pid.Ancestral(), 5), (pid.Moment(), 2), (pid.Moment(), 20)]:
-        _, paths = run(target, protocol, rule, pid.log_snr(steps), jax.random.key(1), 20_000)
+        _, paths = run(target, protocol, rule, pid.log_snr_grid(steps), jax.random.key(1), 20_000)
         assert paths.samples.dtype == paths.log_weights.dtype == dtype
         assert_within(*statistics(paths, TARGET))
         weights = np.exp(np.array(paths.log_weights, dtype=float))
@@ -100,7 +100,7 @@ def test_every_kind_of_target_takes_every_protocol():
 def test_backward_paths_weigh_what_forward_paths_do(rule):
     """1/mean(W) over paths drawn backward is the forward ESS: for a small error of the rule it is near the reverse one."""
     protocol = random_protocol(4, 2, start=START)
-    prepared, paths = run(TARGET, protocol, rule, pid.log_snr(12), KEY, 4000)
+    prepared, paths = run(TARGET, protocol, rule, pid.log_snr_grid(12), KEY, 4000)
     ends = TARGET.sample(jax.random.key(8), 4000)
     backward = np.exp(np.array(pid.backward_log_weights(prepared, rule, jax.random.key(9), ends), dtype=float))
     forward = np.exp(np.array(paths.log_weights, dtype=float))
@@ -115,8 +115,8 @@ def test_the_clock_of_every_scalar_protocol(rule):
     """On one grid of ratios (x − n)/√s and log W are the same for every β(t), F(t), c(t), ν(t) and start."""
 
     def chain(protocol):
-        prepared, paths = run(TARGET, protocol, rule, pid.log_snr(6, 0.2, 20.0), jax.random.key(3), 50, True)
-        law, start = prepared.bridges.observation, prepared.unit.start
+        prepared, paths = run(TARGET, protocol, rule, pid.log_snr_grid(6, 0.2, 20.0), jax.random.key(3), 50, True)
+        law, start = prepared.step_laws.observation, prepared.unit.start
         inner = [
             (paths.states[:, k] - law.left[k] * start[None] - law.offset[k][None]) * law.whitening[k]
             for k in range(1, 6)
@@ -137,7 +137,7 @@ def test_a_gaussian_start_has_the_law_it_should():
     mean, variance = 0.4, 0.5
     start = pid.GaussianStart(jnp.array([mean]), jnp.array(variance))
     protocol = pid.harmonic(2.0, force=(jnp.array(0.5), jnp.array([0.3])), start=start, noise_scale=1.0)
-    _, paths = run(target, protocol, pid.Ancestral(), pid.log_snr(4), KEY, 20_000, True)
+    _, paths = run(target, protocol, pid.Ancestral(), pid.log_snr_grid(4), KEY, 20_000, True)
     nodes = jnp.linspace(-5, 6, 1101)[:, None]
     log_start = -((nodes[:, 0] - mean) ** 2) / (2 * variance)
     log_psi = jax.jit(jax.vmap(lambda x: pid.log_psi(target, protocol, 0.0, x)))
@@ -243,7 +243,7 @@ def test_gradients_through_the_sampler():
     @eqx.filter_jit
     @jax.value_and_grad
     def loss_and_slopes(protocol):
-        prepared = pid.prepare(TARGET, protocol, pid.log_snr(4))
+        prepared = pid.prepare(TARGET, protocol, pid.log_snr_grid(4))
         losses = [-jnp.mean(pid.rollout(prepared, rule, KEY, jnp.arange(20)).log_weights) for rule in RULES]
         return losses[0] + 2 * losses[1]
 
@@ -339,5 +339,5 @@ def test_what_float32_does_not_resolve_is_refused(options):
         target = pid.GaussianMixture.isotropic(means.astype("float32"), jnp.float32(0.3))
         protocol = jax.tree.map(lambda leaf: leaf.astype("float32"), pid.harmonic(**options))
         with pytest.raises(ValueError, match="noise widths away from the target"):
-            pid.prepare(target, protocol, pid.uniform(5))
-    pid.prepare(pid.GaussianMixture.isotropic(means, 0.3), pid.harmonic(**options), pid.uniform(5))
+            pid.prepare(target, protocol, pid.uniform_grid(5))
+    pid.prepare(pid.GaussianMixture.isotropic(means, 0.3), pid.harmonic(**options), pid.uniform_grid(5))

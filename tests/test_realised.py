@@ -7,9 +7,9 @@ import pytest
 from helpers import assert_within, mean_and_error
 
 import pidjax as pid
-from pidjax.neural import log_variance
-from pidjax.rollout import given_log_weights
-from pidjax.step import EndingOnDraw
+from pidjax.learning import log_variance
+from pidjax.sampling.rollout import given_log_weights
+from pidjax.sampling.rules import EndingOnDraw
 
 KEY = jax.random.key(31)
 WIDE = pid.GaussianMixture(jnp.array([[0.2, -0.1]]), 1.4 * jnp.eye(2)[None])
@@ -23,7 +23,7 @@ def local():
 
 def prepared(target, start):
     protocol = pid.harmonic(1.0, start=start, noise_scale=1.0)
-    return pid.prepare(target, protocol, pid.log_snr(5, 0.3, 10.0))
+    return pid.prepare(target, protocol, pid.log_snr_grid(5, 0.3, 10.0))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_chunks_do_not_change_the_weighted_states():
 def test_the_weighted_state_shown_is_the_one_that_was_used():
     """Undone: an Euler step without noise would go from x to x + (f + u)dt, u by x̂; the noise left over is N(0, 1)."""
     solution = pid.sample(KEY, local(), rule=pid.Euler(), num_samples=400, num_steps=6, save_paths=True)
-    bridges, unit = solution.prepared.bridges, solution.prepared.unit
+    bridges, unit = solution.prepared.step_laws, solution.prepared.unit
     x, expected = unit.to_unit(solution.states), unit.to_unit(solution.weighted_states)
     drift = jax.vmap(jax.vmap(lambda now, x, mean: now.drift(x, mean)), in_axes=(None, 0, 0))(
         bridges, x[:, :-1], expected
@@ -82,7 +82,7 @@ def test_a_control_on_a_bare_density_from_a_gaussian_start():
     rule = pid.Controlled(lambda t, x: 0.3 - 0.4 * x)
     protocol = pid.harmonic(0.0, start=GAUSSIAN, noise_scale=1.0)
     solution = pid.sample(
-        KEY, target, protocol=protocol, rule=rule, grid=pid.uniform(6), num_samples=6000, save_paths=True
+        KEY, target, protocol=protocol, rule=rule, grid=pid.uniform_grid(6), num_samples=6000, save_paths=True
     )
     estimate, error = mean_and_error(jnp.exp(solution.log_weights))
     assert_within(estimate, np.exp(0.4), error)

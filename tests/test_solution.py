@@ -90,8 +90,8 @@ def test_saved_paths_begin_and_end_where_they_should(solution):
 def test_units_only_change_the_units():
     """Horizon and noise scale with β' = β σ² T² make the same unit problem, hence the same samples."""
     unit = pid.sample(jax.random.key(6), TARGET.rescaled(jnp.zeros(2), jnp.asarray(3.4)), num_samples=20,
-                      protocol=pid.harmonic(2.0, noise_scale=1.0), grid=pid.uniform(7), rule=pid.Euler())  # fmt: skip
-    user = pid.sample(jax.random.key(6), TARGET, num_samples=20, grid=pid.given(jnp.linspace(0.0, 4.0, 8)),
+                      protocol=pid.harmonic(2.0, noise_scale=1.0), grid=pid.uniform_grid(7), rule=pid.Euler())  # fmt: skip
+    user = pid.sample(jax.random.key(6), TARGET, num_samples=20, grid=pid.at_times(jnp.linspace(0.0, 4.0, 8)),
                       protocol=pid.harmonic(2 / (1.7 * 4) ** 2, noise_scale=1.7, horizon=4.0), rule=pid.Euler())  # fmt: skip
     np.testing.assert_allclose(user.samples, 3.4 * unit.samples, rtol=1e-9)
     np.testing.assert_allclose(user.log_weights, unit.log_weights, rtol=1e-9)

@@ -7,8 +7,20 @@ import numpy as np
 import pytest
 from helpers import assert_within, mean_and_error
 
-from pidjax import Ancestral, Euler, GaussianMixture, Moment, control, harmonic, log_snr, prepare, rollout, uniform, zoo
-from pidjax.bridge import observe
+from pidjax import (
+    Ancestral,
+    Euler,
+    GaussianMixture,
+    Moment,
+    control,
+    harmonic,
+    log_snr_grid,
+    prepare,
+    rollout,
+    uniform_grid,
+    zoo,
+)
+from pidjax.process.bridge import observe
 
 KEY = jax.random.key(17)
 UNIT = harmonic(1.0, start=jnp.zeros(2), noise_scale=1.0)
@@ -37,8 +49,8 @@ def proposal_at(rule, prepared, now, x):
 
 @pytest.mark.slow
 def test_euler_moves_along_the_control():
-    prepared = prepare(mixture(), UNIT, uniform(4))
-    now, x = step_at(prepared.bridges, 1), jnp.array([0.3, -0.2])
+    prepared = prepare(mixture(), UNIT, uniform_grid(4))
+    now, x = step_at(prepared.step_laws, 1), jnp.array([0.3, -0.2])
     proposal = proposal_at(Euler(), prepared, now, x)
     np.testing.assert_allclose(proposal.mean, x + 0.25 * control(mixture(), UNIT, 0.25, x), rtol=1e-12)
     np.testing.assert_allclose(proposal.factor, 0.5, rtol=1e-15)
@@ -47,8 +59,8 @@ def test_euler_moves_along_the_control():
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", [Euler(), Moment()], ids=repr)
 def test_a_draw_comes_with_its_density(rule):
-    prepared = prepare(mixture(), UNIT, uniform(4))
-    proposal = proposal_at(rule, prepared, step_at(prepared.bridges, 1), jnp.array([0.3, -0.2]))
+    prepared = prepare(mixture(), UNIT, uniform_grid(4))
+    proposal = proposal_at(rule, prepared, step_at(prepared.step_laws, 1), jnp.array([0.3, -0.2]))
     after, log_density = proposal.draw(KEY)
     covariance = np.eye(2) * proposal.factor**2 if proposal.factor.ndim == 0 else proposal.factor @ proposal.factor.T
     residual = np.array(after - proposal.mean)
@@ -60,7 +72,7 @@ def test_a_draw_comes_with_its_density(rule):
 def test_ancestral_is_exact(num_steps):
     """Mean, covariance and component weights of the target in any number of steps; log W = 0 for each path."""
     target = mixture()
-    samples, log_weights = run(target, UNIT, uniform(num_steps), Ancestral(), 10_000)
+    samples, log_weights = run(target, UNIT, uniform_grid(num_steps), Ancestral(), 10_000)
     assert jnp.all(log_weights == 0)
     mean, error = mean_and_error(samples)
     assert_within(mean, target.mean(), error)
@@ -83,7 +95,7 @@ def responsibilities(target, y):
 def test_moment_is_exact_for_a_gaussian(num_steps):
     """log W is zero, path by path, not on average."""
     gaussian = GaussianMixture(mixture().means[:1], mixture().covariances[:1])
-    _, log_weights = run(gaussian, UNIT, uniform(num_steps), Moment(), 100)
+    _, log_weights = run(gaussian, UNIT, uniform_grid(num_steps), Moment(), 100)
     np.testing.assert_allclose(log_weights, 0, atol=1e-11)
 
 
@@ -109,13 +121,13 @@ def test_weak_order_of_euler():
             slope = jax.jacfwd(lambda x: after(now, x).mean)(jnp.full(1, 0.2))[0, 0]
             return slope**2 * variance + after(now, jnp.full(1, 0.2)).factor ** 2, None
 
-        first = step_at(prepared.bridges, 0)
+        first = step_at(prepared.step_laws, 0)
         variance = after(first, prepared.unit.start).factor ** 2
-        rest = jax.tree.map(lambda leaf: leaf[1:], prepared.bridges)
+        rest = jax.tree.map(lambda leaf: leaf[1:], prepared.step_laws)
         return jax.lax.scan(recede, variance, rest)[0] - 0.3
 
     numbers = np.array([40, 80, 160, 320])
-    errors = np.abs([error(uniform(int(num_steps))) for num_steps in numbers])
+    errors = np.abs([error(uniform_grid(int(num_steps))) for num_steps in numbers])
     orders = np.log2(errors[:-1] / errors[1:])
     limits, differences = 2 * orders[1:] - orders[:-1], orders[:-1] - orders[1:]
     assert np.all(np.abs(limits - 1) <= 9 * np.log(2) * differences**2), (orders, limits)
@@ -125,7 +137,9 @@ def test_weak_order_of_euler():
 @pytest.mark.slow
 def test_entropy_order_of_euler():
     """KL(controlled ‖ optimal) = −E log W = ½∫E|u_K − u*|²dt falls as 1/K: along a path u* is Hölder of order ½."""
-    losses = [mean_and_error(-run(mixture(), UNIT, uniform(num_steps), Euler(), 4000)[1]) for num_steps in (16, 64)]
+    losses = [
+        mean_and_error(-run(mixture(), UNIT, uniform_grid(num_steps), Euler(), 4000)[1]) for num_steps in (16, 64)
+    ]
     (coarse, coarse_error), (fine, fine_error) = losses
     assert_within(np.log(coarse / fine) / np.log(4), 1, np.hypot(coarse_error / coarse, fine_error / fine) / np.log(4))
 
@@ -134,7 +148,7 @@ def test_entropy_order_of_euler():
 def test_a_discrete_draw_has_no_derivative():
     def loss(mean):
         target = GaussianMixture.isotropic(mean[None], 0.3)
-        return rollout(prepare(target, UNIT, uniform(2)), Ancestral(), KEY, jnp.arange(2)).samples.sum()
+        return rollout(prepare(target, UNIT, uniform_grid(2)), Ancestral(), KEY, jnp.arange(2)).samples.sum()
 
     with pytest.raises(TypeError, match="discrete draw"):
         jax.grad(loss)(jnp.zeros(2))
@@ -148,7 +162,7 @@ KNOWN = {"nine": zoo.nine, "grid25": zoo.grid25, "gmm40": zoo.gmm40}
 def test_ancestral_is_at_the_floor_with_five_steps(name):
     """Component weights and E[−log p] of 4,000 samples are as near to the truth as those of exact ones."""
     known, count = KNOWN[name](), 4000
-    samples, log_weights = run(known.target, harmonic(), log_snr(5), Ancestral(), count)
+    samples, log_weights = run(known.target, harmonic(), log_snr_grid(5), Ancestral(), count)
 
     @eqx.filter_jit
     def distance(known, y):
@@ -168,7 +182,7 @@ def test_ancestral_is_at_the_floor_with_five_steps(name):
 def test_moment_on_twenty_steps(name):
     """ESS/N ≥ 0.8 and the weighted E[−log p] within 0.05 of the entropy, on the default log-SNR grid."""
     known, count = KNOWN[name](), 4000
-    samples, log_weights = run(known.target, harmonic(), log_snr(20), Moment(), count)
+    samples, log_weights = run(known.target, harmonic(), log_snr_grid(20), Moment(), count)
     weights = np.array(jax.nn.softmax(log_weights))
     energies = -np.array(jax.jit(jax.vmap(known.log_density))(samples))
     assert 1 / np.sum(weights**2) >= 0.8 * count

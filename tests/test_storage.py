@@ -45,7 +45,7 @@ def protocol():
 
 def network():
     density = pid.Density(MIXTURE.log_density, 2)
-    return pid.Controlled(pid.neural.Guided(KEY, density, pid.harmonic(0.0, noise_scale=1.0), width=4, depth=1))
+    return pid.Controlled(pid.learning.Guided(KEY, density, pid.harmonic(0.0, noise_scale=1.0), width=4, depth=1))
 
 
 def user_network():
@@ -73,7 +73,10 @@ def partial():
         (user_network, {}),
         (module_on_a_pytree, {"Bowl": Bowl}),
         (lambda: pid.decision.sample(KEY, pid.decision.ising_glass(2), num_samples=8, population=4), {}),
-        (lambda: {"grid": pid.given(jnp.array([0.0, 0.3, 1.0])), "rules": [pid.Moment(), (None, 2.5, "x", True)]}, {}),
+        (
+            lambda: {"grid": pid.at_times(jnp.array([0.0, 0.3, 1.0])), "rules": [pid.Moment(), (None, 2.5, "x", True)]},
+            {},
+        ),
     ],
     ids=["solution", "surrogate", "protocol", "network", "user network", "module", "decisions", "containers"],
 )

@@ -10,8 +10,8 @@ from helpers import assert_within
 from jax.scipy.stats import multivariate_normal as normal
 from jax.scipy.stats import norm as univariate
 
-from pidjax.surrogate import fit_surrogate
-from pidjax.surrogate.tempered import PARTICLES
+from pidjax.targets.fitting import fit_surrogate
+from pidjax.targets.fitting.tempered import PARTICLES
 from pidjax.targets.mixture import GaussianMixture
 
 pytestmark = pytest.mark.optimised

@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_within, grid_quadrature, mean_and_error
 
 from pidjax import Density, GaussianMixture, LocalDraws, Pool, Samples
-from pidjax.bridge import Observation
+from pidjax.process.bridge import Observation
 from pidjax.targets import samples as samples_module
 
 KEY = jax.random.key(7)

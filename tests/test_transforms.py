@@ -26,7 +26,7 @@ def statistic(target, beta, start, times, rule, num_paths=8, segments=None):
     """A function of samples and weights, as a user might differentiate."""
     protocol = pid.harmonic(beta, start=start, noise_scale=1.3)
     paths = pid.rollout(
-        pid.prepare(target, protocol, pid.given(times)),
+        pid.prepare(target, protocol, pid.at_times(times)),
         rule,
         jax.random.key(3),
         jnp.arange(num_paths),
@@ -92,7 +92,7 @@ def gradient_temporaries(num_steps, segments=None, num_paths=200, means=MEANS):
 
     def of(means):
         target = pid.GaussianMixture.isotropic(means, 0.3)
-        prepared = pid.prepare(target, pid.harmonic(1.0), pid.uniform(num_steps))
+        prepared = pid.prepare(target, pid.harmonic(1.0), pid.uniform_grid(num_steps))
         paths = pid.rollout(prepared, pid.Euler(), jax.random.key(0), jnp.arange(num_paths), segments=segments)
         return jnp.mean(paths.log_weights)
 
@@ -130,7 +130,7 @@ def test_discrete_draws_raise_when_differentiated():
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment(), pid.Ancestral()], ids=["euler", "moment", "ancestral"])
 def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
-    prepared = pid.prepare(mixture(), pid.harmonic(1.0), pid.log_snr(4))
+    prepared = pid.prepare(mixture(), pid.harmonic(1.0), pid.log_snr_grid(4))
     key = jax.random.key(1)
     together = pid.rollout(prepared, rule, key, jnp.arange(3))
     compiled = eqx.filter_jit(pid.rollout)(prepared, rule, key, jnp.arange(3))
@@ -143,7 +143,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
 @pytest.mark.slow
 def test_vmap_over_problems():
     def mean_end(beta):
-        prepared = pid.prepare(mixture(), pid.harmonic(beta), pid.uniform(5))
+        prepared = pid.prepare(mixture(), pid.harmonic(beta), pid.uniform_grid(5))
         return jnp.mean(pid.rollout(prepared, pid.Moment(), jax.random.key(0), jnp.arange(4)).samples)
 
     betas = jnp.array([0.0, 1.0, 10.0])
@@ -172,7 +172,7 @@ def test_new_values_do_not_recompile():
 
     for shift, beta, middle in ((0.0, 0.0, 0.5), (1.0, -3.0, 0.4), (2.0, 1e4, 0.9)):
         target = pid.GaussianMixture(MEANS + shift, COVARIANCES * (1 + shift))
-        run(target, pid.harmonic(beta), pid.given(jnp.array([0.0, middle, 1.0])))
+        run(target, pid.harmonic(beta), pid.at_times(jnp.array([0.0, middle, 1.0])))
     assert traces == 1
 
 
@@ -235,7 +235,7 @@ def test_gradients_through_sample_itself():
             protocol=pid.harmonic(beta),
             rule=pid.Moment(),
             num_samples=16,
-            grid=pid.uniform(4),
+            grid=pid.uniform_grid(4),
         )
         return jnp.mean(jnp.sin(run.samples)) + 0.1 * run.log_z
 

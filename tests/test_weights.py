@@ -26,12 +26,12 @@ from pidjax import (
     Surrogate,
     backward_log_weights,
     harmonic,
-    log_snr,
+    log_snr_grid,
     prepare,
     rollout,
-    uniform,
+    uniform_grid,
 )
-from pidjax.step import EndingOnDraw
+from pidjax.sampling.rules import EndingOnDraw
 
 KEY = jax.random.key(11)
 LOG_Z = 1.3
@@ -55,7 +55,9 @@ def log_weights(target, protocol, grid, rule, key, count):
 
 def assert_unbiased(target, *, rule, log_z=0.0, beta=1.0, start=ORIGIN, grid=None, count=4000, **units):
     protocol = harmonic(jnp.array(beta), start=start, **({"noise_scale": 1.0} | units))
-    weights = jnp.exp(log_weights(target, protocol, uniform(5) if grid is None else grid, rule, KEY, count) - log_z)
+    weights = jnp.exp(
+        log_weights(target, protocol, uniform_grid(5) if grid is None else grid, rule, KEY, count) - log_z
+    )
     estimate, error = mean_and_error(weights)
     assert np.isfinite(error)
     assert_within(estimate, 1, max(error, 1e-13))
@@ -72,7 +74,9 @@ def test_every_number_of_steps(rule, num_steps):
         if isinstance(rule, Ancestral)
         else mixture()
     )
-    assert_unbiased(target, rule=rule, log_z=LOG_Z if isinstance(rule, Ancestral) else 0.0, grid=uniform(num_steps))
+    assert_unbiased(
+        target, rule=rule, log_z=LOG_Z if isinstance(rule, Ancestral) else 0.0, grid=uniform_grid(num_steps)
+    )
 
 
 @pytest.mark.parametrize("beta", [-3.0, 0.0, 1.0, 30.0])
@@ -80,14 +84,14 @@ def test_every_number_of_steps(rule, num_steps):
 @pytest.mark.slow
 def test_every_stiffness(rule, beta):
     """Uniform times at small β; at β = 30 the last steps would be too long for `Euler`, so log-SNR times."""
-    assert_unbiased(mixture(), rule=rule, beta=beta, grid=uniform(5) if beta < 10 else log_snr(12, 0.1, 30.0))
+    assert_unbiased(mixture(), rule=rule, beta=beta, grid=uniform_grid(5) if beta < 10 else log_snr_grid(12, 0.1, 30.0))
 
 
 @pytest.mark.parametrize("rule", RULES[:2], ids=repr)
 def test_away_from_the_origin_in_other_units(rule):
     """Start, horizon 2, noise scale 1.7 and mass e^1.3: surrogate of the exact shape, so that only the units matter."""
     units = {"start": jnp.array([1.0, -0.5]), "horizon": 2.0, "noise_scale": 1.7, "beta": 0.3}
-    assert_unbiased(Surrogate(density(), mixture()), rule=rule, log_z=LOG_Z, grid=log_snr(8, 0.1, 30.0), **units)
+    assert_unbiased(Surrogate(density(), mixture()), rule=rule, log_z=LOG_Z, grid=log_snr_grid(8, 0.1, 30.0), **units)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def test_a_noisy_estimator(name, rule):
         "local and pool": LocalDraws(density(), wide, 20, pool),
         "flat and pool": LocalDraws(density(), None, 20, pool),
     }[name]
-    assert_unbiased(target, rule=rule, log_z=LOG_Z, grid=uniform(5))
+    assert_unbiased(target, rule=rule, log_z=LOG_Z, grid=uniform_grid(5))
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5])
@@ -126,14 +130,14 @@ def test_a_noisy_estimator(name, rule):
 @pytest.mark.slow
 def test_a_data_set(rule, num_steps):
     target = Samples(mixture().sample(KEY, 60))
-    assert_unbiased(target, rule=rule, grid=uniform(num_steps), start=jnp.array([0.3, 0.0]))
+    assert_unbiased(target, rule=rule, grid=uniform_grid(num_steps), start=jnp.array([0.3, 0.0]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES[:2], ids=repr)
 def test_backward_weights(rule):
     """Over paths drawn backward from exact end points E[Z/W] = 1, and their E[W/Z] is E[(W/Z)²] of forward paths."""
-    protocol, grid = harmonic(1.0, start=ORIGIN, noise_scale=1.0), log_snr(6, 0.1, 30.0)
+    protocol, grid = harmonic(1.0, start=ORIGIN, noise_scale=1.0), log_snr_grid(6, 0.1, 30.0)
     prepared = prepare(mixture(), protocol, grid)
     backward = eqx.filter_jit(backward_log_weights)(prepared, rule, KEY, mixture().sample(jax.random.key(5), 6000))
     assert_within(*_with_truth(jnp.exp(-backward), 1))
@@ -150,4 +154,4 @@ def _with_truth(values, truth):
 def test_float32():
     """Noise is other numbers in another dtype, so the mean is compared: E[W] = 1 in float32, on 50 steps."""
     target = GaussianMixture.isotropic(mixture().means.astype(jnp.float32), 0.4, mixture().weights.astype(jnp.float32))
-    assert_unbiased(target, rule=Euler(), start=jnp.zeros(2, jnp.float32), grid=uniform(50))
+    assert_unbiased(target, rule=Euler(), start=jnp.zeros(2, jnp.float32), grid=uniform_grid(50))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from pidjax import decision as df
+from pidjax import discrete as df
 from pidjax.plot import MARKERS, PALETTE
 
 from .report import mean_and_error

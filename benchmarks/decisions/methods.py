@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pidjax import decision as df
+from pidjax import discrete as df
 
 NUM_CHAINS = 10
 POPULATION = 100

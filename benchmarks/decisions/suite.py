@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pidjax import decision as df
+from pidjax import discrete as df
 
 from ..ledger import Ledger
 from . import figures, report

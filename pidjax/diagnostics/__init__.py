@@ -7,7 +7,7 @@ with saved paths, and comes as an `Estimate`: a value and its standard error, th
     >>> from pidjax import diagnostics, zoo
     >>> target, protocol = zoo.ada_regular().target, pid.harmonic(6.0, noise_scale=1.0)
     >>> solution = pid.sample(
-    ...     jax.random.key(0), target, protocol=protocol, num_samples=500, grid=pid.uniform(100), save_paths=True
+    ...     jax.random.key(0), target, protocol=protocol, num_samples=500, grid=pid.uniform_grid(100), save_paths=True
     ... )
     >>> paths = diagnostics.ensemble(solution)
     >>> found = diagnostics.autocorrelations(paths).sharpness
@@ -20,9 +20,7 @@ with saved paths, and comes as an `Estimate`: a value and its standard error, th
 
 from .average import average
 from .balance import DriftDiffusion, LangevinMismatch, drift_diffusion, langevin_mismatch
-from .correlation import Autocorrelations, autocorrelations
-from .cost import PathCosts, path_costs
-from .decision import (
+from .commitment import (
     Decisions,
     Reliability,
     class_probabilities,
@@ -31,6 +29,8 @@ from .decision import (
     predicted_class_probabilities,
     responsibilities,
 )
+from .correlation import Autocorrelations, autocorrelations
+from .cost import PathCosts, path_costs
 from .distances import EarlyExit, ball, early_exit, restricted_wasserstein2, tail
 from .energy import PathEnergies, energy_efficiency, path_cross_entropies
 from .ensemble import Ensemble, Region, ensemble

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._maths.weighted import weighted_sum
 from ..metrics import Estimate
 from ..metrics._inputs import checked_log_weights, floating
-from ..weighted import weighted_sum
 from .ensemble import Ensemble
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._functions import check_scalar
+from .._doors.functions import check_scalar
 from ..metrics import Estimate
 from .average import average
 from .ensemble import Ensemble, check_paths

@@ -39,7 +39,7 @@ def autocorrelations(paths: Ensemble) -> Autocorrelations:
         >>> import jax, pidjax as pid
         >>> from pidjax.diagnostics import ensemble
         >>> target = pid.GaussianMixture(jnp.zeros((1, 1)), jnp.ones((1, 1, 1)))
-        >>> solution = pid.sample(jax.random.key(0), target, num_samples=99, grid=pid.uniform(9), save_paths=True)
+        >>> solution = pid.sample(jax.random.key(0), target, num_samples=99, grid=pid.uniform_grid(9), save_paths=True)
         >>> found = autocorrelations(ensemble(solution))
         >>> bool(jnp.abs(found.sharpness.value - 0.5) < 4 * found.sharpness.standard_error)
         True

@@ -17,9 +17,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._structure import apply
+from .._maths.maps import apply
 from ..metrics import Estimate
-from ..protocol import Protocol
+from ..process.protocol import Protocol
 from .average import average, integrate
 from .ensemble import Ensemble, check_process
 

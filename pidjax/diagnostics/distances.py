@@ -17,11 +17,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from .._checks import as_floating, as_positive, as_scalar, check_count, check_key, concrete
-from .._show import shown
+from .._doors.checks import as_floating, as_positive, as_scalar, check_count, check_key, concrete
+from .._doors.show import shown
 from ..metrics import Floor, floor, wasserstein2
 from ..metrics._inputs import log_densities, weighted_samples
-from ..solution import Solution
+from ..sampling.solution import Solution
 from .ensemble import Region, are_inside, saved_paths
 
 Draw = Callable[[Key[Array, ""], int], Float[Array, "n d"]]

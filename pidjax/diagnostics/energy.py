@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from .._functions import check_scalar
+from .._doors.functions import check_scalar
 from ..metrics import Estimate
 from .average import average, integrate
 from .ensemble import Ensemble, check_paths

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._checks import check_kind, concrete
-from .._functions import in_words, outcome
-from .._show import shown
-from ..control import control_at_end
-from ..protocol import Protocol, Unit
-from ..rollout import Prepared
-from ..solution import Solution
+from .._doors.checks import check_kind, concrete
+from .._doors.functions import in_words, outcome
+from .._doors.show import shown
+from ..process.protocol import Protocol, UnitProblem
+from ..sampling.control import control_at_end
+from ..sampling.rollout import Prepared
+from ..sampling.solution import Solution
 
 Region = Callable[[Float[Array, " d"]], Bool[Array, ""]]
 """A set of points, as the function that says whether one point is inside."""
@@ -48,7 +48,7 @@ class Ensemble(eqx.Module):
     forces: Float[Array, "N times d"]
     log_weights: Float[Array, " N"]
     inflation: Float[Array, ""]
-    unit: Unit
+    unit: UnitProblem
 
     def __repr__(self):
         paths, times, dim = self.states.shape
@@ -168,7 +168,7 @@ def check_process(paths: Ensemble, protocol: Any, target: Any = None) -> None:
             raise ValueError(f"{who} another {name} than the paths were sampled with; pass those of the solution")
 
 
-def _parts(unit: Unit, own: Unit) -> dict[str, Any]:
+def _parts(unit: UnitProblem, own: UnitProblem) -> dict[str, Any]:
     """What makes a unit problem, in units in which numbers of its own are of order one."""
     return {
         "horizon": unit.horizon / own.horizon,
@@ -182,7 +182,7 @@ def _parts(unit: Unit, own: Unit) -> dict[str, Any]:
 @eqx.filter_jit
 def _controls_and_forces(prepared: Prepared, states, weighted_states):
     """u* and f along the paths, from the states and weighted states: the target is asked at the end only."""
-    unit, bridges, target = prepared.unit, prepared.bridges, prepared.target
+    unit, bridges, target = prepared.unit, prepared.step_laws, prepared.target
     last = unit.reference.instant(jnp.ones_like(unit.scale), jnp.zeros_like(unit.scale))
 
     def on_the_way(now, x, weighted_state):

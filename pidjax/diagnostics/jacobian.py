@@ -14,19 +14,19 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from .._checks import concrete
-from .._linear import eigenvalues, matmul, matvec, transpose
-from .._structure import dense
-from ..control import Point, place
+from .._doors.checks import concrete
+from .._maths.maps import dense
+from .._maths.small import eigenvalues, matmul, matvec, transpose
 from ..metrics import Estimate
-from ..protocol import Protocol
-from ..targets.base import Target
+from ..process.protocol import Protocol
+from ..sampling.control import Point, place
+from ..targets.base import AbstractTarget
 from .average import average
 from .ensemble import Ensemble, check_process
 
 
 def control_jacobian(
-    target: Target,
+    target: AbstractTarget,
     protocol: Protocol,
     t: ArrayLike,
     x: Float[Array, " d"],
@@ -46,7 +46,7 @@ def control_jacobian(
 
 
 def weighted_state_jacobian(
-    target: Target,
+    target: AbstractTarget,
     protocol: Protocol,
     t: ArrayLike,
     x: Float[Array, " d"],
@@ -108,7 +108,7 @@ class Sensitivity(NamedTuple):
     radial_gain: Estimate
 
 
-def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitivity:
+def sensitivity(target: AbstractTarget, protocol: Protocol, paths: Ensemble) -> Sensitivity:
     """Means of the Jacobian's size along the paths, for a target whose tilted laws are exact.
 
     At the start itself the radial parts have no direction: they are zero there.
@@ -133,7 +133,7 @@ def sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitiv
 
 
 @eqx.filter_jit
-def _sensitivity(target: Target, protocol: Protocol, paths: Ensemble) -> Sensitivity:
+def _sensitivity(target: AbstractTarget, protocol: Protocol, paths: Ensemble) -> Sensitivity:
     def at(t, remaining, x):
         omega, gain = _jacobians(*place(target, protocol, t, x, remaining, None))
         rates = eigenvalues(0.5 * (omega + omega.T))

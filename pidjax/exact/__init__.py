@@ -10,11 +10,11 @@ expectation, entropy, lattice, sobol     quadrature under a mixture
 Everything is deterministic, and differentiable in the protocol and in the target.
 """
 
+from ..targets.quadrature import Nodes, default_nodes, entropy, expectation, lattice, sobol
 from .correlation import correlation, transition_time, weighted_state_correlation
 from .corridor import Corridor, corridor_loss
 from .cost import Costs, costs, guide_cost, potential_cost, quadratic_cost
 from .law import marginal, marginals, score
-from .quadrature import Nodes, default_nodes, entropy, expectation, lattice, sobol
 
 __all__ = [
     "Corridor", "Costs", "Nodes", "correlation", "corridor_loss", "costs", "default_nodes", "entropy", "expectation",

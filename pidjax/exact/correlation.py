@@ -13,17 +13,17 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, as_scalar, concrete
-from .._structure import dense
-from ..bridge import observe
-from ..protocol import Protocol, Unit
-from ..reference import Times
-from ..targets.base import Target
+from .._doors.checks import as_floating, as_scalar, concrete
+from .._maths.maps import dense
+from ..process.bridge import observe
+from ..process.protocol import Protocol, UnitProblem
+from ..process.reference import Times
+from ..targets.base import AbstractTarget
+from ..targets.quadrature import Nodes, check_nodes, expectation
 from .law import as_mixture, inner_times, laws, observations
-from .quadrature import Nodes, check_nodes, expectation
 
 
-def correlation(target: Target, protocol: Protocol, times: ArrayLike) -> Float[Array, " n"]:
+def correlation(target: AbstractTarget, protocol: Protocol, times: ArrayLike) -> Float[Array, " n"]:
     """A(t) = E[x_t · x_1] / E|x_1|².
 
     Args:
@@ -54,7 +54,7 @@ def correlation(target: Target, protocol: Protocol, times: ArrayLike) -> Float[A
 
 
 def weighted_state_correlation(
-    target: Target, protocol: Protocol, times: ArrayLike, *, nodes: Nodes | None = None
+    target: AbstractTarget, protocol: Protocol, times: ArrayLike, *, nodes: Nodes | None = None
 ) -> Float[Array, " n"]:
     """Â(t) = E|x̂_t|² / E|x_1|²: from |E x_1|²/E|x_1|² at the start to 1 at the end.
 
@@ -73,7 +73,9 @@ def weighted_state_correlation(
 
 
 @eqx.filter_jit
-def _weighted_state_correlation(target: Target, unit: Unit, grid: Times, nodes: Nodes | None) -> Float[Array, " n"]:
+def _weighted_state_correlation(
+    target: AbstractTarget, unit: UnitProblem, grid: Times, nodes: Nodes | None
+) -> Float[Array, " n"]:
     mixture = as_mixture(target)
     tilted, seen = target.rescaled(unit.shift, unit.scale), observations(unit, grid)
 

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, check_kind
-from .._linear import matvec
-from .._show import shown
-from ..bridge import Observation
-from ..protocol import Protocol
-from ..targets.base import Target
+from .._doors.checks import as_floating, check_kind
+from .._doors.show import shown
+from .._maths.small import matvec
+from ..process.bridge import Observation
+from ..process.protocol import Protocol
+from ..targets.base import AbstractTarget
 from .law import marginals
 
 
@@ -36,7 +36,7 @@ class Corridor(eqx.Module):
         return shown("Corridor", times=self.times, dim=self.centres.shape[-1])
 
 
-def corridor_loss(target: Target, protocol: Protocol, corridor: Corridor) -> Float[Array, ""]:
+def corridor_loss(target: AbstractTarget, protocol: Protocol, corridor: Corridor) -> Float[Array, ""]:
     """The mean mass outside of the corridor, between 0 and 1, under the exact law of the state.
 
     Args:

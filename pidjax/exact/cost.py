@@ -21,16 +21,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, as_scalar, check_symmetric
-from .._structure import apply, dense, lift, product, sandwich
-from ..bridge import Affine
-from ..protocol import Protocol
-from ..targets.base import Target
+from .._doors.checks import as_floating, as_scalar, check_symmetric
+from .._maths.maps import apply, dense, lift, product, sandwich
+from ..process.bridge import Affine
+from ..process.protocol import Protocol
+from ..targets.base import AbstractTarget
 from ..targets.mixture import GaussianMixture
+from ..targets.quadrature import Nodes, check_nodes
+from ..targets.quadrature import entropy as entropy_of
 from ..targets.samples import Samples
 from .law import as_mixture, check_problem, checked_time, marginal
-from .quadrature import Nodes, check_nodes
-from .quadrature import entropy as entropy_of
 
 
 class Costs(NamedTuple):
@@ -50,7 +50,7 @@ class Costs(NamedTuple):
 
 
 def costs(
-    target: Target,
+    target: AbstractTarget,
     protocol: Protocol,
     *,
     until: ArrayLike | None = None,
@@ -104,7 +104,7 @@ def _costs(target, protocol, until, starts, entropy, nodes) -> Costs:
 
 
 def potential_cost(
-    target: Target, protocol: Protocol, *, until: ArrayLike | None = None, starts: GaussianMixture | None = None
+    target: AbstractTarget, protocol: Protocol, *, until: ArrayLike | None = None, starts: GaussianMixture | None = None
 ) -> Float[Array, ""]:
     """E ∫ V dt under the optimal control, of a mixture or a data set: it needs two moments only.
 
@@ -121,7 +121,7 @@ def potential_cost(
 
 
 def quadratic_cost(
-    target: Target,
+    target: AbstractTarget,
     protocol: Protocol,
     stiffness: ArrayLike,
     centre: ArrayLike,
@@ -190,7 +190,7 @@ def quadratic_cost(
 
 
 def guide_cost(
-    target: Target, protocol: Protocol, *, until: ArrayLike | None = None, starts: GaussianMixture | None = None
+    target: AbstractTarget, protocol: Protocol, *, until: ArrayLike | None = None, starts: GaussianMixture | None = None
 ) -> Float[Array, ""]:
     """E ∫ |x − ν|² dt: how far paths keep from the centre line.
 
@@ -212,7 +212,7 @@ def guide_cost(
 
 
 def _check(
-    target: Target,
+    target: AbstractTarget,
     protocol: Protocol,
     until: ArrayLike | None,
     starts: GaussianMixture | None,
@@ -226,7 +226,7 @@ def _check(
 
 
 def _mean_log_green(
-    target: Target, protocol: Protocol, until: Float[Array, ""] | None, starts: GaussianMixture | None
+    target: AbstractTarget, protocol: Protocol, until: Float[Array, ""] | None, starts: GaussianMixture | None
 ) -> Callable[[Protocol], Float[Array, ""]]:
     """E[ log G(0, z → t, x_t) ] as a function of the reference, while the law of (z, x_t) stays the protocol's own."""
     mixture = as_mixture(target)

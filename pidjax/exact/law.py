@@ -15,18 +15,18 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, as_scalar, check_kind, concrete
-from .._structure import Map, adjoint, apply, cholesky, lift, product
-from ..bridge import Bridge
-from ..protocol import GaussianStart, Protocol, Unit
-from ..reference import Times
-from ..targets.base import Target
+from .._doors.checks import as_floating, as_scalar, check_kind, concrete
+from .._maths.maps import Map, adjoint, apply, cholesky, lift, product
+from ..process.bridge import Bridge
+from ..process.protocol import GaussianStart, Protocol, UnitProblem
+from ..process.reference import Times
+from ..targets.base import AbstractTarget
 from ..targets.mixture import GaussianMixture
 from ..targets.samples import Samples
 
 
 def marginal(
-    target: Target, protocol: Protocol, t: ArrayLike, *, starts: GaussianMixture | None = None
+    target: AbstractTarget, protocol: Protocol, t: ArrayLike, *, starts: GaussianMixture | None = None
 ) -> GaussianMixture:
     """The law of x_t under the optimal control, a mixture with the target's weights.
 
@@ -54,13 +54,15 @@ def marginal(
 
 
 @eqx.filter_jit
-def _at(mixture: GaussianMixture, unit: Unit, t: Float[Array, ""], starts: GaussianMixture | None) -> GaussianMixture:
+def _at(
+    mixture: GaussianMixture, unit: UnitProblem, t: Float[Array, ""], starts: GaussianMixture | None
+) -> GaussianMixture:
     observation = unit.reference.instant(t / unit.horizon, 1 - t / unit.horizon).observation
     return _seen(mixture, unit, observation, starts)
 
 
 def marginals(
-    target: Target,
+    target: AbstractTarget,
     protocol: Protocol,
     times: ArrayLike,
     *,
@@ -81,7 +83,7 @@ def marginals(
     return laws(as_mixture(target), unit, observations(unit, grid), starts)
 
 
-def score(target: Target, protocol: Protocol, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
+def score(target: AbstractTarget, protocol: Protocol, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
     """∇ log p_t(x), the exact score of the law at time t.
 
     Args:
@@ -109,7 +111,7 @@ def _score(law: GaussianMixture, x: Float[Array, " d"]) -> Float[Array, " d"]:
     return jax.grad(law.log_density)(x)
 
 
-def as_mixture(target: Target) -> GaussianMixture:
+def as_mixture(target: AbstractTarget) -> GaussianMixture:
     """The target as a mixture: a data set's components are points, of covariance zero."""
     if isinstance(target, Samples):
         return GaussianMixture.of_factors(target.points, jnp.zeros_like(target.weights), target.weights)
@@ -123,8 +125,8 @@ def _without_exact_laws(target) -> ValueError:
 
 
 def inner_times(
-    target: Target, protocol: Protocol, times: ArrayLike, starts: GaussianMixture | None = None
-) -> tuple[Unit, Times]:
+    target: AbstractTarget, protocol: Protocol, times: ArrayLike, starts: GaussianMixture | None = None
+) -> tuple[UnitProblem, Times]:
     """The unit problem, and the grid from 0 to 1 through n times inside (0, T); what is wrong with any of them raises."""
     check_problem(target, protocol, starts)
     unit, times = protocol.unit(*target.location()), as_floating("times", times)
@@ -141,20 +143,22 @@ def inner_times(
 
 
 @eqx.filter_jit
-def observations(unit: Unit, grid: Times) -> Bridge:
+def observations(unit: UnitProblem, grid: Times) -> Bridge:
     """The law of x_t given both ends, at the inner times of the grid."""
     return jax.tree.map(lambda leaf: leaf[1:], unit.reference.observations(grid))
 
 
 @eqx.filter_jit
 def laws(
-    mixture: GaussianMixture, unit: Unit, observations: Bridge, starts: GaussianMixture | None = None
+    mixture: GaussianMixture, unit: UnitProblem, observations: Bridge, starts: GaussianMixture | None = None
 ) -> GaussianMixture:
     """The law of x_t from that given both ends, at n times: every leaf has n in front."""
     return jax.vmap(lambda observation: _seen(mixture, unit, observation, starts))(observations)
 
 
-def _seen(mixture: GaussianMixture, unit: Unit, observation: Bridge, starts: GaussianMixture | None) -> GaussianMixture:
+def _seen(
+    mixture: GaussianMixture, unit: UnitProblem, observation: Bridge, starts: GaussianMixture | None
+) -> GaussianMixture:
     """The law of x_t, in the user's units, for ends drawn from the mixture."""
     dim, noise = mixture.dim, unit.scale**2 * observation.covariance
     means = jax.vmap(lambda end: unit.from_unit(observation.mean(unit.start, unit.to_unit(end))))(mixture.means)
@@ -190,7 +194,7 @@ def _sum(dim: int, *maps: Map) -> Map:
     return sum((lift(one, rank, dim) for one in maps[1:]), start=lift(maps[0], rank, dim))
 
 
-def check_problem(target: Target, protocol: Protocol, starts: GaussianMixture | None = None) -> None:
+def check_problem(target: AbstractTarget, protocol: Protocol, starts: GaussianMixture | None = None) -> None:
     """Raise unless there are exact laws of this target under this protocol, and of starts of their own if given."""
     if not isinstance(target, GaussianMixture | Samples):
         raise _without_exact_laws(target)

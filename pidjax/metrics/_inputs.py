@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_floating, as_real, check_finite, concrete
-from .._functions import check_scalar
-from .._show import shown
+from .._doors.checks import as_floating, as_real, check_finite, concrete
+from .._doors.functions import check_scalar
+from .._doors.show import shown
 
 
 class Estimate(NamedTuple):

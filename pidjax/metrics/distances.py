@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from .._checks import as_positive, check_count, check_key, check_kind, concrete
-from .._show import shown
+from .._doors.checks import as_positive, check_count, check_key, check_kind, concrete
+from .._doors.show import shown
 from ._inputs import floating, log_densities, sample_pair
 
 BANDWIDTH_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)

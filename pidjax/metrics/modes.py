@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_positive, concrete, normalised_weights
-from .._functions import outcome
+from .._doors.checks import as_positive, concrete, normalised_weights
+from .._doors.functions import outcome
 from ._inputs import (
     Estimate,
     log_densities,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_positive, check_count
+from .._doors.checks import as_positive, check_count
 from ._extras import load
 from ._inputs import sample_pair
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_scalar
+from .._doors.checks import as_scalar
 from ._inputs import Estimate, checked_log_weights, weighted_mean
 
 

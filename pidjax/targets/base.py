@@ -16,10 +16,10 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from ..bridge import Observation
+from ..process.bridge import Observation
 
 
-class Law(eqx.Module):
+class AbstractLaw(eqx.Module):
     """A tilted law q(y | ζ): its log-mass and mean now, its covariance and draws when asked."""
 
     log_mass: eqx.AbstractVar[Float[Array, ""]]
@@ -49,7 +49,7 @@ class Tiltable(eqx.Module):
         """Dimension d of the end point, as a vector."""
 
     @abstractmethod
-    def tilt(self, observation: Observation, key: Key[Array, ""] | None = None) -> Law:
+    def tilt(self, observation: Observation, key: Key[Array, ""] | None = None) -> AbstractLaw:
         """The target given an observation of the end point. The key is for laws that are estimated."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Tiltable(eqx.Module):
         """log p̃(y)/p̂(y), with p̂ the normalised law of the tilts; 0 where they are exact. Only where `closed_form`."""
 
 
-class Target(Tiltable):
+class AbstractTarget(Tiltable):
     """What the process ends on at t = 1, in the user's units, and how to bring it to the unit problem."""
 
     @abstractmethod

@@ -16,13 +16,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._checks import check_kind
-from .._functions import check_scalar
-from .base import Target
+from .._doors.checks import check_kind
+from .._doors.functions import check_scalar
+from .base import AbstractTarget
 from .mixture import GaussianMixture
 
 
-class Density(Target):
+class Density(AbstractTarget):
     """The target p ∝ exp(log_density).
 
     Args:
@@ -31,7 +31,7 @@ class Density(Target):
         like: what a point is: an integer d for a vector of shape (d,), or an example pytree of floating arrays.
         dtype: of a vector; JAX's default if left out.
 
-    `sample` fits a surrogate to it, which finds what lies around the origin on one scale; see `surrogate.fit_surrogate` for
+    `sample` fits a surrogate to it, which finds what lies around the origin on one scale; see `pidjax.fit_surrogate` for
     what it misses.
 
     Raises:
@@ -127,7 +127,7 @@ def _example(like, dtype) -> Any:
     return example
 
 
-class Surrogate(Target):
+class Surrogate(AbstractTarget):
     """A density with a Gaussian mixture p̂ in its place: the tilts are p̂'s, the end point is weighted by p̃/p̂."""
 
     density: Density

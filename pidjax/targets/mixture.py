@@ -18,10 +18,9 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._checks import as_floating, check_count, check_key, check_positive_definite, concrete, normalised_weights
-from .._linear import HIGHEST, eigenvalues, matmul, transpose
-from .._show import shown
-from .._structure import (
+from .._doors.checks import as_floating, check_count, check_key, check_positive_definite, concrete, normalised_weights
+from .._doors.show import shown
+from .._maths.maps import (
     Factor,
     adjoint,
     apply,
@@ -32,11 +31,12 @@ from .._structure import (
     plus_identity,
     product,
 )
-from ..bridge import Observation
-from .base import Law, Target, discrete
+from .._maths.small import HIGHEST, eigenvalues, matmul, transpose
+from ..process.bridge import Observation
+from .base import AbstractLaw, AbstractTarget, discrete
 
 
-class TiltedMixture(Law):
+class TiltedMixture(AbstractLaw):
     """A Gaussian mixture as a law.
 
     Attributes:
@@ -84,7 +84,7 @@ def discrete_component(key: Key[Array, ""], log_weights: Float[Array, " k"]) -> 
     return jnp.sum(cumulative[:-1] <= uniform)
 
 
-class GaussianMixture(Target):
+class GaussianMixture(AbstractTarget):
     """The mixture Σ_k π_k N(μ_k, Σ_k), normalised.
 
     Args:

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._checks import check_count, check_kind
-from .._linear import matmul, transpose
-from .._structure import apply, identity, inverse, log_determinant
-from ..bridge import Observation
-from .base import Law, Target
+from .._doors.checks import check_count, check_kind
+from .._maths.maps import apply, identity, inverse, log_determinant
+from .._maths.small import matmul, transpose
+from ..process.bridge import Observation
+from .base import AbstractLaw, AbstractTarget
 from .density import Density
 from .mixture import GaussianMixture, discrete_component
 from .samples import StreamedSamples, location_of
@@ -41,7 +41,7 @@ def _check_parts(density: Density, **parts: Any) -> None:
             )
 
 
-class Pool(Target):
+class Pool(AbstractTarget):
     """A density through one pool of weighted points.
 
     Attributes:
@@ -120,7 +120,7 @@ class Pool(Target):
         )
 
 
-class WeightedPoints(Law):
+class WeightedPoints(AbstractLaw):
     """Points (m, d) with log-weights (m,), not normalised, as a law."""
 
     log_mass: Float[Array, ""]
@@ -141,7 +141,7 @@ class WeightedPoints(Law):
         return self.points[discrete_component(key, self.log_weights)]
 
 
-class LocalDraws(Target):
+class LocalDraws(AbstractTarget):
     """A density through fresh points at every particle and step, and a pool if one is given.
 
     Attributes:

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import as_floating, normalised_weights
-from .._linear import HIGHEST, matvec
-from .._show import shown
-from .._structure import Map, adjoint, apply
-from ..bridge import Observation
-from .base import Law, Target, Tiltable, discrete
+from .._doors.checks import as_floating, normalised_weights
+from .._doors.show import shown
+from .._maths.maps import Map, adjoint, apply
+from .._maths.small import HIGHEST, matvec
+from ..process.bridge import Observation
+from .base import AbstractLaw, AbstractTarget, Tiltable, discrete
 
 _CHUNK = 1024
 _PRODUCTS_ABOVE = 16
@@ -64,7 +64,7 @@ def _finite(maximum):
     return jnp.where(jnp.isfinite(maximum), maximum, 0)
 
 
-class TiltedSamples(Law):
+class TiltedSamples(AbstractLaw):
     """A data set as a law: the chunks of its points less their centre, the observation that tilts them, log-mass, mean."""
 
     log_mass: Float[Array, ""]
@@ -173,7 +173,7 @@ def location_of(
     return mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
 
 
-class Samples(Target):
+class Samples(AbstractTarget):
     """A data set Σ_i w_i δ(y − y_i) as the target: what comes out at t = 1 are its points.
 
     Args:

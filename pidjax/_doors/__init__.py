@@ -1,0 +1,1 @@
+"""What stands at every door: checks of values and of functions, texts, progress."""

@@ -1,0 +1,1 @@
+"""The reference process: protocol, unit problem, Green functions, bridges, grids of times."""

@@ -1,0 +1,1 @@
+"""Sampling: step rules, rollout, the host driver and its answer."""

@@ -1,0 +1,271 @@
+"""The host driver: from a target to a `Solution`, with good choices made for the user and said in the result.
+
+It fits a surrogate where only a log-density is given, then runs `prepare` and `rollout`, which are pure, in chunks of
+paths spread over the devices. `grad` goes through it; under `jit` and `vmap` it takes what needs no fit.
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key
+
+from .._doors.checks import check_count, check_key, check_kind, concrete
+from .._doors.progress import progress_bar
+from .._doors.show import brief
+from ..process.grids import AbstractGrid, log_snr_grid
+from ..process.protocol import Protocol
+from ..process.schedule import harmonic
+from ..targets.base import AbstractTarget
+from ..targets.density import Density, Surrogate
+from ..targets.fitting import Fit, fit_surrogate
+from ..targets.mixture import GaussianMixture
+from ..targets.pool import LocalDraws, Pool
+from .rollout import Prepared, prepare, rollout
+from .rules import AbstractGaussianRule, AbstractRule, Ancestral, EndingOnDraw, Moment
+from .solution import Solution
+
+_FLOATS_PER_CHUNK = 2**22
+
+
+def sample(
+    key: Key[Array, ""],
+    target: AbstractTarget,
+    *,
+    protocol: Protocol | None = None,
+    num_samples: int = 4096,
+    num_steps: int | None = None,
+    rule: AbstractRule | None = None,
+    grid: AbstractGrid | None = None,
+    batch_size: int | None = None,
+    save_paths: bool = False,
+    progress: bool = True,
+) -> Solution:
+    """Draw weighted samples of a target by path integral diffusion.
+
+    Left alone it rescales the problem to unit scale, steps with `Ancestral` (exact on any grid; `Moment` where the tilted
+    law is an estimate) on a grid of 20 steps uniform in log signal-to-noise, and for a bare `Density` first fits a
+    Gaussian mixture surrogate from the energy alone. `Solution.settings` says what was used.
+
+    Args:
+        key: a typed key, from `jax.random.key`.
+        target: `GaussianMixture`, `Samples`, `Density`, or a density with a chosen estimate: `Surrogate`, `Pool`,
+            `LocalDraws`.
+        protocol: from `harmonic`, `piecewise` or `from_function`; by default β = 1 in the rescaled problem.
+        num_samples: N ≥ 1 paths.
+        num_steps: K ≥ 1, for the default grid; give this or `grid`.
+        rule: the step rule. On a target without a density a Gaussian rule's last step is a draw.
+        grid: from `log_snr_grid`, `uniform_grid` or `at_times`.
+        batch_size: paths run at once; by default what keeps a chunk's states at some 16 MB. Changes the result by
+            rounding only.
+        save_paths: keep x(t) and x̂(t; x(t)).
+        progress: show a bar (if tqdm is installed) when a fit, or a run of several chunks, takes more than two seconds.
+
+    Raises:
+        ValueError: an argument out of range or of a wrong shape; a rule that the target does not allow; a `Density` under
+            `jit` or `vmap`; one that no surrogate could be fitted to.
+
+    Example:
+        >>> target = GaussianMixture.isotropic(jnp.array([[-1.0], [1.0]]), 0.1)
+        >>> solution = sample(jax.random.key(0), target, num_samples=100)
+        >>> solution.samples.shape, float(solution.ess)
+        ((100, 1), 100.0)
+
+    Source: Behjoo & Chertkov, arXiv 2409.15166; the exact weights are those of the Path Integral Sampler, arXiv 2111.15141.
+    """
+    _check_arguments(key, target, protocol, rule, num_steps, grid)
+    num_samples = check_count("num_samples", num_samples)
+    key_fit, key_paths = jax.random.split(key)
+    choices: dict[str, Any] = {}
+    evaluations = jnp.zeros((), int)
+    protocol = harmonic() if protocol is None else protocol
+    grid = log_snr_grid(20 if num_steps is None else num_steps) if grid is None else grid
+    grid.check(protocol.horizon)
+
+    if type(target) is Density and (rule is None or rule.needs_tilt):
+        target, evaluations, fitted = _with_surrogate(key_fit, target, progress)
+        choices |= fitted
+    rule = _rule_for(target, rule)
+
+    prepared = _prepare(target, protocol, grid)
+    prepared.unit.check()
+    rule.check(prepared.step_laws.t[0], prepared.unit.start)
+    most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
+    num_chunks = math.ceil(num_samples / most)
+    chunk = math.ceil(num_samples / num_chunks)
+    parts = []
+    with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
+        for number in range(num_chunks):
+            indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
+            parts.append(jax.block_until_ready(_run_chunk(prepared, rule, key_paths, indices, save_paths)))
+            advance(1)
+    samples, log_weights, nonfinite, states, expected = jax.tree.map(
+        lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts
+    )
+    choices |= {
+        "rule": _describe(rule),
+        "grid": _describe(grid),
+        "num_steps": prepared.step_laws.num_steps,
+        "batch_size": chunk,
+        "beta": brief(protocol.beta[0] if protocol.num_pieces == 1 else protocol.beta),
+        "rescaled": protocol.noise_scale is None,
+    }
+    pool = target if isinstance(target, Pool) else target.pool if isinstance(target, LocalDraws) else None
+    return Solution(
+        samples=_unravelled(target, samples),
+        log_weights=log_weights,
+        states=states,
+        weighted_states=expected,
+        target=target,
+        prepared=prepared,
+        rule=rule,
+        num_nonfinite=jnp.sum(nonfinite),
+        num_energy_evaluations=evaluations + num_samples * _evaluations_per_path(target, prepared.step_laws.num_steps),
+        pool_ess=None if pool is None else _pool_ess(pool),
+        pool_size=None if pool is None else pool.log_ratios.size,
+        choices=tuple(choices.items()),
+    )
+
+
+@eqx.filter_jit
+def _prepare(target: AbstractTarget, protocol: Protocol, grid: AbstractGrid) -> Prepared:
+    return prepare(target, protocol, grid)
+
+
+@eqx.filter_jit
+def _run_chunk(prepared: Prepared, rule: AbstractRule, key, indices, save_paths: bool):
+    """One chunk in the user's units, with what is not finite given no weight and marked."""
+    paths = rollout(prepared, rule, key, indices, save_states=save_paths)
+    finite = jnp.isfinite(paths.samples).all(axis=-1) & (paths.log_weights < jnp.inf)
+    log_weights = jnp.where(finite, paths.log_weights, -jnp.inf)
+    states = expected = None
+    if paths.states is not None:
+        states = prepared.unit.from_unit(paths.states)
+    if paths.weighted_states is not None:
+        expected = prepared.unit.from_unit(paths.weighted_states)
+    return prepared.unit.from_unit(paths.samples), log_weights, ~finite, states, expected
+
+
+def _with_surrogate(key, density: Density, progress: bool) -> tuple[Surrogate, Array, dict[str, Any]]:
+    """The density with a mixture fitted to it. The fit is made on the host, and is held fixed under `grad`."""
+    arrays, rest = eqx.partition(density, eqx.is_array)
+    fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
+    _check_untraced(jax.random.key_data(key), *jax.tree.leaves(eqx.filter(fixed, eqx.is_array)))
+    fit = fit_surrogate(key, fixed.log_density, density.dim, dtype=density.shift.dtype, progress=progress)
+    _check_untraced(fit.means)
+    return Surrogate(density, _checked_mixture(fit)), fit.num_energy_evaluations, _facts(fit)
+
+
+def _check_untraced(*arrays: Array) -> None:
+    if any(concrete(array) is None for array in arrays):
+        raise ValueError(
+            "a Density cannot be sampled under jit or vmap, nor differentiated in what its function closes over: a surrogate "
+            "is fitted to it on the host. Fit it first, target = pidjax.sample(key, density).target, and call prepare and "
+            "rollout with that; or make log_density an Equinox module, whose arrays grad can follow"
+        )
+
+
+def _checked_mixture(fit: Fit) -> GaussianMixture:
+    tried, invalid = int(fit.num_energy_evaluations), int(fit.non_finite)
+    if not jnp.isfinite(fit.log_z[fit.num_rounds - 1]):
+        raise ValueError(
+            f"log_density was finite at none of the points where the last round looked, {invalid} of {tried} values in all "
+            "being NaN or +inf: its support is small, or far from the origin for its size, or it has no finite mass and the "
+            "fit ran away. Shift and scale it so that the origin lies within, or pass pidjax.fit_surrogate(..., "
+            "centre=...) a place inside; bound it, or add a prior"
+        )
+    if not all(jnp.isfinite(part).all() for part in (fit.means, fit.covariances)):
+        raise ValueError(
+            f"the surrogate's fit ran away to infinity in {int(fit.num_rounds)} rounds: log_density does not fall off, and "
+            "has no finite mass. Bound it, or add a prior"
+        )
+    if float(fit.unresolved) > 0.02:
+        raise ValueError(
+            f"components that hold {float(fit.unresolved):.0%} of the surrogate's mass are narrower than {fit.means.dtype} "
+            "resolves at their place: log_density has a singularity, or a mode far narrower than its surroundings. Sample "
+            "another variable (the logarithm of one that piles up at 0), or in float64"
+        )
+    smallest = np.linalg.eigvalsh(np.asarray(fit.covariances))[:, 0]
+    if not (smallest > 0).all():
+        raise ValueError(
+            f"{int((smallest <= 0).sum())} of the surrogate's components became flat: log_density lies within "
+            f"{fit.means.dtype}'s resolution of a set of lower dimension. Take out a coordinate, or use float64"
+        )
+    return GaussianMixture(fit.means, fit.covariances, fit.weights)
+
+
+def _facts(fit: Fit) -> dict[str, Any]:
+    return {
+        "surrogate": f"Gaussian mixture of {int((fit.weights > 0).sum())} components, fitted from the energy alone",
+        "surrogate rounds": int(fit.num_rounds),
+        "surrogate converged": bool(fit.converged),
+        "surrogate energy evaluations": int(fit.num_energy_evaluations),
+        "surrogate non-finite evaluations": int(fit.non_finite),
+    }
+
+
+def _rule_for(target: AbstractTarget, rule: AbstractRule | None) -> AbstractRule:
+    if rule is None:
+        return Ancestral() if target.closed_form else Moment()
+    if isinstance(rule, Ancestral) and not target.closed_form:
+        raise ValueError(
+            f"rule is Ancestral but {type(target).__name__} only estimates its tilted law; pass Moment() or Euler(), or a "
+            "Surrogate as the target"
+        )
+    if isinstance(rule, AbstractGaussianRule) and not target.has_density:
+        return EndingOnDraw(rule)
+    return rule
+
+
+def _evaluations_per_path(target: AbstractTarget, num_steps: int) -> int:
+    """Calls of the log-density that one path makes."""
+    if not target.has_density:
+        return 0
+    return 1 + (num_steps * target.num_draws if isinstance(target, LocalDraws) else 0)
+
+
+def _pool_ess(pool: Pool) -> Array:
+    weights = jax.nn.softmax(pool.log_ratios)
+    return 1 / jnp.sum(weights**2)
+
+
+def _unravelled(target: AbstractTarget, samples: Array) -> Any:
+    density = getattr(target, "density", target)
+    return jax.vmap(density.unravel)(samples) if isinstance(density, Density) else samples
+
+
+def _default_batch(dim: int, num_samples: int) -> int:
+    return min(num_samples, max(256, _FLOATS_PER_CHUNK // dim))
+
+
+def _spread(indices: np.ndarray) -> Array:
+    """The path numbers of a chunk, divided among the devices where they divide evenly."""
+    devices = jax.devices()
+    if len(devices) == 1 or len(indices) % len(devices):
+        return jnp.asarray(indices)
+    return jax.device_put(indices, NamedSharding(Mesh(np.array(devices), ("paths",)), PartitionSpec("paths")))
+
+
+def _describe(module: eqx.Module) -> str:
+    inner = getattr(module, "rule", None)
+    return type(module).__name__ if inner is None else f"{_describe(inner)}, last step drawn"
+
+
+def _check_arguments(key, target, protocol, rule, num_steps, grid) -> None:
+    if isinstance(key, AbstractTarget) and not isinstance(target, AbstractTarget):
+        raise ValueError(f"key is a {type(key).__name__} and target no target; pass the key first: sample(key, target)")
+    check_key("key", key)
+    check_kind("target", target, AbstractTarget, "a GaussianMixture, Samples, Density, or another Target")
+    if protocol is not None:
+        check_kind("protocol", protocol, Protocol, "pidjax.harmonic(beta=...), piecewise(...) or from_function(...)")
+    if rule is not None and not isinstance(rule, AbstractRule):
+        made = f"{rule.__name__} itself" if isinstance(rule, type) else f"a {type(rule).__name__}"
+        raise ValueError(f"rule is {made}; pass a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
+    if grid is not None:
+        check_kind("grid", grid, AbstractGrid, "log_snr_grid(...), uniform_grid(...) or at_times(...)")
+    if grid is not None and num_steps is not None:
+        raise ValueError(f"num_steps is {num_steps} and grid is given too; pass one of them")

@@ -1,0 +1,36 @@
+"""The energy in standard coordinates: place and scale are taken out once, here."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..._maths.small import HIGHEST
+
+
+class Energy(eqx.Module):
+    """log p'(y) = log p̃(shift + scale y) + log det scale, with a lower triangular scale; points are columns.
+
+    −∞ is an answer (outside the support). NaN and +∞ are not: they are counted, and read as −∞.
+    """
+
+    log_density: Callable
+    shift: Float[Array, " d"]
+    scale: Float[Array, "d d"]
+
+    def __call__(self, points: Float[Array, "d n"]) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+        places = self.shift[:, None] + jnp.matmul(self.scale, points, precision=HIGHEST)
+        values = jax.vmap(self.log_density, in_axes=1)(places).astype(points.dtype)
+        values = values + jnp.sum(jnp.log(jnp.diagonal(self.scale)))
+        invalid = jnp.isnan(values) | (values == jnp.inf)
+        return jnp.where(invalid, -jnp.inf, values), jnp.sum(invalid)
+
+    def within(self, shift: Float[Array, " d"], scale: Float[Array, "d d"]) -> "Energy":
+        """The same energy in the coordinates y' of y = shift + scale y'."""
+        return Energy(
+            self.log_density,
+            self.shift + jnp.matmul(self.scale, shift, precision=HIGHEST),
+            jnp.matmul(self.scale, scale, precision=HIGHEST),
+        )

@@ -1,0 +1,200 @@
+"""A normalised Gaussian mixture in place of an unnormalised density of unknown place and scale."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
+
+from ..._doors.checks import as_floating, check_count, check_key, concrete
+from ..._doors.functions import check_scalar
+from ..._doors.progress import progress_bar
+from ..._doors.show import shown
+from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul, transpose
+from .energy import Energy
+from .gaussians import Gaussians, expectation_maximisation, seed
+from .rounds import (
+    CHAIN_MOVES,
+    CHAINS,
+    DEFENCE_WIDTH,
+    DRAWS,
+    ROUNDS,
+    Population,
+    defended,
+    first_population,
+    population_monte_carlo,
+)
+from .tempered import MOVES, PARTICLES, probe, tempered_particles
+
+LEAST_COMPONENTS, MOST_COMPONENTS = 8, 64
+FIRST_ITERATIONS = 20
+TRUSTED = 0.1
+_ROUNDS_PER_CALL = 8
+
+
+class Fit(eqx.Module):
+    """p̂(x) = Σ_k w_k N(x; m_k, Σ_k) ≈ p̃(x)/Z, and how it was found.
+
+    `log_z` and `ess` (effective sample size over the number of draws) are a history over the rounds, NaN after the
+    last one: each is by fresh draws of that round's mixture, and the last is that of the mixture returned. `location`
+    and `scale` are the mixture's mean and standard deviations. `converged` says that the rounds ended before their
+    limit, or at it, with ess ≥ 0.1; below that not even the standard errors are to be believed. `non_finite` counts
+    log-densities of NaN or +∞, which were read as −∞. `unresolved` is the mass of components that were left out: so near
+    the origin, and so narrow, that the roundings of the place y − shift show in them. A component of weight zero is finite,
+    with a valid covariance.
+    """
+
+    weights: Float[Array, " k"]
+    means: Float[Array, "k d"]
+    covariances: Float[Array, "k d d"]
+    location: Float[Array, " d"]
+    scale: Float[Array, " d"]
+    log_z: Float[Array, " rounds"]
+    ess: Float[Array, " rounds"]
+    num_rounds: Int[Array, ""]
+    num_energy_evaluations: Int[Array, ""]
+    non_finite: Int[Array, ""]
+    unresolved: Float[Array, ""]
+    converged: Bool[Array, ""]
+
+    def __repr__(self):
+        history = {"log_z": self.log_z, "ess": self.ess}
+        if isinstance(self.num_rounds, jax.Array) and self.num_rounds.ndim == 0:
+            history = {name: leaf[self.num_rounds - 1] for name, leaf in history.items()}
+        facts = {"location": self.location, "scale": self.scale, **history, "num_rounds": self.num_rounds}
+        return shown("Fit", components=self.weights.shape[-1], **facts, converged=self.converged)
+
+
+def fit_surrogate(
+    key: Key[Array, ""],
+    log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
+    dim: int,
+    *,
+    dtype: DTypeLike | None = None,
+    centre: Float[Array, " d"] | None = None,
+    progress: bool = True,
+) -> Fit:
+    """The mixture p̂ whose weights p̃/p̂ are even, from values of log p̃ alone.
+
+    1. *Probe*: the scale of what carries mass around `centre` (the origin unless given).
+    2. *Tempered sequential Monte Carlo*: particles of p̃, hence its place, and coordinates in which they are white.
+    3. *Mixture*: D² seeding and expectation maximisation on the particles.
+    4. *Population Monte Carlo*: draw from the mixture, weigh, refit, until ESS/N ≥ 0.95 or nothing changes any more.
+
+    The starts are of *one* scale, that of what lies around the centre: of two modes of like width, one at the centre and the
+    other more than some 15 widths away, the other is lost, and nothing here can tell.
+
+    Args:
+        key: a typed key.
+        log_density: takes a (d,) vector to a scalar. −∞ marks the outside of a bounded support. May be an Equinox module: its
+            arrays are then arguments of the compiled programs, and new values do not compile again.
+        dim: d ≥ 1; the number of components depends on it only.
+        dtype: of the fit; JAX's default if left out.
+        centre: where to look first, shape (d,).
+        progress: show a bar, if tqdm is installed, when the rounds take more than two seconds.
+
+    Raises:
+        ValueError: an argument of a wrong shape or kind.
+
+    Example:
+        >>> fit = fit_surrogate(jax.random.key(0), lambda y: -0.5 * jnp.sum((y - 7) ** 2), 2)
+        >>> bool(jnp.all(jnp.abs(fit.location - 7) < 0.2))
+        True
+    """
+    check_key("key", key)
+    dim, dtype = check_count("dim", dim), jnp.result_type(float) if dtype is None else dtype
+    centre = jnp.zeros(dim, dtype) if centre is None else as_floating("centre", centre).astype(dtype)
+    if centre.shape != (dim,):
+        raise ValueError(f"centre has shape {centre.shape} but dim is {dim}; pass a ({dim},) vector")
+    check_scalar("log_density", log_density, centre, where="pass the dim that log_density means")
+
+    *key_start, key_rounds = jax.random.split(key, 4)
+    energy, population, spent, invalid = _start(key_start, log_density, centre)
+    is_traced = concrete(population.stop) is None
+    with progress_bar(ROUNDS, "fit", "round", progress and not is_traced) as advance:
+        for until in [ROUNDS] if is_traced else range(_ROUNDS_PER_CALL, ROUNDS + 1, _ROUNDS_PER_CALL):
+            population = _play(key_rounds, energy, population, jnp.asarray(until))
+            if concrete(population.stop):
+                break
+            advance(_ROUNDS_PER_CALL)
+    return _finish(energy, population, spent, invalid)
+
+
+@eqx.filter_jit
+def _start(
+    keys: list[Key[Array, ""]], log_density: Callable, centre: Float[Array, " d"]
+) -> tuple[Energy, Population, Int[Array, ""], Int[Array, ""]]:
+    """The energy where its particles are white, their mixture, evaluations of the energy, and how many were invalid."""
+    dim, dtype = centre.shape[0], centre.dtype
+    key_probe, key_cloud, key_seed = keys
+    identity = jnp.eye(dim, dtype=dtype)
+
+    width, probe_invalid = probe(key_probe, Energy(log_density, centre, identity))
+    energy = Energy(log_density, centre, width * identity)
+    cloud = tempered_particles(key_cloud, energy)
+    shift, factor = place_and_scale(cloud.points)
+    energy = energy.within(shift, factor)
+    points = matmul(inverse_triangular(factor), cloud.points - shift[:, None])
+
+    mixture = jax.lax.fori_loop(
+        0,
+        FIRST_ITERATIONS,
+        lambda _, mixture: expectation_maximisation(mixture, points, jnp.ones(PARTICLES, dtype)),
+        seed(key_seed, points, component_count(dim)),
+    )
+    return energy, first_population(mixture), PARTICLES * (2 + MOVES * cloud.stages), probe_invalid + cloud.invalid
+
+
+_play = eqx.filter_jit(population_monte_carlo)
+
+
+@eqx.filter_jit
+def _finish(energy: Energy, population: Population, spent: Int[Array, ""], invalid: Int[Array, ""]) -> Fit:
+    final = in_coordinates_of(energy, defended(population.mixture))
+    covariances = matmul(final.factors, transpose(final.factors))
+    widths = jnp.sqrt(jnp.diagonal(covariances, axis1=1, axis2=2))
+    cancelled = jnp.abs(energy.shift)[None] - 16 * jnp.abs(final.means)
+    resolved = jnp.all(widths > 64 * jnp.finfo(widths.dtype).eps * cancelled, axis=1)
+    covariances = jnp.where(resolved[:, None, None], covariances, covariances[-1:])
+    weights = jnp.exp(final.log_weights)
+    refits = population.rounds - 1
+    return Fit(
+        weights=jnp.where(resolved, weights, 0),
+        means=final.means,
+        covariances=covariances,
+        location=final.means[-1],
+        scale=jnp.sqrt(jnp.diagonal(covariances[-1])) / DEFENCE_WIDTH,
+        log_z=population.log_z,
+        ess=population.ess,
+        num_rounds=population.rounds,
+        num_energy_evaluations=spent + DRAWS * population.rounds + CHAINS * CHAIN_MOVES * refits,
+        non_finite=invalid + population.invalid,
+        unresolved=jnp.sum(jnp.where(resolved, 0, weights)),
+        converged=population.ess[refits] >= TRUSTED,
+    )
+
+
+def component_count(dim: int) -> int:
+    """One component for every parameter's worth of draws in two rounds, between 8 and 64."""
+    parameters = 1 + dim + dim * (dim + 1) // 2
+    return max(LEAST_COMPONENTS, min(MOST_COMPONENTS, 2 * DRAWS // parameters))
+
+
+def place_and_scale(points: Float[Array, "d n"]) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """m = ⟨y⟩ and lower triangular L with L Lᵀ = ⟨(y−m)(y−m)ᵀ⟩, or its diagonal where that is singular."""
+    mean = jnp.mean(points, axis=1)
+    residual = points - mean[:, None]
+    covariance = jnp.matmul(residual, residual.T, precision=HIGHEST) / points.shape[1]
+    factor = cholesky(covariance)
+    diagonal = jnp.diag(jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), jnp.finfo(points.dtype).eps ** 2)))
+    return mean, jnp.where(jnp.all(jnp.isfinite(factor)), factor, diagonal)
+
+
+def in_coordinates_of(energy: Energy, mixture: Gaussians) -> Gaussians:
+    """The law of x = shift + scale y for y ~ p̂."""
+    return Gaussians(
+        mixture.log_weights,
+        energy.shift[None] + jnp.matmul(mixture.means, energy.scale.T, precision=HIGHEST),
+        jnp.matmul(energy.scale, mixture.factors, precision=HIGHEST),
+    )
