@@ -469,7 +469,7 @@ def fitted():
 
 IN_A_LINE = [
     ("LogSNRGrid(num_steps=20, low=0.1, high=None)", lambda: pid.log_snr_grid(20, low=0.1)),
-    ("Uniform(num_steps=5)", lambda: pid.uniform_grid(5)),
+    ("UniformGrid(num_steps=5)", lambda: pid.uniform_grid(5)),
     ("AtTimes(values=[0, 0.5, 1])", lambda: pid.at_times([0.0, 0.5, 1.0])),
     ("Green(beta=[1, 2])", lambda: pid.Green([1.0, 2.0])),
     ("Euler(correction=None)", pid.Euler),

@@ -4,6 +4,8 @@ p̃ = Z N(μ, I) under the Brownian reference of unit scale from the origin: u* 
 chain is exact on any grid and log W = log Z on every path.
 """
 
+import importlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -203,7 +205,7 @@ def test_clipped_gradient_is_no_longer_than_asked(target):
     control = disturbed(guided(target, clip=2.0)).control
     unclipped = disturbed(guided(target, clip=1e6)).control
     network = control.network(jnp.array(0.5), far)
-    gate = control.gate(neural.network.fourier_features(jnp.array(0.5)))
+    gate = control.gate(importlib.import_module("pidjax.learning.networks").fourier_features(jnp.array(0.5)))
     guidance = control(jnp.array(0.5), far) - network
     assert jnp.allclose(jnp.linalg.norm(guidance), 2 * jnp.abs(gate))
     assert jnp.allclose(unclipped(jnp.array(0.5), far) - network, gate * (target.function.mean - far))

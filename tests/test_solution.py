@@ -112,7 +112,12 @@ def test_pytree_samples_and_plain_dictionary():
 @pytest.mark.slow
 def test_settings_say_what_was_chosen():
     exact = pid.sample(jax.random.key(0), TARGET, num_samples=10).settings
-    assert (exact["rule"], exact["grid"], exact["num_steps"], exact["rescaled"]) == ("Ancestral", "LogSNR", 20, True)
+    assert (exact["rule"], exact["grid"], exact["num_steps"], exact["rescaled"]) == (
+        "Ancestral",
+        "LogSNRGrid",
+        20,
+        True,
+    )
     data = pid.sample(jax.random.key(0), pid.Samples(TARGET.means), num_samples=10, rule=pid.Moment()).settings
     assert data["rule"] == "Moment, last step drawn"
 

@@ -72,7 +72,7 @@ def partial():
         (network, {}),
         (user_network, {}),
         (module_on_a_pytree, {"Bowl": Bowl}),
-        (lambda: pid.decision.sample(KEY, pid.decision.ising_glass(2), num_samples=8, population=4), {}),
+        (lambda: pid.discrete.sample(KEY, pid.discrete.ising_glass(2), num_samples=8, population=4), {}),
         (
             lambda: {"grid": pid.at_times(jnp.array([0.0, 0.3, 1.0])), "rules": [pid.Moment(), (None, 2.5, "x", True)]},
             {},
@@ -167,7 +167,10 @@ def test_later_formats_and_foreign_classes_are_refused(tmp_path):
     for change, message in (
         ({"version": 99}, "is of format pidjax 99"),
         ({"value": {"module": "os:system", "fields": {}}}, "a os:system, which this version"),
-        ({"value": {"module": "pidjax.sample:sample", "fields": {}}}, "pidjax.sample:sample, which this version"),
+        (
+            {"value": {"module": "pidjax.sampling.sample:sample", "fields": {}}},
+            "pidjax.sampling.sample:sample, which this version",
+        ),
         ({"value": {"module": "pidjax.nowhere:Thing", "fields": {}}}, "does not fit this version"),
         ({"value": {"array": 3, "dtype": "float32", "on": "host"}}, "does not fit this version"),
         ({"version": "1"}, "is of format pidjax 1"),

@@ -4,7 +4,7 @@
 
 x̂ is a conditional mean, so that E[x_t·x_1] = E[x_t·x̂_t] and E[x̂_t·x_1] = E|x̂_t|²: the second forms are what is averaged,
 with the smaller variance. Â rises from |E x_1|²/E|x_1|² to 1. Exact curves without simulation: `pidjax.exact`; the exact
-sharpness: `pidjax.learn`.
+sharpness: `pidjax.learning`.
 
     transition time   the first t at which Â is ½
     sharpness         S = ∫ ( 1 − |2Â − 1| ) dt:  0 for a jump, ½ for Â = t
