@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 import pytest
+from helpers import as_a_user
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
@@ -37,6 +38,13 @@ def annotations_unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def as_users_have_it(annotations_unchecked):
+    """JAX's own defaults, and no annotation checked."""
+    with as_a_user():
+        yield
 
 
 @pytest.fixture(autouse=True)

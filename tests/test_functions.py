@@ -4,16 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import as_a_user
 
 import pidjax as pid
 
-
-@pytest.fixture(autouse=True)
-def with_defaults(annotations_unchecked):
-    """JAX's own defaults, and no annotation checked."""
-    with as_a_user():
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
 def loop(length):

@@ -45,8 +45,7 @@ def outcome(name: str, function: Any, *arguments: Any, of: str = "one point", wh
             "jax.numpy, and jnp.where in the place of `if`"
         ) from error
     except (TypeError, ValueError, IndexError, AttributeError) as error:
-        kind, given = type(error).__name__, in_words(arguments[0] if len(arguments) == 1 else arguments)
-        raise ValueError(f"{name} fails for {of}, {given}, with {kind}: {error}") from error
+        raise ValueError(f"{name} fails for {of}, {_given(arguments)}, with {type(error).__name__}: {error}") from error
     read = read_past_the_end(traced)
     if read is not None:
         shape, index = read
@@ -57,7 +56,7 @@ def outcome(name: str, function: Any, *arguments: Any, of: str = "one point", wh
     return found
 
 
-def check_scalar(name: str, function: Any, *arguments: Any, **words: str) -> None:
+def check_scalar(name: str, function: Any, *arguments: Any, of: str = "one point", where: str = "") -> None:
     """Raise unless a function returns one floating scalar; as `outcome`.
 
     Example:
@@ -65,11 +64,16 @@ def check_scalar(name: str, function: Any, *arguments: Any, **words: str) -> Non
         Traceback (most recent call last):
         ValueError: log_density returns float32[3] for one point, float32[3]; return one floating scalar, of shape ()
     """
-    found = outcome(name, function, *arguments, **words)
+    found = outcome(name, function, *arguments, of=of, where=where)
     leaves = jax.tree.leaves(found)
     if len(leaves) != 1 or leaves[0].shape != () or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
-        of, given = words.get("of", "one point"), in_words(arguments[0] if len(arguments) == 1 else arguments)
-        raise ValueError(f"{name} returns {in_words(found)} for {of}, {given}; return one floating scalar, of shape ()")
+        raise ValueError(
+            f"{name} returns {in_words(found)} for {of}, {_given(arguments)}; return one floating scalar, of shape ()"
+        )
+
+
+def _given(arguments: tuple) -> str:
+    return in_words(arguments[0] if len(arguments) == 1 else arguments)
 
 
 def in_words(tree: Any) -> str:

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from .._doors.checks import concrete
-from .._doors.functions import outcome
+from .._doors.functions import in_words, outcome
 
 
 def check_gives(name: str, function: Callable, arguments: tuple, kind: Any, wanted: str, ndim: int = 0) -> None:
     """Raise unless a function of these arguments gives one array of a kind, and reads inside of them; it is not run."""
     found = outcome(name, lambda *arguments: jnp.asarray(function(*arguments)), *arguments, of="arguments")
     if len(found.shape) != ndim or not jnp.issubdtype(found.dtype, kind):
-        raise ValueError(f"{name} gives {found.dtype}{list(found.shape)}; let it give {wanted}")
+        raise ValueError(f"{name} gives {in_words(found)}; let it give {wanted}")
 
 
 def check_below(name: str, value: Any, bound: float, wanted: str) -> None:

@@ -13,14 +13,6 @@ from ..targets.fitting.energy import Energy
 from ..targets.fitting.tempered import probe
 
 
-class _Counted(Energy):
-    """An energy that counts the finite values in the place of the invalid ones."""
-
-    def __call__(self, points):
-        values, _ = super().__call__(points)
-        return values, jnp.sum(values > -jnp.inf)
-
-
 def brownian(
     key: Key[Array, ""],
     target: AbstractTarget,
@@ -58,9 +50,10 @@ def brownian(
     if isinstance(target, Density):
         mean = jnp.zeros_like(mean)
         if scale is None:
-            energy = _Counted(target.log_density, mean, jnp.eye(mean.size, dtype=mean.dtype))
-            spread, num_finite = eqx.filter_jit(probe)(key, energy)
-            if concrete(num_finite) == 0:
+            energy = Energy(target.log_density, mean, jnp.eye(mean.size, dtype=mean.dtype))
+            spread, is_found, _ = eqx.filter_jit(probe)(key, energy)
+            known = concrete(is_found)
+            if known is not None and not known:
                 raise ValueError(
                     "log_density was finite at none of the points where the scale was probed, around the origin; return "
                     "finite numbers there, or pass scale and start"

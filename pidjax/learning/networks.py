@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Key
 
 from .._doors.checks import check_count, check_key, check_kind
+from .._doors.functions import in_words
 from .._doors.show import brief, shown
 from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget
@@ -162,7 +163,7 @@ class Guided(eqx.Module):
 def _check_point(x, made_for) -> None:
     if (x.dtype, x.shape) != (made_for.dtype, made_for.shape):
         raise ValueError(
-            f"x is a point of {x.dtype}{list(x.shape)} but the network is made for {made_for.dtype}{list(made_for.shape)}; "
+            f"x is a point of {in_words(x)} but the network is made for {in_words(made_for)}; "
             "build it with the target's dim and dtype"
         )
 

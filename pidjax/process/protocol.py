@@ -77,7 +77,7 @@ class UnitProblem(eqx.Module):
                 linear potential so large that their dtype does not resolve the noise beside it.
         """
         self.check_conjugate()
-        reach = _reach(self)
+        _, reach = _sizes(self)
         known, step = concrete(reach), jnp.finfo(reach.dtype).eps
         if known is not None and known * step > _COARSEST:
             raise ValueError(
@@ -88,7 +88,8 @@ class UnitProblem(eqx.Module):
 
     def check_conjugate(self) -> None:
         """Raise if concrete coefficients have a conjugate point before the end."""
-        check_conjugate(*_pieces(self.reference), self.horizon, self.start.size)
+        pieces, _ = _sizes(self)
+        check_conjugate(*pieces, self.horizon, self.start.size)
 
     def to_unit(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         return (x - jnp.broadcast_to(self.shift, x.shape)) / self.scale
@@ -98,13 +99,9 @@ class UnitProblem(eqx.Module):
 
 
 @eqx.filter_jit
-def _pieces(reference: AbstractReference):
-    return reference.pieces()
-
-
-@eqx.filter_jit
-def _reach(unit: UnitProblem) -> Float[Array, ""]:
-    return jnp.maximum(unit.reference.reach(), jnp.max(jnp.abs(unit.start)))
+def _sizes(unit: UnitProblem):
+    """The pieces of the reference, and how far from the origin the process is carried."""
+    return unit.reference.pieces(), jnp.maximum(unit.reference.reach(), jnp.max(jnp.abs(unit.start)))
 
 
 class Protocol(eqx.Module):

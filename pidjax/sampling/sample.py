@@ -93,7 +93,6 @@ def sample(
 
     prepared = _prepare(target, protocol, grid)
     prepared.unit.check()
-    rule.check(prepared.step_laws.t[0], prepared.unit.start)
     most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
     num_chunks = math.ceil(num_samples / most)
     chunk = math.ceil(num_samples / num_chunks)

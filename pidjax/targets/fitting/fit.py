@@ -130,7 +130,7 @@ def _start(
     key_probe, key_cloud, key_seed = keys
     identity = jnp.eye(dim, dtype=dtype)
 
-    width, probe_invalid = probe(key_probe, Energy(log_density, centre, identity))
+    width, _, probe_invalid = probe(key_probe, Energy(log_density, centre, identity))
     energy = Energy(log_density, centre, width * identity)
     cloud = tempered_particles(key_cloud, energy)
     shift, factor = place_and_scale(cloud.points)

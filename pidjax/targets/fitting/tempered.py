@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..._maths.weighted import systematic
 from .energy import Energy
@@ -18,12 +18,12 @@ STAGES = 200
 BISECTIONS = 50
 
 
-def probe(key: PRNGKeyArray, energy: Energy) -> tuple[Float[Array, ""], Int[Array, ""]]:
+def probe(key: PRNGKeyArray, energy: Energy) -> tuple[Float[Array, ""], Bool[Array, ""], Int[Array, ""]]:
     """log s₀ = ⟨log(|y|/√d)⟩ under the weights p'(y) |y|ᵈ of points y = s z, z ~ N(0, I), log s uniform.
 
     Such points have a density ∝ |y|⁻ᵈ between the ends, hence the weights: they say where the mass is, decade by
-    decade, and the geometric mean does not run after the tail. Returns s₀ (1 where no draw has mass) and the number
-    of invalid values.
+    decade, and the geometric mean does not run after the tail. Returns s₀ (1 where no draw has mass),
+    whether any has, and the number of invalid values.
     """
     key_scale, key_direction = jr.split(key)
     dtype, dim = energy.shift.dtype, energy.shift.shape[0]
@@ -34,7 +34,7 @@ def probe(key: PRNGKeyArray, energy: Energy) -> tuple[Float[Array, ""], Int[Arra
     log_radius = jnp.log(jnp.linalg.norm(points, axis=0))
     weights = jnp.nan_to_num(jax.nn.softmax(values + dim * log_radius))
     found = jnp.sum(weights) > 0
-    return jnp.where(found, jnp.exp(weights @ log_radius - 0.5 * jnp.log(dim)), 1.0).astype(dtype), invalid
+    return jnp.where(found, jnp.exp(weights @ log_radius - 0.5 * jnp.log(dim)), 1.0).astype(dtype), found, invalid
 
 
 class Cloud(eqx.Module):
