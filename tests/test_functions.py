@@ -70,6 +70,8 @@ FUNCTIONS = [
     (lambda y: y @ y + 0j, r"returns complex64\[\]"),
     (lambda y: {"a": y}, r"returns {'a': float32\[2\]}"),
     (lambda y: None, "returns None"),
+    (lambda y: (-(y @ y),), r"returns \(float32\[\]\)"),
+    (lambda y: [-(y @ y)], r"returns \[float32\[\]\]"),
     (lambda y: float(y[0]), "cannot be traced"),
     (lambda y: np.sin(y[0]), "cannot be traced"),
     (lambda y: y @ jnp.ones(3), r"fails for one point, float32\[2\], with TypeError: dot_general"),

@@ -65,8 +65,7 @@ def check_scalar(name: str, function: Any, *arguments: Any, of: str = "one point
         ValueError: log_density returns float32[3] for one point, float32[3]; return one floating scalar, of shape ()
     """
     found = outcome(name, function, *arguments, of=of, where=where)
-    leaves = jax.tree.leaves(found)
-    if len(leaves) != 1 or leaves[0].shape != () or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
+    if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
             f"{name} returns {in_words(found)} for {of}, {_given(arguments)}; return one floating scalar, of shape ()"
         )
