@@ -8,6 +8,7 @@ import importlib
 
 __version__ = "0.1.0"
 
+from ._maths.weighted import Outcome, SamplingError
 from .process.green import Green
 from .process.grids import at_times, log_snr_grid, uniform_grid
 from .process.protocol import GaussianStart, Protocol
@@ -16,7 +17,7 @@ from .sampling.control import control, log_psi, weighted_state
 from .sampling.rollout import backward_log_weights, prepare, rollout
 from .sampling.rules import Ancestral, Controlled, Euler, Moment
 from .sampling.sample import sample
-from .sampling.solution import SamplingError, Solution
+from .sampling.solution import Solution
 from .storage import load, save
 from .targets.density import Density, Surrogate
 from .targets.fitting import Fit, fit_surrogate
@@ -28,10 +29,9 @@ _ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "metrics", "
 
 __all__ = [
     "Ancestral", "Controlled", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment",
-    "Pool", "Protocol", "Samples", "SamplingError", "Solution", "Surrogate", "at_times", "backward_log_weights", "control",
-    "fit_surrogate", "from_function", "harmonic", "load", "log_psi", "log_snr_grid", "piecewise", "prepare", "rollout",
-    "sample",
-    "save", "uniform_grid", "weighted_state",
+    "Outcome", "Pool", "Protocol", "Samples", "SamplingError", "Solution", "Surrogate", "at_times", "backward_log_weights",
+    "control", "fit_surrogate", "from_function", "harmonic", "load", "log_psi", "log_snr_grid", "piecewise", "prepare",
+    "rollout", "sample", "save", "uniform_grid", "weighted_state",
 ]  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from ._doors.checks import check_count
+from ._doors.extras import load
 from ._doors.show import shown
-from .metrics._extras import load
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

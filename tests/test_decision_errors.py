@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from helpers import assert_within
 
+from pidjax import SamplingError
 from pidjax import discrete as df
 from pidjax.learning import TrainingError
-from pidjax.sampling.solution import SamplingError
 
 pytestmark = pytest.mark.usefixtures("annotations_unchecked")
 KEY = jax.random.key(0)
@@ -139,8 +139,12 @@ CALLS = {
             lambda: df.Solution(jnp.zeros((6, 4), int), jnp.zeros(5), 1, 6),
             r"samples has shape \(6, 4\) and log_weights",
         ),
-        (lambda: df.Solution(jnp.zeros((6, 4), int), jnp.zeros(6), 4, 6), "num_groups is 4; pass a divisor of 6"),
+        (
+            lambda: df.Solution(jnp.zeros((6, 4), int), jnp.zeros(6), 4, 6),
+            "num_islands is 4; pass a divisor of 6 samples",
+        ),
         (lambda: df.Solution(jnp.zeros((6, 4), int), jnp.zeros(6), 6, 6).check(2.0), "min_ess_fraction is 2"),
+        (lambda: df.sample(KEY, MODEL, num_samples=5).expectation(lambda v: v[9]), r"function reads index \(9,\)"),
     ],
     "exact": [
         (lambda: df.Enumeration(MODEL).sample(RAW, 10), "key is an array"),
@@ -245,7 +249,7 @@ def test_bad_input(call, message):
 
 def test_counts_of_numpy_are_counts():
     two = np.int64(2)
-    assert df.sample(KEY, MODEL, num_samples=2 * two, population=two).num_groups == 2
+    assert df.sample(KEY, MODEL, num_samples=2 * two, population=two).num_islands == 2
     assert df.Enumeration(MODEL).sample(KEY, two).num_samples == 2
     assert df.run(KEY, df.Gibbs(MODEL), num_chains=two, num_sweeps=two).shape == (2, 2, 4)
     assert df.Table(MODEL, window=two).window == 2
@@ -332,8 +336,8 @@ class Tilt(df.Green):
 def test_mean_weight_is_z_for_an_estimate_that_does_not_end_at_zero():
     for prior in (df.Corrected(MODEL, Tilt()), df.Corrected(MODEL, df.Features(MODEL) + Tilt())):
         solution = df.sample(KEY, MODEL, prior, num_samples=8000, population=40)
-        assert_within(solution.log_z, df.exact(MODEL).log_z, solution.log_z_error)
-        assert solution.log_z_error < 0.02
+        assert_within(solution.log_z.value, df.exact(MODEL).log_z, solution.log_z.standard_error)
+        assert solution.log_z.standard_error < 0.02
 
 
 def test_log_weights_beyond_their_resolution():
@@ -410,8 +414,8 @@ class TestShown:
         traced, known = (text.splitlines() for text in texts)
         for lines in (traced, known):
             assert lines[0] == "Solution: 100 configurations of 4 sites, weighted"
-            assert lines[-1].split() == ["groups", "5", "populations", "of", "20"]
-        assert [line.split()[0] for line in known] == ["Solution:", "log", "ESS", "E[v]", "groups"]
+            assert lines[-1].split() == ["islands", "5", "populations", "of", "20"]
+        assert [line.split()[0] for line in known] == ["Solution:", "log", "ESS", "E[v]", "islands"]
         assert repr(df.sample(KEY, MODEL, FAULTY["NaN"](), num_samples=2)).splitlines()[-1].split()[:2] == [
             "faulty",
             "8",

@@ -1,5 +1,8 @@
 """What a Solution answers, against direct formulas and known truths; and what `sample` chooses."""
 
+import pickle
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +27,7 @@ def solution():
 
 @pytest.mark.slow
 def test_log_z_and_expectations_within_their_errors(solution):
-    assert_within(solution.log_z, 2.0, solution.log_z_error)
+    assert_within(solution.log_z.value, 2.0, solution.log_z.standard_error)
     mean, error = solution.expectation(lambda y: {"y": y, "square": y**2})
     assert_within(mean["y"], TARGET.mean(), error["y"])
     second = jnp.diag(TARGET.covariance()) + TARGET.mean() ** 2
@@ -36,7 +39,7 @@ def test_reported_errors_are_the_spread_over_repetitions():
     """The ratio of the standard deviation over 64 runs to the mean reported error; its own s.e. is about 1/√126."""
     runs = [pid.sample(jax.random.key(i), SCALED, num_samples=500, num_steps=2) for i in range(64)]
     for estimate, error in (
-        (np.array([run.log_z for run in runs]), np.array([run.log_z_error for run in runs])),
+        (np.array([run.log_z.value for run in runs]), np.array([run.log_z.standard_error for run in runs])),
         *zip(*(np.array([run.expectation(lambda y: y)[k] for run in runs]).T for k in (0, 1))),
     ):
         assert abs(estimate.std(ddof=1) / error.mean() - 1) < 4 / np.sqrt(2 * 63)
@@ -66,7 +69,9 @@ def test_a_shared_pool_counts_in_the_ess():
     pool_ess = ratios.sum() ** 2 / (ratios**2).sum()
     alone = 1 / jnp.sum(solution.weights**2)
     np.testing.assert_allclose(1 / solution.ess, 1 / alone + 1 / pool_ess, rtol=1e-8)
-    np.testing.assert_allclose(solution.log_z_error**2, 1 / alone - 1 / 500 + 1 / pool_ess - 1 / 300, rtol=1e-8)
+    np.testing.assert_allclose(
+        solution.log_z.standard_error**2, 1 / alone - 1 / 500 + 1 / pool_ess - 1 / 300, rtol=1e-8
+    )
 
 
 @pytest.mark.slow
@@ -146,7 +151,61 @@ def test_a_batch_of_solutions_is_asked_one_by_one():
     solutions = jax.vmap(lambda key: pid.sample(key, TARGET, num_samples=4, num_steps=2))(
         jax.random.split(jax.random.key(0), 3)
     )
-    np.testing.assert_allclose(jax.vmap(lambda one: one.log_z)(solutions), 0, atol=1e-12)
-    for question in (lambda: solutions.log_z, lambda: solutions.ess, lambda: solutions.num_samples):
+    np.testing.assert_allclose(jax.vmap(lambda one: one.log_z.value)(solutions), 0, atol=1e-12)
+    for question in ("log_z", "ess", "num_samples", "pareto_k", "check", "problems", "to_dict"):
         with pytest.raises(ValueError, match="a batch of solutions"):
-            question()
+            getattr(solutions, question)()
+    assert jax.tree.map(lambda leaf: leaf[1], solutions).check().to_dict()["num_islands"] == 4
+
+
+def islands(key, num_islands=5, members=8):
+    """Configurations of one value, in islands that share a factor of their weights and their values."""
+    common, own = jax.random.normal(key, (2, num_islands, 1)), jax.random.normal(key, (num_islands, members))
+    values = (common[0] + 0.3 * own > 0).astype(int).reshape(-1, 1)
+    log_weights = (0.3 * common[1] + 0.1 * own).ravel()
+    return pid.discrete.Solution(values, log_weights, num_islands, num_islands * members)
+
+
+def test_errors_by_islands_are_the_spread_over_repetitions():
+    """Over 2,000 repetitions of 50 islands: the standard deviation against the mean error, s.e. of their ratio 1/√4000."""
+    keys = jax.random.split(jax.random.key(8), 2000)
+
+    def told(key):
+        one = islands(key, 50)
+        return one.log_z, one.expectation(lambda v: v[0])
+
+    for value, error in jax.vmap(told)(keys):
+        assert abs(value.std() / error.mean() - 1) < 4 / np.sqrt(2 * 2000) + 2 / 50
+    alone = islands(jax.random.key(0), 1)
+    assert jnp.isnan(alone.log_z.standard_error)
+    assert jnp.isnan(alone.expectation(lambda v: v[0]).standard_error)
+
+
+def test_pareto_tail_of_weights_that_have_one():
+    """W = U^(−k) has the tail index k; over 10,000 weights k̂ has the standard error (1 + k)/√M, of M = 3√N in the tail."""
+    uniform = jax.random.uniform(jax.random.key(9), (10_000,))
+    for k in (0.3, 0.9):
+        solution = pid.discrete.Solution(jnp.zeros((10_000, 1), int), -k * jnp.log(uniform), 10_000, 10_000)
+        assert_within(solution.pareto_k, k, (1 + k) / np.sqrt(300))
+    np.testing.assert_allclose(jax.jit(lambda one: one.pareto_k)(solution), solution.pareto_k, rtol=1e-9)
+
+
+def test_what_went_wrong_is_an_outcome_and_a_text_of_its_target():
+    """Paths that are not finite, of targets that have no log-density of the user's and of some that have no exact tilt."""
+    density = pid.Density(TARGET.log_density, 2)
+    wide = pid.GaussianMixture(jnp.zeros((1, 2)), 4 * jnp.eye(2)[None])
+    pool = pid.Pool.draw(jax.random.key(2), density, wide, 30)
+    for target, found, missing in (
+        (pid.Samples(TARGET.means), "moderate scales", "density"),
+        (pool, "larger pool", "Ancestral"),
+    ):
+        solution = pid.sample(jax.random.key(3), target, num_samples=20, num_steps=2)
+        dead = jnp.full(20, -jnp.inf).at[0].set(0.0 if target is pool else -jnp.inf)
+        solution = eqx.tree_at(lambda one: (one.log_weights, one.num_nonfinite), solution, (dead, jnp.array(20)))
+        with pytest.raises(pid.SamplingError, match=found) as error:
+            solution.check(1.0)
+        last = pid.Outcome.FEW_EFFECTIVE if target is pool else pid.Outcome.NO_WEIGHT
+        assert error.value.outcomes[0] is pid.Outcome.NOT_FINITE
+        assert last in error.value.outcomes
+        assert missing not in str(error.value)
+        assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)

@@ -237,7 +237,7 @@ def test_gradients_through_sample_itself():
             num_samples=16,
             grid=pid.uniform_grid(4),
         )
-        return jnp.mean(jnp.sin(run.samples)) + 0.1 * run.log_z
+        return jnp.mean(jnp.sin(run.samples)) + 0.1 * run.log_z.value
 
     def along(function, at, step):
         return (function(at + step) - function(at - step)) / (2 * step)
@@ -267,7 +267,7 @@ def test_gradient_of_log_z_in_the_parameters_of_a_density():
 
     def log_z(curvature):
         run = pid.sample(jax.random.key(0), pid.Density(Bowl(curvature), 2), rule=pid.Moment(), num_samples=2000)
-        return run.log_z
+        return run.log_z.value
 
     slope = jax.grad(log_z)(jnp.array(2.0))
     assert_within(slope, -0.5, 0.5 / np.sqrt(0.8 * 2000))

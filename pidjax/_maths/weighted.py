@@ -1,89 +1,200 @@
-"""Weighted samples, continuous or discrete, and what holds of all of them.
+"""Weighted samples, continuous or discrete: their evidence, their errors, and what goes wrong with them.
 
-With weights W_i of N samples, E[W] = Z:
+With weights W_i of N samples, E[W] = Z, in G islands that never exchange, w_i = W_i/ΣW and w_g = Σ_{i∈g} w_i:
 
-    log Ẑ = log mean W,     w_i = W_i/ΣW.
+    log Ẑ = log mean W,         s.e. = √( Σ_g (w_g − 1/G)² + 1/J' − 1/J ),                  ESS = 1/( Σ_i w_i² + 1/J' ),
+    E[f] ≈ Σ_i w_i f(y_i),      s.e. = r √( Σ_g | Σ_{i∈g} w_i (f(y_i) − E[f]) |² ),          r² = 1 + 1/(J' Σ_g w_g²).
+
+Samples that never meet are islands of their own, G = N. J and J' are the size and the effective size of a weighted sample that
+all of them share; without one its terms are absent.
 """
 
+import math
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Inexact, Int, Key, Shaped
 
-from .._doors.checks import check_count, check_key
-from .._doors.show import brief
+from .._doors.checks import as_scalar, check_count, check_key
+from .._doors.extras import load
+from .._doors.functions import in_words, outcome
+from .._doors.show import brief, shown
+
+
+class Outcome(Enum):
+    """What `check` can find."""
+
+    NOT_FINITE = "paths with a NaN or infinite state, or such a weight"
+    FAULTY_LAWS = "laws of a prior without full support, or not normalised"
+    NO_WEIGHT = "every weight is zero, or log Z is not finite"
+    FEW_EFFECTIVE = "a few samples carry the weight"
+    BLURRED = "log-weights too large for their dtype"
+    SPREAD_OUT = "samples over more decades than a density of finite mass has"
+    COARSE = "samples too far from the origin for their dtype"
+    FIT_NOT_FINITE = "a log-density of NaN or +inf while its surrogate was fitted"
+    FIT_UNSETTLED = "a surrogate whose fit did not settle"
 
 
 class SamplingError(RuntimeError):
-    """What `check` raises: what went wrong, and what to try."""
+    """What `check` raises: what went wrong, and what to try. Its arguments are pairs of an `Outcome` and a text."""
+
+    def __str__(self):
+        return "; ".join(text for _, text in self.args)
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return tuple(found for found, _ in self.args)
+
+
+class Estimate(NamedTuple):
+    """A mean, or a function of means, and its standard error; a format holds for both, as in f"{estimate:.3f}"."""
+
+    value: Any
+    standard_error: Any
+
+    def __repr__(self):
+        return shown("Estimate", **self._asdict())
+
+    def __format__(self, form):
+        return f"{self.value:{form}} ± {self.standard_error:{form}}"
+
+
+class SharedSample(eqx.Module):
+    """A weighted sample that all paths share: its effective size J', and its size J."""
+
+    ess: Float[Array, ""]
+    size: int = eqx.field(static=True)
+
+
+_Kind = TypeVar("_Kind", bound="Weighted")
 
 
 class Weighted(eqx.Module):
-    """Samples, leading axis N, with log W, shape (N,)."""
+    """Samples, leading axis N, with log W, shape (N,); the members of an island stand together."""
 
     samples: eqx.AbstractVar[Any]
     log_weights: eqx.AbstractVar[Float[Array, " N"]]
+    num_islands: eqx.AbstractVar[int]
+    num_energy_evaluations: eqx.AbstractVar[Any]
+    shared: eqx.AbstractVar[SharedSample | None]
 
-    @property
-    @abstractmethod
-    def ess(self) -> Float[Array, ""]:
-        """The effective number of samples."""
+    def __check_init__(self):
+        if self.num_islands < 1 or self.log_weights.shape[-1] % self.num_islands:
+            raise ValueError(
+                f"num_islands is {self.num_islands}; pass a divisor of {self.log_weights.shape[-1]} samples"
+            )
 
-    @property
     @abstractmethod
-    def log_z_error(self) -> Float[Array, ""]:
-        """Standard error of log Ẑ."""
+    def _problems(self) -> list[tuple[Outcome, str]]:
+        """What else than the weights is wrong."""
+
+    @abstractmethod
+    def _advice(self) -> tuple[str, str]:
+        """What it is that every weight is zero, and what to do when a few samples carry the weight."""
+
+    @abstractmethod
+    def _facts(self) -> dict[str, Any]:
+        """What else `to_dict` holds."""
 
     @property
     def num_samples(self) -> int:
-        self._check_alone()
-        return self.log_weights.shape[0]
+        return self._alone.shape[0]
 
     @property
-    def weights(self) -> Float[Array, " N"]:
-        """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
-        self._check_alone()
-        return jax.nn.softmax(self.log_weights)
+    def _alone(self) -> Float[Array, " N"]:
+        """The log-weights of one solution."""
+        if self.log_weights.ndim != 1:
+            raise ValueError(
+                f"log_weights has shape {self.log_weights.shape}: this is a batch of solutions; ask each of them, as "
+                "jax.vmap(lambda one: one.log_z)(solutions), or take one, as jax.tree.map(lambda leaf: leaf[0], solutions)"
+            )
+        return self.log_weights
 
     def _holds_numbers(self) -> bool:
         """Whether these are the numbers of one solution: neither traced, nor shapes alone, nor a batch."""
         log_weights = self.log_weights
         return not isinstance(log_weights, Tracer | jax.ShapeDtypeStruct) and log_weights.ndim == 1
 
-    def _check_alone(self) -> None:
-        if self.log_weights.ndim != 1:
-            raise ValueError(
-                f"log_weights has shape {self.log_weights.shape}: this is a batch of solutions; ask each of them, as "
-                "jax.vmap(lambda one: one.log_z)(solutions)"
-            )
+    def _check_numbers(self, method: str) -> None:
+        if not self._holds_numbers():
+            _ = self._alone
+            raise ValueError(f"{method}() looks at numbers, which jit and vmap do not have: call it outside of them")
 
     @property
-    def log_z(self) -> Float[Array, ""]:
-        """log mean W, the logarithm of an unbiased estimate of Z."""
-        return logsumexp(self.log_weights) - jnp.log(self.num_samples).astype(self.log_weights.dtype)
+    def weights(self) -> Float[Array, " N"]:
+        """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
+        return jax.nn.softmax(self._alone)
 
-    def _evidence(self) -> dict[str, str]:
-        """What `repr` says of log Z and of the effective sample size."""
-        if not self._holds_numbers():
-            return {"log_W": brief(self.log_weights)}
-        share = f"{float(self.ess):.1f} of {self.num_samples} ({self.ess / self.num_samples:.1%})"
-        return {"log_Z": f"{float(self.log_z):.4f} ± {float(self.log_z_error):.4f}", "ESS": share}
+    @property
+    def ess(self) -> Float[Array, ""]:
+        """(ΣW)²/ΣW², between 1 and N, with a shared sample's 1/J' added to its inverse.
 
-    def _blurred(self) -> list[str]:
-        """What `check` says of log-weights so large that their dtype does not resolve what differs between them."""
-        finite = jnp.where(jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0)
-        largest, step = float(jnp.max(finite)), jnp.finfo(self.log_weights.dtype).eps
-        if largest * step < 0.1:
-            return []
-        return [
-            f"log-weights of size {largest:.3g} are resolved to {largest * step:.2g} only in {self.log_weights.dtype}: "
-            "samples, log_z and errors are blurred. Take a constant off the log-density, term by term, or use float64"
-        ]
+        Resampled members of an island have ancestors in common, which it does not see: the errors do.
+        """
+        own = effective_size(self._alone)
+        return own if self.shared is None else 1 / (1 / own + 1 / self.shared.ess)
+
+    @property
+    def log_z(self) -> Estimate:
+        """log mean W, the logarithm of an unbiased estimate of Z, and its standard error: honest while the ESS is.
+
+        The error of one island of several samples is NaN.
+        """
+        value, error = log_evidence(self._alone, self.num_islands)
+        if self.shared is None:
+            return Estimate(value, error)
+        shared = jnp.maximum(1 / self.shared.ess - 1 / self.shared.size, 0)
+        return Estimate(value, jnp.sqrt(error**2 + shared))
+
+    @property
+    def inflation(self) -> Float[Array, ""]:
+        """r, by how much standard errors exceed those of independent islands, for the sake of a shared sample."""
+        if self.shared is None:
+            return jnp.ones((), self.log_weights.dtype)
+        return jnp.sqrt(1 + 1 / (self.shared.ess * error_of_sum(self.weights, self.num_islands) ** 2))
+
+    @property
+    def pareto_k(self) -> Float[Array, ""]:
+        """k̂, the shape of the Pareto tail of the weights: from 0.7 on the mean of W, and so log Z, is not to be trusted.
+
+        Weights of a tail index k have moments of order below 1/k. +inf of fewer than 25 samples. Needs blackjax.
+
+        Source: Vehtari, Simpson, Gelman, Yao & Gabry, *Pareto smoothed importance sampling*, arXiv 1507.02646.
+        """
+        diagnostics = load("blackjax.diagnostics", user="pareto_k", package="blackjax", extra="mcmc")
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return diagnostics.psis_weights(self._alone)[1]
+
+    def expectation(self, function: Callable[[Any], Any]) -> Estimate:
+        """E[f(y)] under the target, self-normalised, and its standard error, each of the shape that f returns.
+
+        Args:
+            function: of one sample, to an array or a pytree of arrays.
+
+        Raises:
+            ValueError: it is no such function, or reads past the end of a sample.
+        """
+        weights, inflation = self.weights, self.inflation
+        samples = jax.tree.map(partial(living, weights=weights), self.samples)
+        found = outcome("function", function, jax.tree.map(lambda leaf: leaf[0], samples), of="one sample")
+        if not jax.tree.leaves(found):
+            raise ValueError(f"function returns {in_words(found)}; return an array, or a pytree of arrays")
+
+        def mean(values):
+            value, error = weighted_mean(values, weights, self.num_islands)
+            return Estimate(value, inflation.astype(error.dtype) * error)
+
+        means = jax.tree.map(mean, jax.vmap(function)(samples))
+        return jax.tree.transpose(jax.tree.structure(found), jax.tree.structure(Estimate(0, 0)), means)
 
     def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:
         """Equally weighted samples, drawn with the weights by systematic resampling, in random order."""
@@ -93,15 +204,142 @@ class Weighted(eqx.Module):
         chosen = jax.random.permutation(key_order, systematic(key_offset, self.weights, count))
         return jax.tree.map(lambda leaf: leaf[chosen], self.samples)
 
+    def problems(self, min_ess_fraction: float = 0.1) -> list[tuple[Outcome, str]]:
+        """What a run can tell of what went wrong, each with its cause and what to try; see `check`."""
+        self._check_numbers("problems")
+        least = float(as_scalar("min_ess_fraction", min_ess_fraction))
+        if not 0 < least <= 1:
+            raise ValueError(f"min_ess_fraction is {least:g}; pass a number in (0, 1]")
+        lost, advice = self._advice()
+        ess, found = float(self.ess), self._problems()
+        if not jnp.isfinite(self.log_z.value):
+            found.append((Outcome.NO_WEIGHT, lost))
+        elif ess < least * self.num_samples:
+            text = (
+                f"the effective sample size is {ess:.1f} of {self.num_samples} ({ess / self.num_samples:.2%}): {advice}"
+            )
+            found.append((Outcome.FEW_EFFECTIVE, text))
+        largest = float(jnp.max(jnp.where(jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0)))
+        step = largest * float(jnp.finfo(self.log_weights.dtype).eps)
+        if step >= 0.1:
+            text = (
+                f"log-weights of size {largest:.3g} are resolved to {step:.2g} only in {self.log_weights.dtype}: samples, "
+                "log_z and errors are blurred. Take a constant off the log-density, term by term, or use float64"
+            )
+            found.append((Outcome.BLURRED, text))
+        return found
 
-def weighted_sum(weights: Float[Array, " N"], values: Float[Array, "N ..."]) -> Float[Array, "..."]:
+    def check(self: _Kind, min_ess_fraction: float = 0.1) -> _Kind:
+        """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
+
+        A reverse ESS is blind to a mode that no path found, and so is this check; only exact samples or another method can
+        show that. For a `Density` that is a real danger: a second mode beyond some 15 widths of a first one near the origin
+        is lost, whatever its mass and width (see `fit_surrogate`).
+
+        Args:
+            min_ess_fraction: in (0, 1]; an ESS below this share of N is a problem.
+
+        Raises:
+            SamplingError: with every `Outcome` that was found.
+        """
+        problems = self.problems(min_ess_fraction)
+        if problems:
+            raise SamplingError(*problems)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """NumPy arrays and plain numbers by name: for saving, or for another library."""
+        self._check_numbers("to_dict")
+        return {
+            "samples": jax.tree.map(np.asarray, self.samples),
+            "log_weights": np.asarray(self.log_weights),
+            "log_z": float(self.log_z.value),
+            "log_z_error": float(self.log_z.standard_error),
+            "ess": float(self.ess),
+            "num_islands": self.num_islands,
+            "num_energy_evaluations": int(self.num_energy_evaluations),
+            **self._facts(),
+        }
+
+    def _evidence(self) -> dict[str, str]:
+        """What `repr` says of log Z and of the effective sample size."""
+        if not self._holds_numbers():
+            return {"log_W": brief(self.log_weights)}
+        share = f"{self.ess:.1f} of {self.num_samples} ({self.ess / self.num_samples:.1%})"
+        return {"log_Z": f"{self.log_z:.4f}", "ESS": share}
+
+
+def effective_size(log_weights: Float[Array, " N"]) -> Float[Array, ""]:
+    """(ΣW)²/ΣW², from 1 to N; NaN if every weight is zero.
+
+    Example:
+        >>> effective_size(jnp.array([0.0, 0.0, -jnp.inf])).item()
+        2.0
+    """
+    return 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)
+
+
+def log_evidence(log_weights: Float[Array, " N"], num_islands: int | None = None) -> Estimate:
+    """log mean W and its standard error, √Σ_g (w_g − 1/G)².
+
+    Example:
+        >>> f"{log_evidence(jnp.log(jnp.array([1.0, 3.0]))):.3f}"
+        '0.693 ± 0.354'
+    """
+    count = log_weights.shape[0]
+    error = error_of_sum(jax.nn.softmax(log_weights) - 1 / count, num_islands)
+    return Estimate(logsumexp(log_weights) - math.log(count), error)
+
+
+def weighted_mean(
+    values: Shaped[Array, "N ..."], weights: Float[Array, " N"], num_islands: int | None = None
+) -> Estimate:
+    """Σ_i w_i v_i and its standard error; where w_i = 0, v_i does not count.
+
+    Example:
+        >>> f"{weighted_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([0.5, 0.5, 0.0])):.3f}"
+        '2.000 ± 0.707'
+    """
+    values = living(values, weights)
+    values = values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(weights.dtype)
+    weights = weights.astype(values.real.dtype)
+    first = jnp.where(jnp.isfinite(values[0]), values[0], 0)
+    mean = first + weighted_sum(weights, values - first[None])
+    return Estimate(mean, error_of_sum(_column(weights, values) * (values - mean[None]), num_islands))
+
+
+def error_of_sum(terms: Inexact[Array, "N ..."], num_islands: int | None = None) -> Float[Array, "..."]:
+    """√Σ_g |Σ_{i∈g} t_i|², the standard error of a sum of terms whose islands have mean zero; each its own if None.
+
+    Example:
+        >>> error_of_sum(jnp.array([3.0, 1.0, 2.0, 1.0]), 2).item()
+        5.0
+    """
+    if num_islands == 1 and terms.shape[0] > 1:
+        return jnp.full(terms.shape[1:], jnp.nan, terms.real.dtype)
+    if num_islands is not None:
+        terms = jnp.sum(terms.reshape(num_islands, -1, *terms.shape[1:]), axis=1)
+    return jnp.sqrt(jnp.sum(jnp.abs(terms) ** 2, axis=0))
+
+
+def living(values: Shaped[Array, "N ..."], weights: Float[Array, " N"]) -> Shaped[Array, "N ..."]:
+    """Values, those of weight zero replaced by that of the heaviest: 0 · NaN never arises, nor in derivatives."""
+    return jnp.where(_column(weights, values) > 0, values, values[jnp.argmax(weights)][None])
+
+
+def _column(weights, values):
+    """Weights along the first axis of values."""
+    return weights.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def weighted_sum(weights: Float[Array, " N"], values: Inexact[Array, "N ..."]) -> Inexact[Array, "..."]:
     """Σ_i w_i v_i, summed in pairs: a matrix product adds a million terms one after the other, and loses three digits.
 
     Example:
         >>> weighted_sum(jnp.full(1_000_000, 1e-6), jnp.ones(1_000_000)).round(4).item()
         1.0
     """
-    return jnp.sum(weights.reshape(-1, *[1] * (values.ndim - 1)) * values, axis=0)
+    return jnp.sum(_column(weights, values) * values, axis=0)
 
 
 def systematic(key: Key[Array, ""], weights: Float[Array, " n"], count: int) -> Int[Array, " count"]:

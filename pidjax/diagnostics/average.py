@@ -1,6 +1,6 @@
 """Means over weighted paths, and smooth functions of means, with their standard errors.
 
-    m = Σ_i w_i v_i,    g(m) ± r ( Σ_i w_i² |∂g(m)(v_i − m)|² )^½,    w_i = W_i/ΣW
+    m = Σ_i w_i v_i,    g(m) ± r ( Σ_g | Σ_{i∈g} w_i ∂g(m)(v_i − m) |² )^½,    w_i = W_i/ΣW
 
 The standard error is that of the delta method: g made linear at m. It needs no resampling, keeps the correlation of one
 path's values at different times, and holds for ratios, integrals over time and whatever else is differentiable. r is 1, or
@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._maths.weighted import weighted_sum
-from ..metrics import Estimate
+from .._maths.weighted import Estimate, error_of_sum, living, weighted_sum
 from ..metrics._inputs import checked_log_weights, floating
 from .ensemble import Ensemble
 
@@ -44,29 +43,25 @@ def average(
         >>> ratio.value.item(), ratio.standard_error.item()
         (0.5, 0.0)
     """
-    log_weights, inflation = (paths.log_weights, paths.inflation) if isinstance(paths, Ensemble) else (paths, None)
-    log_weights = checked_log_weights(log_weights)
+    of_paths = isinstance(paths, Ensemble)
+    log_weights = checked_log_weights(paths.log_weights if of_paths else paths)
     weights = jax.nn.softmax(log_weights)
     values = jax.tree.map(lambda leaf: floating("values", leaf), values)
     for leaf in jax.tree.leaves(values):
         if leaf.shape[:1] != weights.shape:
             raise ValueError(f"values have shape {leaf.shape}; pass the {weights.size} paths in front")
 
-    def counted(leaf):
-        weight = weights.reshape(-1, *[1] * (leaf.ndim - 1))
-        return jnp.where(weight > 0, leaf, 0)
-
-    values = jax.tree.map(counted, values)
+    values = jax.tree.map(lambda leaf: living(leaf, weights), values)
     mean = jax.tree.map(lambda leaf: weighted_sum(weights.astype(leaf.dtype), leaf), values)
     value, linear = jax.linearize(function, mean)
     if not isinstance(value, jax.Array):
         raise ValueError(f"function returns a {type(value).__name__}; return one array")
 
-    def squared_deviation(weight, one):
-        return (weight.astype(value.dtype) * linear(jax.tree.map(jnp.subtract, one, mean))) ** 2
+    def deviation(weight, one):
+        return weight.astype(value.dtype) * linear(jax.tree.map(jnp.subtract, one, mean))
 
-    error = jnp.sqrt(jnp.sum(jax.vmap(squared_deviation)(weights, values), axis=0))
-    return Estimate(value, error if inflation is None else inflation.astype(value.dtype) * error)
+    error = error_of_sum(jax.vmap(deviation)(weights, values), paths.num_islands if of_paths else None)
+    return Estimate(value, paths.inflation.astype(value.dtype) * error if of_paths else error)
 
 
 def integrate(values: Float[Array, "*batch times"], times: Float[Array, " times"]) -> Float[Array, "*batch times"]:

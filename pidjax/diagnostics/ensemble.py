@@ -35,9 +35,9 @@ class Ensemble(eqx.Module):
             target without a density.
         forces: f(t_k, x(t_k)), shape (N, K+1, d).
         log_weights: log W, shape (N,).
-        inflation: r of `average`, by which standard errors exceed those of independent paths: √(ESS of the weights / ESS
-            of the solution), 1 but for a pool that the paths share. A region has its share of the paths and of the pool:
-            `given_end` leaves it as it is.
+        inflation: r of `average`, by which standard errors exceed those of independent islands: 1 but for a pool that the
+            paths share. A region has its share of the paths and of the pool: `given_end` leaves it as it is.
+        num_islands: groups of paths that never exchange.
         unit: the change of variables to the unit problem.
     """
 
@@ -49,6 +49,7 @@ class Ensemble(eqx.Module):
     log_weights: Float[Array, " N"]
     inflation: Float[Array, ""]
     unit: UnitProblem
+    num_islands: int = eqx.field(static=True)
 
     def __repr__(self):
         paths, times, dim = self.states.shape
@@ -132,6 +133,7 @@ def ensemble(solution: Solution) -> Ensemble:
         log_weights=solution.log_weights,
         inflation=solution.inflation,
         unit=solution.prepared.unit,
+        num_islands=solution.num_islands,
     )
 
 

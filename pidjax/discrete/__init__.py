@@ -13,7 +13,7 @@
     >>> model = ising_glass(6)
     >>> prior = fit(jax.random.key(0), model, Features(model))
     >>> solution = sample(jax.random.key(1), model, prior).check()
-    >>> bool(abs(solution.log_z - exact(model).log_z) < 4 * solution.log_z_error)
+    >>> bool(abs(solution.log_z.value - exact(model).log_z) < 4 * solution.log_z.standard_error)
     True
 
 Source: Chertkov, Ahn & Behjoo, *Sampling Decisions*, arXiv 2503.14549.

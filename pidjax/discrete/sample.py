@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import check_count, check_key
 from .._maths.logs import pick
-from .._maths.weighted import systematic
+from .._maths.weighted import effective_size, log_evidence, systematic
 from .model import UNKNOWN, Pairwise
 from .prior import Boltzmann, Prior, check_prior, law_of
 from .solution import Solution
@@ -51,7 +51,7 @@ def sample(
     Example:
         >>> from pidjax.discrete import ising_glass
         >>> solution = sample(jax.random.key(0), ising_glass(3), num_samples=2000, population=200)
-        >>> bool(abs(solution.log_z - 9.0749608857) < 4 * solution.log_z_error)
+        >>> bool(abs(solution.log_z.value - 9.0749608857) < 4 * solution.log_z.standard_error)
         True
     """
     check_key("key", key)
@@ -60,9 +60,9 @@ def sample(
     num_samples, population = check_count("num_samples", num_samples), check_count("population", population)
     if num_samples % population:
         raise ValueError(f"num_samples is {num_samples} and population {population}; pass a multiple of the population")
-    groups = num_samples // population
-    values, log_weights, num_faulty_laws = _sample(key, model, prior, groups, population)
-    return Solution(values, log_weights, groups, num_samples, num_faulty_laws)
+    islands = num_samples // population
+    values, log_weights, num_faulty_laws = _sample(key, model, prior, islands, population)
+    return Solution(values, log_weights, islands, num_samples, num_faulty_laws=num_faulty_laws)
 
 
 def reveal(
@@ -106,11 +106,11 @@ def _is_faulty(log_law: Float[Array, " q"]) -> Array:
 
 
 @eqx.filter_jit
-def _sample(key, model: Pairwise, prior: Prior, groups: int, population: int):
+def _sample(key, model: Pairwise, prior: Prior, islands: int, population: int):
     if population == 1:
-        values, log_law, num_faulty = _revealed(key, prior, groups)
+        values, log_law, num_faulty = _revealed(key, prior, islands)
         return values, jax.vmap(model.log_weight)(values) - log_law, jnp.sum(num_faulty)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(groups))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(islands))
     values, log_weights, num_faulty = jax.lax.map(lambda key: _filter(key, model, prior, population), keys)
     return values.reshape(-1, model.num_sites), log_weights.reshape(-1), jnp.sum(num_faulty)
 
@@ -146,9 +146,6 @@ def _filter(key, model: Pairwise, prior: Prior, population: int):
 def _resampled(key, log_weights):
     """Which particles go on, resampled if their effective number is below half, and with what weights: the mean is kept."""
     population = log_weights.shape[0]
-    log_sum = logsumexp(log_weights)
-    weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(log_sum), log_sum, 0))
-    low = jnp.isfinite(log_sum) & (jnp.sum(weights**2) * population > 2)
-    chosen = jnp.where(low, systematic(key, weights, population), jnp.arange(population))
-    mean = log_sum - jnp.log(population).astype(log_weights.dtype)
-    return chosen, jnp.where(low, mean, log_weights)
+    low = effective_size(log_weights) < population / 2
+    chosen = jnp.where(low, systematic(key, jax.nn.softmax(log_weights), population), jnp.arange(population))
+    return chosen, jnp.where(low, log_evidence(log_weights).value, log_weights)

@@ -1,7 +1,6 @@
 """What every metric does first: bring samples and log weights into one form, with checks at the door."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +9,6 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._doors.checks import as_floating, as_real, check_finite, concrete
 from .._doors.functions import check_scalar
-from .._doors.show import shown
-
-
-class Estimate(NamedTuple):
-    """A mean and its standard error."""
-
-    value: Float[Array, ""]
-    standard_error: Float[Array, ""]
-
-    def __repr__(self):
-        return shown("Estimate", **self._asdict())
-
-
-def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"]) -> Estimate:
-    """Σ_i w_i v_i and (Σ_i w_i² (v_i − mean)²)^½; where w_i = 0, v_i does not count."""
-    values = jnp.where(weights > 0, values, 0)
-    mean = jnp.sum(weights * values)
-    return Estimate(mean, jnp.sqrt(jnp.sum((weights * (values - mean)) ** 2)))
 
 
 def checked_log_weights(log_weights: ArrayLike, forbidden: float = jnp.inf) -> Float[Array, " n"]:

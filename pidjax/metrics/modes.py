@@ -8,11 +8,10 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._doors.checks import as_positive, concrete, normalised_weights
 from .._doors.functions import outcome
+from .._maths.weighted import Estimate, weighted_mean
 from ._inputs import (
-    Estimate,
     log_densities,
     positive,
-    weighted_mean,
     weighted_samples,
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from .._doors.checks import as_positive, check_count
-from ._extras import load
+from .._doors.extras import load
 from ._inputs import sample_pair
 
 

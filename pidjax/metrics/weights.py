@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._doors.checks import as_scalar
-from ._inputs import Estimate, checked_log_weights, weighted_mean
+from .._maths.weighted import Estimate, effective_size, log_evidence, weighted_mean
+from ._inputs import checked_log_weights
 
 
 def log_z_error(log_weights: ArrayLike, truth: ArrayLike = 0.0) -> Estimate:
@@ -22,9 +23,8 @@ def log_z_error(log_weights: ArrayLike, truth: ArrayLike = 0.0) -> Estimate:
         0.0
     """
     log_weights = checked_log_weights(log_weights)
-    n, truth = log_weights.size, as_scalar("truth", truth).astype(log_weights.dtype)
-    relative_variance = jnp.maximum(1 / ess(log_weights) - 1 / n, 0)
-    return Estimate(jax.nn.logsumexp(log_weights) - math.log(n) - truth, jnp.sqrt(relative_variance))
+    value, error = log_evidence(log_weights)
+    return Estimate(value - as_scalar("truth", truth).astype(value.dtype), error)
 
 
 def ess(log_weights: ArrayLike) -> Float[Array, ""]:
@@ -34,8 +34,7 @@ def ess(log_weights: ArrayLike) -> Float[Array, ""]:
         >>> round(float(ess(jnp.zeros(50))), 3)
         50.0
     """
-    log_weights = checked_log_weights(log_weights)
-    return jnp.exp(2 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(2 * log_weights))
+    return effective_size(checked_log_weights(log_weights))
 
 
 def forward_ess(log_weights: ArrayLike) -> Float[Array, ""]:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Key
 from .._doors.checks import check_count, check_key, check_kind, concrete
 from .._doors.progress import progress_bar
 from .._doors.show import brief
+from .._maths.weighted import SharedSample, effective_size
 from ..process.grids import AbstractGrid, log_snr_grid
 from ..process.protocol import Protocol
 from ..process.schedule import harmonic
@@ -80,15 +81,14 @@ def sample(
     _check_arguments(key, target, protocol, rule, num_steps, grid)
     num_samples = check_count("num_samples", num_samples)
     key_fit, key_paths = jax.random.split(key)
-    choices: dict[str, Any] = {}
-    evaluations = jnp.zeros((), int)
+    fit, evaluations = None, jnp.zeros((), int)
     protocol = harmonic() if protocol is None else protocol
     grid = log_snr_grid(20 if num_steps is None else num_steps) if grid is None else grid
     grid.check(protocol.horizon)
 
     if type(target) is Density and (rule is None or rule.needs_tilt):
-        target, evaluations, fitted = _with_surrogate(key_fit, target, progress)
-        choices |= fitted
+        target, fit = _with_surrogate(key_fit, target, progress)
+        evaluations = fit.num_energy_evaluations
     rule = _rule_for(target, rule)
 
     prepared = _prepare(target, protocol, grid)
@@ -105,7 +105,7 @@ def sample(
     samples, log_weights, nonfinite, states, expected = jax.tree.map(
         lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts
     )
-    choices |= {
+    choices = {
         "rule": _describe(rule),
         "grid": _describe(grid),
         "num_steps": prepared.step_laws.num_steps,
@@ -124,8 +124,9 @@ def sample(
         rule=rule,
         num_nonfinite=jnp.sum(nonfinite),
         num_energy_evaluations=evaluations + num_samples * _evaluations_per_path(target, prepared.step_laws.num_steps),
-        pool_ess=None if pool is None else _pool_ess(pool),
-        pool_size=None if pool is None else pool.log_ratios.size,
+        shared=None if pool is None else SharedSample(effective_size(pool.log_ratios), pool.log_ratios.size),
+        fit=fit,
+        num_islands=num_samples,
         choices=tuple(choices.items()),
     )
 
@@ -149,14 +150,14 @@ def _run_chunk(prepared: Prepared, rule: AbstractRule, key, indices, save_paths:
     return prepared.unit.from_unit(paths.samples), log_weights, ~finite, states, expected
 
 
-def _with_surrogate(key, density: Density, progress: bool) -> tuple[Surrogate, Array, dict[str, Any]]:
+def _with_surrogate(key, density: Density, progress: bool) -> tuple[Surrogate, Fit]:
     """The density with a mixture fitted to it. The fit is made on the host, and is held fixed under `grad`."""
     arrays, rest = eqx.partition(density, eqx.is_array)
     fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     _check_untraced(jax.random.key_data(key), *jax.tree.leaves(eqx.filter(fixed, eqx.is_array)))
     fit = fit_surrogate(key, fixed.log_density, density.dim, dtype=density.shift.dtype, progress=progress)
     _check_untraced(fit.means)
-    return Surrogate(density, _checked_mixture(fit)), fit.num_energy_evaluations, _facts(fit)
+    return Surrogate(density, _checked_mixture(fit)), fit
 
 
 def _check_untraced(*arrays: Array) -> None:
@@ -197,16 +198,6 @@ def _checked_mixture(fit: Fit) -> GaussianMixture:
     return GaussianMixture(fit.means, fit.covariances, fit.weights)
 
 
-def _facts(fit: Fit) -> dict[str, Any]:
-    return {
-        "surrogate": f"Gaussian mixture of {int((fit.weights > 0).sum())} components, fitted from the energy alone",
-        "surrogate rounds": int(fit.num_rounds),
-        "surrogate converged": bool(fit.converged),
-        "surrogate energy evaluations": int(fit.num_energy_evaluations),
-        "surrogate non-finite evaluations": int(fit.non_finite),
-    }
-
-
 def _rule_for(target: AbstractTarget, rule: AbstractRule | None) -> AbstractRule:
     if rule is None:
         return Ancestral() if target.closed_form else Moment()
@@ -225,11 +216,6 @@ def _evaluations_per_path(target: AbstractTarget, num_steps: int) -> int:
     if not target.has_density:
         return 0
     return 1 + (num_steps * target.num_draws if isinstance(target, LocalDraws) else 0)
-
-
-def _pool_ess(pool: Pool) -> Array:
-    weights = jax.nn.softmax(pool.log_ratios)
-    return 1 / jnp.sum(weights**2)
 
 
 def _unravelled(target: AbstractTarget, samples: Array) -> Any:

@@ -1,14 +1,5 @@
-"""The answer to a sampling problem, and the questions it answers.
+"""The answer to a sampling problem, and the questions it answers: those of `Weighted`, and of the paths."""
 
-With path weights W_i of N paths, E[W] = Z:
-
-    log Ẑ = log mean W,    ESS = (ΣW)²/ΣW²,    s.e.(log Ẑ) = √( 1/ESS − 1/N ),
-    E[f] ≈ Σ W_i f(y_i) / ΣW_i,    s.e. = √( Σ w_i² |f(y_i) − E[f]|² ),   w_i = W_i/ΣW_i.
-
-A pool of J weighted points shared by all paths is itself a sample: its 1/ESS − 1/J adds to the variance.
-"""
-
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -18,12 +9,12 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._doors.checks import as_floating, as_scalar, check_key, concrete
-from .._doors.functions import in_words, outcome
+from .._doors.checks import as_floating, as_scalar, check_key
 from .._doors.show import brief, sheet
-from .._maths.weighted import SamplingError, Weighted, weighted_sum
+from .._maths.weighted import Outcome, SharedSample, Weighted
 from ..targets.base import AbstractTarget
 from ..targets.density import Density, Surrogate
+from ..targets.fitting import Fit
 from ..targets.pool import LocalDraws, Pool
 from .rollout import Prepared, backward_log_weights
 from .rules import AbstractRule
@@ -41,6 +32,8 @@ class Solution(Weighted):
     Attributes:
         samples: end points, leading axis N; of the kind the log-density takes.
         log_weights: log W, shape (N,); −inf for a path that was not finite or ended outside the support.
+        num_islands: groups of paths that never exchange: N but for paths that were resampled.
+        shared: the size of a pool that all paths share; None without.
         states: x(t_k), shape (N, K+1, d), and weighted_states x̂(t_k; x_k), shape (N, K, d): if paths were saved.
         target: the target as it was sampled: for a density, with the surrogate that was fitted. Sample it again without
             a new fit.
@@ -48,7 +41,7 @@ class Solution(Weighted):
         rule: the step rule that was used.
         num_nonfinite: paths with a NaN or infinite state or a NaN weight.
         num_energy_evaluations: calls of the log-density, those of a fit included.
-        pool_ess, pool_size: of a pool shared by all paths; None without.
+        fit: how the surrogate was found, if one was fitted.
         choices: what was chosen, as pairs of name and value; `settings` is the same as a dictionary.
     """
 
@@ -61,8 +54,9 @@ class Solution(Weighted):
     rule: AbstractRule
     num_nonfinite: Array
     num_energy_evaluations: Array
-    pool_ess: Float[Array, ""] | None
-    pool_size: int | None = eqx.field(static=True)
+    shared: SharedSample | None
+    fit: Fit | None
+    num_islands: int = eqx.field(static=True)
     choices: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
     def __repr__(self):
@@ -73,8 +67,8 @@ class Solution(Weighted):
             rows |= {"mean": _brief_leaves(self._moment(1)), "sd": _brief_leaves(self._moment(2))}
         if self.states is not None:
             rows["paths"] = f"saved at {self.states.shape[1]} times"
-        if "surrogate" in self.settings:
-            rows["fitted"] = f"{self.settings['surrogate']}; a mode that the fit did not find is missing here"
+        if self.fit is not None:
+            rows["fitted"] = "a surrogate, from the energy alone; a mode that the fit did not find is missing here"
         return sheet(title, **rows)
 
     def _moment(self, order: int) -> Any:
@@ -98,56 +92,6 @@ class Solution(Weighted):
         """The grid, in the user's units."""
         return jnp.append(self.prepared.step_laws.t, 1) * self.prepared.unit.horizon
 
-    @property
-    def ess(self) -> Float[Array, ""]:
-        """(ΣW)²/ΣW², between 1 and N, with a shared pool's 1/ESS added to its inverse."""
-        inverse = jnp.sum(self.weights**2)
-        if self.pool_ess is not None:
-            inverse = inverse + 1 / self.pool_ess
-        return 1 / inverse
-
-    @property
-    def log_z_error(self) -> Float[Array, ""]:
-        """Standard error of log Ẑ, √(1/ESS − 1/N): honest while the ESS is."""
-        variance = jnp.sum(self.weights**2) - 1 / self.num_samples
-        if self.pool_ess is not None and self.pool_size is not None:
-            variance = variance + 1 / self.pool_ess - 1 / self.pool_size
-        return jnp.sqrt(jnp.maximum(variance, 0))
-
-    @property
-    def inflation(self) -> Float[Array, ""]:
-        """By how much standard errors exceed those of independent paths, for the sake of a shared pool; 1 without."""
-        return jnp.sqrt(1 / (self.ess * jnp.sum(self.weights**2)))
-
-    def expectation(self, function: Callable[[Any], Any]) -> tuple[Any, Any]:
-        """E[f(y)] under the target, self-normalised, and its standard error.
-
-        Args:
-            function: of one sample, to an array or a pytree of arrays.
-
-        Returns:
-            The estimate and its standard error, each of the shape `function` returns.
-        """
-        weights, inflation = self.weights, self.inflation
-
-        def moments(values):
-            values = jnp.asarray(values, jnp.result_type(values, weights))
-            mean = values[0] + weighted_sum(weights, values - values[:1])
-            return mean, inflation * jnp.sqrt(weighted_sum(weights**2, jnp.abs(values - mean[None]) ** 2))
-
-        samples = jax.tree.map(self._where_weighted, self.samples)
-        found = outcome("function", function, jax.tree.map(lambda leaf: leaf[0], samples), of="one sample")
-        if not jax.tree.leaves(found):
-            raise ValueError(f"function returns {in_words(found)}; return an array, or a pytree of arrays")
-        values = jax.vmap(function)(samples)
-        pairs = jax.tree.map(moments, values)
-        return jax.tree.transpose(jax.tree.structure(values), jax.tree.structure((0, 0)), pairs)
-
-    def _where_weighted(self, leaf):
-        """The leaf with samples of weight zero replaced by the first of the heaviest, so that 0 · NaN never arises."""
-        heavy = (self.log_weights > -jnp.inf).reshape(-1, *[1] * (leaf.ndim - 1))
-        return jnp.where(heavy, leaf, leaf[jnp.argmax(self.log_weights)][None])
-
     def forward_ess(
         self, key: Key[Array, ""], exact: Float[Array, "n d"], log_z: float | None = None
     ) -> Float[Array, ""]:
@@ -166,29 +110,12 @@ class Solution(Weighted):
         ends = self.prepared.unit.to_unit(exact)
         log_weights = eqx.filter_jit(backward_log_weights)(self.prepared, self.rule, key, ends)
         log_mean = logsumexp(log_weights) - jnp.log(exact.shape[0])
-        return jnp.exp((self.log_z if log_z is None else as_scalar("log_z", log_z).astype(log_mean.dtype)) - log_mean)
+        return jnp.exp(
+            (self.log_z.value if log_z is None else as_scalar("log_z", log_z).astype(log_mean.dtype)) - log_mean
+        )
 
-    def check(self, min_ess_fraction: float = 0.1) -> "Solution":
-        """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
-
-        A reverse ESS is blind to a mode that no path found, and so is this check; only exact samples or another method can
-        show that. For a `Density` that is a real danger: a second mode beyond some 15 widths of a first one near the origin
-        is lost, whatever its mass and width (see `fit_surrogate`).
-
-        Args:
-            min_ess_fraction: in (0, 1].
-
-        Raises:
-            SamplingError: non-finite paths, all weights zero, an ESS below `min_ess_fraction` of N, log-weights too large
-                for their dtype, samples over more decades than a density of finite mass has, or too far from the origin for
-                their dtype, a surrogate fit that did not settle.
-        """
-        if concrete(self.log_weights) is None:
-            raise ValueError("check() looks at numbers, which jit and vmap do not have: call it outside of them")
-        least = float(as_scalar("min_ess_fraction", min_ess_fraction))
-        if not 0 < least <= 1:
-            raise ValueError(f"min_ess_fraction is {least:g}; pass a number in (0, 1]")
-        problems = []
+    def _problems(self):
+        problems = self._spread_out() + self._coarse()
         if self.num_nonfinite > 0:
             cause = (
                 "the log-density returned NaN or +inf there, or a step blew up. Return -inf outside the support; use more steps"
@@ -196,36 +123,38 @@ class Solution(Weighted):
                 else "a state overflowed, a step blew up, or a control of your own returned NaN. Bring target, noise_scale "
                 "and force to moderate scales; use more steps"
             )
-            problems.append(
-                f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: {cause}, or float64"
+            text = f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: {cause}, or float64"
+            problems.insert(0, (Outcome.NOT_FINITE, text))
+        if self.fit is not None and self.fit.non_finite > 0:
+            text = (
+                f"the log-density returned NaN or +inf {int(self.fit.non_finite)} times while its surrogate was fitted: return "
+                "-inf outside the support"
             )
-        fraction = float(self.ess) / self.num_samples
-        if not jnp.isfinite(self.log_z):
-            problems.append(
-                "every weight is zero: no path ended where the log-density is finite. Check its support and units"
-            )
-        elif fraction < least:
-            problems.append(
-                f"the effective sample size is {float(self.ess):.1f} of {self.num_samples} ({fraction:.2%}): a few paths "
-                "carry the weight, and log_z and its error are not to be trusted. Use more steps or rule Moment or "
-                "Ancestral; for a density, a better surrogate (more components near its modes) or more samples"
-            )
-        problems += self._blurred() + self._spread_out() + self._coarse()
-        if self.settings.get("surrogate non-finite evaluations"):
-            problems.append(
-                f"the log-density returned NaN or +inf {self.settings['surrogate non-finite evaluations']} times while its "
-                "surrogate was fitted: return -inf outside the support"
-            )
-        if self.settings.get("surrogate converged") is False and fraction < 0.5:
-            problems.append(
+            problems.append((Outcome.FIT_NOT_FINITE, text))
+        if self.fit is not None and not self.fit.converged and self.ess < 0.5 * self.num_samples:
+            text = (
                 "the surrogate's fit stopped before it settled. The density may have heavier tails, more modes or more "
                 "dimensions than a Gaussian mixture holds; pass your own Surrogate, or learn a control"
             )
-        if problems:
-            raise SamplingError("; ".join(problems))
-        return self
+            problems.append((Outcome.FIT_UNSETTLED, text))
+        return problems
 
-    def _spread_out(self) -> list[str]:
+    def _advice(self):
+        lost = "no path ended where the log-density is finite. Check its support and units"
+        cures = "Use more steps or rule Moment or Ancestral"
+        if isinstance(self.target, Pool | LocalDraws):
+            cures = "Use more steps, a larger pool or more draws, a mixture nearer to the density, or a Surrogate"
+        elif isinstance(self.target, Surrogate):
+            cures += "; a better surrogate (more components near its modes) or more samples"
+        elif isinstance(self.target, Density):
+            cures = "Use more steps, a better control, or a Surrogate"
+        else:
+            lost = "no path stayed finite. Bring target, noise_scale and force to moderate scales"
+        return f"every weight is zero: {lost}", (
+            f"a few paths carry the weight, and log_z and its error are not to be trusted. {cures}"
+        )
+
+    def _spread_out(self) -> list[tuple[Outcome, str]]:
         """Whether the samples spread over more decades than those of a density of finite mass are likely to."""
         weights = np.asarray(self.weights, np.float64)
         if not (isinstance(self.target, _OF_A_DENSITY) and np.isfinite(weights).all()):
@@ -237,12 +166,13 @@ class Solution(Weighted):
         middle, far = distances[order][np.searchsorted(np.cumsum(weights[order]), [0.5, 0.99 * weights.sum()])]
         if not far > _MOST_DECADES * middle > 0:
             return []
-        return [
+        text = (
             f"one sample in a hundred lies {far / middle:.1g} times as far out as the middle one: a density with such tails "
             "has no finite mass, or one that no finite number of samples shows. Bound it, or sample another variable"
-        ]
+        )
+        return [(Outcome.SPREAD_OUT, text)]
 
-    def _coarse(self) -> list[str]:
+    def _coarse(self) -> list[tuple[Outcome, str]]:
         """Whether the samples lie so far from the origin that their dtype does not resolve their spread."""
         values = self._vectors()
         middle, spread = np.abs(np.median(values, axis=0)), np.std(np.asarray(values, np.float64), axis=0)
@@ -251,28 +181,20 @@ class Solution(Weighted):
         if not (self.target.has_density and coarse.any()):
             return []
         first = int(np.argmax(coarse))
-        return [
+        text = (
             f"samples around {middle[first]:.3g} in coordinate {first} are resolved to {middle[first] * step:.2g} only in "
             f"{values.dtype}, beside a spread of {spread[first]:.2g}: shift the target to the origin, or use float64"
-        ]
+        )
+        return [(Outcome.COARSE, text)]
 
     def _vectors(self) -> Float[Array, "N d"]:
         return jnp.concatenate([leaf.reshape(self.num_samples, -1) for leaf in jax.tree.leaves(self.samples)], axis=1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """NumPy arrays and plain numbers by name: for saving, or for another library."""
-        if concrete(self.log_weights) is None:
-            raise ValueError("to_dict() takes numbers, which jit and vmap do not have: call it outside of them")
-        arrays = {"log_weights": self.log_weights, "times": self.times}
-        arrays |= {"states": self.states, "weighted_states": self.weighted_states}
+    def _facts(self):
+        arrays = {"times": self.times, "states": self.states, "weighted_states": self.weighted_states}
         return {
-            "samples": jax.tree.map(np.asarray, self.samples),
             **{name: np.asarray(array) for name, array in arrays.items() if array is not None},
-            "log_z": float(self.log_z),
-            "log_z_error": float(self.log_z_error),
-            "ess": float(self.ess),
             "num_nonfinite": int(self.num_nonfinite),
-            "num_energy_evaluations": int(self.num_energy_evaluations),
             "settings": self.settings,
         }
 
