@@ -174,20 +174,26 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
             grid=grid,
             num_iterations=budget.pis_iterations,
             batch_size=budget.pis_batch,
-            optimiser=learning.decayed_adam(budget.pis_iterations, PIS_LEARNING_RATE),
+            optimiser=learning.adam(PIS_LEARNING_RATE, decay=budget.pis_iterations, clip=1.0),
         )
         number = budget.num_samples
         return (
             protocol,
             trained,
             pid.sample(
-                key_solve, target, protocol=protocol, grid=grid, rule=trained.rule, num_samples=number, progress=False
+                key_solve,
+                target,
+                protocol=protocol,
+                grid=grid,
+                rule=trained.parameters,
+                num_samples=number,
+                progress=False,
             ),
         )
 
     (protocol, trained, solution), cost = measure.driven(train_and_sample)
     ends = case.exact(key_exact, budget.num_samples)
-    forward = _backward(target, protocol, grid, trained.rule, key_back, ends)
+    forward = _backward(target, protocol, grid, trained.parameters, key_back, ends)
     sampling = budget.num_samples * PIS_STEPS
     return {
         PIS: replace(
@@ -195,7 +201,7 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
             budget=f"{budget.pis_iterations} iterations of {budget.pis_batch} paths, K = {PIS_STEPS}",
             weighted=False,
             forward_ess=float(metrics.forward_ess(forward)) / forward.size,
-            gradient_evaluations=trained.num_gradient_evaluations + sampling,
+            gradient_evaluations=trained.num_evaluations + sampling,
             temporaries=None,
         )
     }

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 
 import pidjax as pid
-from pidjax.guides import corridor
-from pidjax.learning import minimise
+from pidjax.learning import descend
 
-from . import measure
+from . import corridor, measure
 from .ledger import Ledger
 
 DIMENSIONS, PIECES, PATHS = (2, 8, 32, 64), (1, 8, 64), (100, 1000)
@@ -88,10 +87,10 @@ def learn(iterations: int) -> dict[str, Any]:
     seconds = []
     for _ in range(2):
         begin = time.perf_counter()
-        learned = minimise(
-            corridor.regularised_loss, corridor.ShiftAndStiffness.start(), num_iterations=iterations, progress=False
+        learned = descend(
+            corridor.regularised_loss, corridor.published_start(), num_iterations=iterations, progress=False
         )
         jax.block_until_ready(learned.parameters)
         seconds.append(time.perf_counter() - begin)
-    loss = float(corridor.bare_loss(learned.parameters))
+    loss = float(corridor.loss(corridor.published(learned.parameters)))
     return {"learning": iterations, "first s": seconds[0], "again s": seconds[1], "corridor loss": loss}

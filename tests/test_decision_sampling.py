@@ -203,17 +203,17 @@ class TestNeural:
     def test_training_helps_and_weights_stay_exact(self, glass, loss):
         start = df.Neural(KEY, df.Boltzmann(glass))
         trained = df.train(KEY, glass, start, loss=loss, num_iterations=150, batch_size=128)
-        before, after = (df.sample(KEY, glass, prior, num_samples=4000) for prior in (start, trained.prior))
+        before, after = (df.sample(KEY, glass, prior, num_samples=4000) for prior in (start, trained.parameters.prior))
         assert after.ess > 0.98 * 4000 > before.ess
         assert_within(after.log_z.value, GLASS3, after.log_z.standard_error)
         assert trained.history.shape == (150,)
-        assert trained.num_energy_evaluations == 150 * 128
+        assert trained.num_evaluations == 150 * 128
 
     @pytest.mark.slow
     @pytest.mark.extended
     def test_trajectory_balance_learns_log_z(self, glass):
         trained = df.train(KEY, glass, df.Neural(KEY, df.Boltzmann(glass)), num_iterations=300)
-        assert abs(trained.log_z - GLASS3) < 0.01
+        assert abs(trained.parameters.log_z - GLASS3) < 0.01
 
     @pytest.mark.slow
     @pytest.mark.extended

@@ -1,5 +1,7 @@
 """Learned protocols: the descent itself, what is learned and how, and the objectives against summation and differentiation."""
 
+import importlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,9 @@ from protocols import line_mixture
 import pidjax as pid
 from pidjax import GaussianMixture, exact, guides, harmonic, learning, piecewise, zoo
 
+descend = importlib.import_module("pidjax.learning.descend")
+KEY = jax.random.key(0)
+
 
 @pytest.fixture(autouse=True)
 def promotion():
@@ -23,38 +28,39 @@ def promotion():
 def test_descent_and_history(dtype):
     """Of a quadratic with a known minimum; every iteration is in the history, whatever the stretches."""
     middle = jnp.array([1.0, -2.0], dtype)
-    learned = learning.minimise(lambda x: jnp.sum((x - middle) ** 2), jnp.zeros(2, dtype), num_iterations=310)
+    learned = learning.descend(lambda x: jnp.sum((x - middle) ** 2), jnp.zeros(2, dtype), num_iterations=310)
     assert learned.history.shape == (310,)
     assert learned.history.dtype == dtype
     assert learned.parameters.dtype == dtype
     assert learned.history[0] == 5
     np.testing.assert_allclose(learned.parameters, middle, atol=1e-2)
+    assert learned.outcome == learning.Outcome.COMPLETED
     learned.check()
 
 
 def test_new_values_never_recompile():
-    """The objective is traced again for no value of the parameters, of what it holds, or of the number of iterations."""
+    """The loss is traced again for no value of the parameters, of what it holds, or of the number of iterations."""
     traces = []
 
     def distance(middle, x):
         traces.append(None)
         return jnp.sum((x - middle) ** 2)
 
-    for place, count in ((0.0, 30), (1.0, 60), (2.0, 7)):
-        learning.minimise(eqx.Partial(distance, jnp.full(2, place)), jnp.full(2, 5 * place), num_iterations=count)
+    for place, count in ((1.0, 30), (2.0, 60), (3.0, 7)):
+        learning.descend(eqx.Partial(distance, jnp.full(2, place)), jnp.full(2, 5 * place), num_iterations=count)
     assert len(traces) <= 2
 
 
 def test_any_optimiser():
-    learned = learning.minimise(
+    learned = learning.descend(
         lambda x: jnp.sum((x - 3) ** 2), jnp.zeros(2), optimiser=optax.lbfgs(), num_iterations=5, progress=False
     )
     np.testing.assert_allclose(learned.parameters, 3, rtol=1e-10)
 
 
 def test_stopping_rule():
-    learned = learning.minimise(lambda x: (x - 1) ** 2, jnp.array(0.0), num_iterations=2000, tolerance=1e-6)
-    assert learned.has_settled
+    learned = learning.descend(lambda x: (x - 1) ** 2, jnp.array(0.0), num_iterations=2000, tolerance=1e-6)
+    assert learned.outcome == learning.Outcome.SETTLED
     assert learned.history.size < 1000
     np.testing.assert_allclose(learned.parameters, 1, atol=1e-2)
 
@@ -62,13 +68,83 @@ def test_stopping_rule():
 def test_values_that_are_not_finite():
     """√x beyond its domain: counted, explained, and the last finite parameters kept; at the start it is an error."""
     root = lambda x: jnp.sqrt(x) * jnp.where(x > 0, 1, jnp.nan)  # noqa: E731
-    learned = learning.minimise(root, jnp.array(0.05), num_iterations=100)
-    assert learned.num_nonfinite > 0
+    learned = learning.descend(root, jnp.array(0.05), num_iterations=100)
+    assert learned.outcome == learning.Outcome.NOT_FINITE
     assert learned.history.size < 100
-    with pytest.raises(learning.LearningError, match="not finite"):
+    with pytest.raises(learning.DescentError, match="not finite"):
         learned.check()
-    with pytest.raises(ValueError, match="objective is nan"):
-        learning.minimise(root, jnp.array(-1.0))
+    with pytest.raises(ValueError, match="loss is nan at the parameters given"):
+        learning.descend(root, jnp.array(-1.0))
+
+
+@pytest.mark.parametrize("rate", [0.1, 1e200])
+def test_iterations_that_are_not_finite_are_skipped_and_counted(rate):
+    """One in four, at random: θ moves by `rate` at each of the others; where it has left the range nothing moves any more."""
+
+    def loss(x, key):
+        return jnp.where(jax.random.bernoulli(key, 0.25), jnp.nan, 1) * jnp.sum(jnp.where(x**2 < jnp.inf, x, jnp.nan))
+
+    num_lost = sum(bool(jax.random.bernoulli(jax.random.fold_in(KEY, i), 0.25)) for i in range(60))
+    learned = learning.descend(loss, jnp.zeros(1), optimiser=optax.sgd(rate), key=KEY, num_iterations=60)
+    if rate < 1:
+        assert (learned.outcome, learned.num_nonfinite) == (learning.Outcome.COMPLETED, num_lost)
+        np.testing.assert_allclose(learned.parameters, -rate * (60 - num_lost), rtol=1e-12)
+    else:
+        assert (learned.outcome, learned.history.size) == (learning.Outcome.NOT_FINITE, 50)
+        np.testing.assert_array_equal(learned.parameters, -rate)
+    assert np.isnan(learned.history).sum() == learned.num_nonfinite
+    with pytest.raises(learning.DescentError, match=f"{learned.num_nonfinite} of {learned.history.size} iterations"):
+        learned.check()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_resumed_as_if_never_stopped(tmp_path, monkeypatch):
+    """Bit for bit, of a loss with a state and a key: stopped while it runs, and stopped at its end to go on."""
+
+    def loss(network, state, key):
+        here, there = jax.random.normal(key, (2, 3))
+        mean = 0.9 * state + 0.1 * there
+        return jnp.sum((network["a"] @ here - mean) ** 2), mean
+
+    def run(num_iterations, **options):
+        start = {"a": jnp.eye(3), "fixed": learning.Fixed(jnp.ones(2))}
+        options = {"key": KEY, "tolerance": 0.0, "state": jnp.zeros(3)} | options
+        return learning.descend(loss, start, num_iterations=num_iterations, progress=False, **options)
+
+    def stop_after(count):
+        whole, calls = descend.save, iter(range(count))
+
+        def stopping(*arguments):
+            whole(*arguments)
+            if next(calls, None) is None:
+                raise Interrupted
+
+        monkeypatch.setattr(descend, "save", stopping)
+
+    whole, file = run(310), tmp_path / "run.npz"
+    with monkeypatch.context():
+        stop_after(2)
+        with pytest.raises(Interrupted):
+            run(310, checkpoint=file)
+    monkeypatch.undo()
+    run(140, checkpoint=file)
+    resumed, again = (run(310, checkpoint=file) for _ in range(2))
+    for one in (resumed, again):
+        assert eqx.tree_equal((one.free, one.state, one.outcome), (whole.free, whole.state, whole.outcome))
+        np.testing.assert_array_equal(one.history, whole.history)
+    for options, words in (
+        ({"key": jax.random.key(5)}, "another key"),
+        ({"state": jnp.zeros(2)}, r"holds .state float64\[3\] where this descent has .state float64\[2\]"),
+        ({"optimiser": optax.sgd(0.1)}, "where this descent has"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run(310, checkpoint=file, **options)
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ValueError, match="damaged"):
+        run(310, checkpoint=file)
 
 
 def test_objective_with_a_key():
@@ -81,7 +157,7 @@ def test_objective_with_a_key():
         return (x - 2) ** 2 + x * jax.random.normal(key)
 
     runs = [
-        learning.minimise(
+        learning.descend(
             noisy, jnp.array(0.0), optimiser=learning.adam(1e-2), num_iterations=1500, key=jax.random.key(seed)
         )
         for seed in (0, 0, 1)
@@ -123,7 +199,7 @@ def test_only_what_is_selected_is_learned():
     target, protocol = line_mixture(), piecewise(jnp.array([1.0, 2.0]), centre=jnp.zeros((2, 1)), noise_scale=1.0)
     start = learning.only(lambda one: one.beta, learning.positive(protocol))
     objective = eqx.Partial(lambda target, protocol: exact.potential_cost(target, protocol), target)
-    learned = learning.minimise(objective, start, num_iterations=10, progress=False).parameters
+    learned = learning.descend(objective, start, num_iterations=10, progress=False).parameters
     assert jnp.all(learned.beta < protocol.beta)
     for name in ("centre", "edges", "noise_scale"):
         np.testing.assert_array_equal(getattr(learned, name), getattr(protocol, name))
@@ -154,7 +230,7 @@ def test_learning_through_the_sampler():
         paths = pid.rollout(prepared, pid.Moment(), key, jnp.arange(256), save_states=True)
         return (jnp.mean(paths.states[:, 2]) - 0.7) ** 2
 
-    learned = learning.minimise(
+    learned = learning.descend(
         objective, learning.only(lambda one: one.centre, protocol), num_iterations=300, key=jax.random.key(0)
     )
     law = exact.marginal(target, learned.parameters, 0.5)
@@ -190,7 +266,7 @@ def test_sharpness_of_refined_protocols():
 
     start = learning.only(lambda one: one.beta, learning.positive(harmonic(5.0, noise_scale=1.0)))
     options = {"num_levels": 3, "optimiser": learning.adam(0.2), "num_iterations": 75}
-    levels = learning.minimise_refining(objective, start, **options)
+    levels = learning.descend_refining(objective, start, **options)
     assert [level.parameters.num_pieces for level in levels] == [1, 2, 4]
     first, second, third = (objective(level.parameters) for level in levels)
     assert third < second < 0.4006 < first <= objective(harmonic(6.0, noise_scale=1.0))
@@ -244,11 +320,11 @@ def test_bad_input_is_named():
     target, protocol = line_mixture(), harmonic(1.0, noise_scale=1.0)
     square = lambda x: jnp.sum(x**2)  # noqa: E731
     for call, words in (
-        (lambda: learning.minimise(square, jnp.arange(3)), "parameters holds nothing"),
-        (lambda: learning.minimise(square, learning.Fixed(jnp.ones(2))), "parameters holds nothing"),
-        (lambda: learning.minimise(square, jnp.ones(2), num_iterations=0), "num_iterations is 0"),
-        (lambda: learning.minimise(square, jnp.ones(2), tolerance=-1.0), "tolerance is -1.0"),
-        (lambda: learning.minimise_refining(square, protocol, num_levels=0), "num_levels is 0"),
+        (lambda: learning.descend(square, jnp.arange(3)), "parameters holds nothing"),
+        (lambda: learning.descend(square, learning.Fixed(jnp.ones(2))), "parameters holds nothing"),
+        (lambda: learning.descend(square, jnp.ones(2), num_iterations=0), "num_iterations is 0"),
+        (lambda: learning.descend(square, jnp.ones(2), tolerance=-1.0), "tolerance is -1.0"),
+        (lambda: learning.descend_refining(square, protocol, num_levels=0), "num_levels is 0"),
         (lambda: learning.sharpness(target, protocol, num_times=2), "num_times is 2"),
         (lambda: guides.product_of_experts([target], [1, 2]), r"trust is \[1, 2\] for 1 experts"),
         (lambda: guides.product_of_experts([target], [0]), "trust is"),

@@ -3,13 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from helpers import assert_within
 
 import pidjax as pid
+from benchmarks import corridor
 from pidjax import GaussianMixture, exact, guides, harmonic, learning, piecewise
-from pidjax.guides import corridor
 from pidjax.guides import lines as guidance
 from pidjax.guides.mean_field import mean_field
 
@@ -23,15 +22,15 @@ def promotion():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("guide", "loss"),
+    ("stiffness", "loss"),
     [
-        (corridor.baseline, 0.7024812),
-        (lambda **options: corridor.hand_made(15.0, **options), 0.6322706),
-        (lambda **options: corridor.hand_made(48.0, **options), 0.5153078),
+        ((3.0, 3.0), 0.7024812),
+        ((0.2, 15.0), 0.6322706),
+        ((0.2, 48.0), 0.5153078),
     ],
 )
-def test_corridor_losses(guide, loss, dtype):
-    computed = jax.jit(corridor.loss)(guide(dtype=dtype))
+def test_corridor_losses(stiffness, loss, dtype):
+    computed = jax.jit(corridor.loss)(corridor.on_line(*stiffness, dtype))
     assert computed.dtype == dtype
     np.testing.assert_allclose(computed, loss, atol=6e-8 if dtype == jnp.float64 else 3e-6)
 
@@ -44,9 +43,9 @@ def test_corridor_losses(guide, loss, dtype):
 @pytest.mark.extended
 def test_learned_corridor(dtype):
     """300 steps of Adam at 3e-2 on the regularised loss: 0.4540."""
-    learned = learning.minimise(corridor.regularised_loss, corridor.ShiftAndStiffness.start(dtype=dtype))
+    learned = learning.descend(corridor.regularised_loss, corridor.published_start(dtype))
     learned.check()
-    np.testing.assert_allclose(corridor.bare_loss(learned.parameters), 0.4540, atol=5e-5)
+    np.testing.assert_allclose(corridor.loss(corridor.published(learned.parameters)), 0.4540, atol=5e-5)
 
 
 @pytest.mark.slow
@@ -54,11 +53,18 @@ def test_learned_corridor(dtype):
 @pytest.mark.extended
 def test_corridor_without_regularisation():
     """At most 0.43885 with the same parameters; below 0.40 with a matrix stiffness of the same bound."""
-    for start, bound in ((corridor.ShiftAndStiffness.start(), 0.43885), (corridor.Free.start(), 0.40)):
-        optimiser = optax.adam(optax.cosine_decay_schedule(0.3, 3000))
-        learned = learning.minimise(corridor.bare_loss, start, optimiser=optimiser, num_iterations=3000)
+    for guide, start, bound in (
+        (corridor.published, corridor.published_start(), 0.43885),
+        (corridor.bounded, corridor.free_start(), 0.40),
+    ):
+        learned = learning.descend(
+            lambda raw, guide=guide: corridor.loss(guide(raw)),
+            start,
+            optimiser=learning.adam(0.3, decay=3000),
+            num_iterations=3000,
+        )
         learned.check()
-        assert corridor.bare_loss(learned.parameters) <= bound
+        assert corridor.loss(guide(learned.parameters)) <= bound
 
 
 def crowd(d):
@@ -221,7 +227,7 @@ def test_learned_centre_line():
     def objective(protocol):
         return guides.following_cost(target, protocol, line, effort=1e-3, entropy=0.0)
 
-    learned = learning.minimise(objective, learning.only(lambda one: one.centre, tunnel), num_iterations=200)
+    learned = learning.descend(objective, learning.only(lambda one: one.centre, tunnel), num_iterations=200)
     learned.check()
     before, after = (guides.following_cost(target, one, line) for one in (tunnel, learned.parameters))
     assert after < 0.9 * before

@@ -11,8 +11,8 @@ import pytest
 
 import pidjax as pid
 from pidjax import diagnostics, exact, guides, learning, metrics, plot, zoo
-from pidjax.guides import corridor, mean_field
 from pidjax.guides import lines as guidance
+from pidjax.guides import mean_field
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
@@ -175,8 +175,8 @@ EXACT = [
         r"stiffness\[0\] is not symmetric",
     ),
     (
-        lambda: exact.corridor_loss(
-            plane(), brownian(), exact.Corridor(jnp.array([0.5]), jnp.zeros((1, 3)), jnp.ones((1, 3, 3)))
+        lambda: guides.corridor_loss(
+            plane(), brownian(), guides.Corridor(jnp.array([0.5]), jnp.zeros((1, 3)), jnp.ones((1, 3, 3)))
         ),
         r"centres has shape \(1, 3\); pass shape \(1, 2\)",
     ),
@@ -197,13 +197,23 @@ LEARN = [
     (lambda: learning.Positive.of(jnp.ones((1, 2, 3))), r"value has shape \(1, 2, 3\)"),
     (lambda: learning.Positive.of(jnp.array([jnp.inf])), "value holds 1 non-finite"),
     (lambda: learning.refined(brownian(), 1.5), "factor is 1.5"),
-    (lambda: learning.minimise(jnp.ones(2), square), "objective is a"),
-    (lambda: learning.minimise(vector, jnp.ones(2)), r"objective returns float32\[2\]"),
-    (lambda: learning.minimise(square, 1.0), "parameters holds nothing to learn.*a number is none"),
-    (lambda: learning.minimise(square, jnp.ones(2, complex)), "parameters holds complex"),
-    (lambda: learning.minimise(square, jnp.ones(2), optimiser=0.1), "optimiser is a float"),
+    (lambda: learning.descend(jnp.ones(2), square), "loss is a"),
+    (lambda: learning.descend(vector, jnp.ones(2)), r"loss returns float32\[2\]; return one floating scalar"),
+    (lambda: learning.descend(square, jnp.ones(2), key=key()), r"loss fails .*takes 1 positional argument but 2"),
+    (
+        lambda: learning.descend(lambda y: y[0] + y[2], jnp.ones(2)),
+        r"loss reads index \(2,\) of an array of shape \(2,\)",
+    ),
+    (lambda: learning.descend(lambda y: float(y[0]), jnp.ones(2)), "loss cannot be traced"),
+    (lambda: learning.descend(lambda y: jnp.sum(jnp.ones(2)), jnp.ones(2)), "loss has no slope .* exactly zero"),
+    (lambda: learning.descend(lambda y, state: square(y), jnp.ones(2), state=jnp.ones(3)), r"return \(value, state\)"),
+    (lambda: learning.descend(lambda y, s: (square(y), y), jnp.ones(2), state=jnp.ones(3)), r"and float32\[3\]"),
+    (lambda: learning.descend_refining(square, brownian(), refine=2), "refine is a int"),
+    (lambda: learning.descend(square, 1.0), "parameters holds nothing to learn.*a number is none"),
+    (lambda: learning.descend(square, jnp.ones(2, complex)), "parameters holds complex"),
+    (lambda: learning.descend(square, jnp.ones(2), optimiser=0.1), "optimiser is a float"),
     (lambda: learning.adam(-1.0), "learning_rate is -1"),
-    (lambda: learning.minimise_refining(square, jnp.ones(2)), "protocol is a"),
+    (lambda: learning.descend_refining(square, jnp.ones(2)), "protocol is a"),
     (lambda: learning.sharpness(plane(), brownian(), late_penalty=-1.0), "late_penalty is -1"),
     (lambda: learning.sharpness(plane(), brownian(), nodes=exact.lattice(1, 5)), "nodes have points"),
     (lambda: learning.control_gradient(plane(), brownian(), window=(0.9, 0.1)), "window is"),
@@ -228,8 +238,6 @@ LEARN = [
     (lambda: mean_field.mean_field(line(), plane(), jnp.ones(1), num_pieces=2), "starts has dimension 1"),
     (lambda: guides.mean_field_energy(line(), plane(), jnp.ones(1)), "starts has dimension 1"),
     (lambda: guides.mean_field_energy(plane(), plane(), 1.0), r"beta has shape \(\)"),
-    (lambda: corridor.line(0), "num_pieces is 0"),
-    (lambda: corridor.baseline(5).protocol(corridor.line(10)), "on has 10 pieces but the guide has 5"),
 ]
 
 ZOO = [
@@ -342,13 +350,11 @@ VALUES = [
     ("value=float32[2, 5]", lambda: diagnostics.average(jnp.zeros((8, 2, 5)), jnp.zeros(8))),
     ("mean_time=Estimate", lambda: diagnostics.decisions(paths(), classes())),
     ("Nodes(points=float32[", lambda: exact.lattice(2, 9)),
-    ("Corridor(times=[", corridor.windows),
+    ("Corridor(times=[0.5], dim=1)", lambda: guides.Corridor(jnp.full(1, 0.5), jnp.ones((1, 1)), jnp.ones((1, 1, 1)))),
     ("Positive(value=float32[1, 2, 2])", lambda: learning.Positive.of(jnp.eye(2)[None])),
     ("Fixed(value=[1, 2])", lambda: learning.Fixed(jnp.array([1.0, 2.0]))),
     ("noise_scale=Fixed(value=1)", lambda: learning.only(lambda one: one.beta, learning.positive(brownian()))),
-    ("iterations=3", lambda: learning.minimise(lambda x: jnp.sum(x**2), jnp.ones(50), num_iterations=3)),
-    ("Line(pieces=10)", corridor.line),
-    ("Guide(along=[3, 3, 3, 3, …]", corridor.baseline),
+    ("iterations=3", lambda: learning.descend(lambda x: jnp.sum(x**2), jnp.ones(50), num_iterations=3)),
     ("called=nine, dim=2", zoo.nine),
     ("Curve(x=[0, 1, 2, 3, …]", lambda: plot.Curve(*[np.arange(9.0)] * 4)),
 ]
@@ -399,20 +405,26 @@ NEURAL = [
     (lambda: learning.brownian(key(), pid.Density(lambda y: -jnp.inf * y[0] ** 2, 2)), "finite at none of the points"),
     (lambda: learning.brownian(key(), density(), horizon="x"), "horizon is 'x'"),
     (lambda: learning.brownian(key(), density(), start=[1.0]), r"start has shape \(1,\)"),
-    (lambda: learning.decayed_adam("a"), "num_iterations is 'a'"),
-    (lambda: learning.decayed_adam(jnp.nan), "num_iterations is nan"),
-    (lambda: learning.decayed_adam(-1), "num_iterations is -1"),
-    (lambda: learning.decayed_adam(10, jnp.nan), "learning_rate holds 1 non-finite"),
-    (lambda: learning.decayed_adam(10, -1e-3), "learning_rate is -0.001"),
-    (lambda: learning.decayed_adam(10, "abc"), "learning_rate is 'abc'"),
+    (lambda: learning.adam(decay="a"), "decay is 'a'"),
+    (lambda: learning.adam(decay=jnp.nan), "decay is nan"),
+    (lambda: learning.adam(clip=0.0), "clip is 0"),
+    (lambda: learning.adam(jnp.nan), "learning_rate holds 1 non-finite"),
+    (lambda: learning.adam("abc"), "learning_rate is 'abc'"),
+    (lambda: learning.Network(key(), 2, dtype="float16"), "dtype is float16; pass float32 or float64"),
+    (
+        lambda: learning.Network(key(), 2)(0.5, [1, 1]),
+        r"x is a point of .*\[2\] but the network is made for float32\[2\]",
+    ),
+    (lambda: learning.Network(key(), 2)([0.5], [1.0, 1.0]), r"t has shape \(1,\)"),
     (lambda: learning.Guided(key(), density(), brownian(0.0), clip="a"), "clip is a str; pass a number > 0"),
     (lambda: learning.Guided(density(), key(), brownian(0.0)), "key is Density"),
     (lambda: trained(optimiser="adam"), "optimiser is a str; pass one from optax"),
     (lambda: trained(loss=None), "loss is a NoneType; pass relative_entropy"),
-    (lambda: jax.jit(lambda key: trained(key=key).history)(key()), "fit trains on numbers.* outside"),
-    (lambda: jax.jit(lambda: trained().history)(), "fit trains on numbers.* outside"),
+    (lambda: trained(loss=lambda prepared, rule: 0.0), "loss fails .* takes 2 positional arguments but 4"),
+    (lambda: trained(loss=lambda prepared, rule, key, paths: prepared.unit.start), r"loss returns float32\[2\]"),
+    (lambda: jax.jit(lambda key: trained(key=key).history)(key()), "descent works on numbers.* outside"),
+    (lambda: jax.jit(lambda: trained().history)(), "descent works on numbers.* outside"),
     (lambda: corrected(3), r"float32\[2\] but the network is made for float32\[3\]"),
-    (lambda: corrected(2, dtype=jnp.bfloat16), r"float32\[2\] but the network is made for bfloat16\[2\]"),
     (
         lambda: learning.Guided(key(), density(3), brownian(0.0))(0.5, jnp.zeros(2)),
         r"float32\[2\] but the network is made for float32\[3\]",
@@ -451,9 +463,7 @@ def test_what_green_functions_and_optimisers_accept():
     assert pid.Green([1.0]).pull([0.5, 1.0])[0].shape == (2,)
     assert jnp.allclose(jnp.stack(pid.Green(1.0).pin(0, 1)), jnp.array([1, 0, 0]))
     assert jnp.isnan(jax.jit(lambda duration: pid.Green(1.0).pull(duration)[0])(0.0 * jnp.inf))
-    assert (
-        learning.decayed_adam(np.int64(10)) is learning.decayed_adam(10) is learning.decayed_adam(10, np.float64(5e-3))
-    )
+    assert learning.adam(decay=np.int64(10)) is learning.adam(decay=10) is learning.adam(np.float64(3e-2), decay=10)
 
 
 @functools.cache
@@ -473,8 +483,8 @@ IN_A_LINE = [
     ("correction=Network(dim=2, width=8, depth=2)", lambda: pid.Euler(learning.Network(key(), 2, width=8))),
     ("Moment()", pid.Moment),
     ("Ancestral()", pid.Ancestral),
-    ("target=Constant(Density(square, dim=2)), clip=100)", lambda: fitted().rule),
-    ("Trained(rule=Controlled(control=Guided(", fitted),
+    ("target=Density(square, dim=2), clip=100)", lambda: fitted().parameters),
+    ("outcome=completed", fitted),
     ("steps=4, unit=UnitProblem(reference=Harmonic, start=[", lambda: solution().prepared),
     ("Prepared(target=StreamedSamples, steps=2", lambda: pid.prepare(data(), brownian(), pid.uniform_grid(2))),
     ("UnitProblem(reference=Harmonic, start=[0, 0]", lambda: solution().prepared.unit),

@@ -63,7 +63,7 @@ def neural(iterations: int) -> Method:
         start_key, key = jax.random.split(key)
         return df.train(
             key, model, df.Neural(start_key, df.Boltzmann(model)), num_iterations=iterations, progress=False
-        ).prior
+        ).parameters.prior
 
     return from_prior(prior, spent=256 * iterations)
 

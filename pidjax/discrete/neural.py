@@ -18,24 +18,22 @@ Source: Malkin et al., *Trajectory balance*, arXiv 2201.13259; Richter et al., *
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from os import PathLike
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, DTypeLike, Float, Int, Key
 
-from .._doors.checks import as_scalar, check_count, check_key, check_kind
-from .._doors.progress import progress_bar
+from .._doors.checks import check_count, check_key, check_kind
 from .._doors.show import shown
-from ..learning import TrainingError
+from ..learning import Descent, adam, descend, only
 from ._doors import check_gives
 from .model import Pairwise
 from .prior import Prior, check_prior, law_of, log_probability
 from .sample import reveal
-
-_ITERATIONS_PER_CALL = 50
 
 
 class Perceptrons(eqx.Module):
@@ -85,7 +83,7 @@ class Neural(Prior):
         >>> from pidjax.discrete import sample
         >>> model = ising_grid(3)
         >>> trained = train(jax.random.key(1), model, Neural(jax.random.key(0), Boltzmann(model)), num_iterations=100)
-        >>> bool(sample(jax.random.key(2), model, trained.prior).ess > 0.95 * 4096)
+        >>> bool(sample(jax.random.key(2), model, trained.parameters.prior).ess > 0.95 * 4096)
         True
     """
 
@@ -137,17 +135,18 @@ def reverse_kl(log_ratios: Float[Array, " batch"], log_z: Float[Array, ""]) -> F
     return jnp.mean(score) - jnp.mean(fixed)
 
 
-class Trained(eqx.Module):
-    """What training gives: the prior, the loss of every iteration, log Z_θ, and the energy evaluations spent."""
+class Trainee(eqx.Module):
+    """A prior whose network is learned, and log Z_θ beside it, in units of ten: at ten times the network's rate."""
 
     prior: Neural
-    history: Float[np.ndarray, " num_iterations"]
-    log_z: Float[Array, ""]
-    num_energy_evaluations: int = eqx.field(static=True)
+    tenth: Float[Array, ""]
+
+    @property
+    def log_z(self) -> Float[Array, ""]:
+        return 10 * self.tenth
 
     def __repr__(self):
-        loss = jax.tree.map(lambda losses: losses[-1:], self.history)
-        return shown("Trained", prior=self.prior, loss=loss, log_z=self.log_z)
+        return shown("Trainee", prior=self.prior, log_z=self.log_z)
 
 
 def train(
@@ -159,8 +158,9 @@ def train(
     num_iterations: int = 1000,
     batch_size: int = 256,
     learning_rate: float = 3e-3,
+    checkpoint: str | PathLike | None = None,
     progress: bool = True,
-) -> Trained:
+) -> Descent:
     """Adam on the network and on log Z_θ (at ten times the rate); its base stays as it is.
 
     Iteration i draws its paths with fold_in(key, i). The rate falls to zero along half a cosine.
@@ -171,41 +171,36 @@ def train(
         prior: the network and its base.
         loss: `trajectory_balance`, `log_variance` or `reverse_kl`, or a function with their signature.
         num_iterations, batch_size, learning_rate: as they say; a sweep of local energies is spent on each path.
-        progress: show a bar, if tqdm is installed, when training takes more than two seconds.
+        checkpoint, progress: as of `pidjax.learning.descend`.
+
+    Returns:
+        The descent, whose `parameters` have the trained `prior` and `log_z`.
 
     Raises:
         ValueError: counts below 1 (2 of a batch); a rate that is not positive; a prior that is no `Neural`, of another
-            model, or without full support; a loss that is no scalar.
-        TrainingError: the loss is not finite.
+            model, or without full support; a loss that is no scalar; as `pidjax.learning.descend`.
     """
     num_iterations, batch_size = check_count("num_iterations", num_iterations), check_count("batch_size", batch_size)
-    learning_rate = _check_arguments(key, model, prior, loss, batch_size, learning_rate)
-    optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_iterations))
-    learned = (
-        prior.network,
-        _first_log_z(jax.random.fold_in(key, num_iterations), model, prior, batch_size) / _LOG_Z_UNIT,
+    _check_arguments(key, model, prior, loss, batch_size)
+    optimiser = adam(learning_rate, decay=num_iterations)
+    log_z = _first_log_z(jax.random.fold_in(key, num_iterations), model, prior, batch_size)
+    descent = descend(
+        eqx.Partial(_of_trainee, loss, model, batch_size),
+        only(lambda one: (one.prior.network, one.tenth), Trainee(prior, log_z / 10)),
+        optimiser=optimiser,
+        num_iterations=num_iterations,
+        key=key,
+        checkpoint=checkpoint,
+        progress=progress,
     )
-    state = optimiser.init(eqx.filter(learned, eqx.is_array))
-    history = []
-    with progress_bar(num_iterations, "train", "iteration", progress) as advance:
-        for first in range(0, num_iterations, _ITERATIONS_PER_CALL):
-            count = min(_ITERATIONS_PER_CALL, num_iterations - first)
-            span = jnp.array([first, count])
-            learned, state, losses = _iterate(
-                key, model, prior, learned, state, span, batch_size, loss, learning_rate, num_iterations
-            )
-            history.append(np.asarray(losses)[:count])
-            _check_finite(history[-1], first)
-            advance(count, loss=f"{history[-1].mean():.3f}")
-    network, log_z = learned
-    trained = eqx.tree_at(lambda prior: prior.network, prior, network)
-    return Trained(trained, np.concatenate(history), log_z * _LOG_Z_UNIT, num_iterations * batch_size)
+    return replace(descent, num_evaluations=descent.history.size * batch_size)
 
 
-_LOG_Z_UNIT = 10.0
+def _of_trainee(loss: Loss, model: Pairwise, batch_size: int, trainee: Trainee, key):
+    return loss(_log_ratios(key, model, trainee.prior, batch_size), trainee.log_z)
 
 
-def _check_arguments(key, model, prior, loss, batch_size: int, learning_rate) -> float:
+def _check_arguments(key, model, prior, loss, batch_size: int) -> None:
     check_key("key", key)
     check_kind("prior", prior, Neural, "Neural(key, base)")
     check_prior(model, prior)
@@ -215,19 +210,6 @@ def _check_arguments(key, model, prior, loss, batch_size: int, learning_rate) ->
     )
     if batch_size < 2:
         raise ValueError(f"batch_size is {batch_size}; pass an integer >= 2")
-    learning_rate = float(as_scalar("learning_rate", learning_rate))
-    if learning_rate <= 0:
-        raise ValueError(f"learning_rate is {learning_rate}; pass a positive number")
-    return learning_rate
-
-
-def _check_finite(losses: np.ndarray, first: int) -> None:
-    if not np.isfinite(losses).all():
-        number = int(np.argmin(np.isfinite(losses)))
-        raise TrainingError(
-            f"the loss is {losses[number]} at iteration {first + number}: the step before it was too large, or the energies "
-            "are. Try a smaller learning_rate, a larger batch_size, or loss=log_variance, which needs no log Z"
-        )
 
 
 def _log_ratios(key, model, prior, batch_size):
@@ -238,24 +220,3 @@ def _log_ratios(key, model, prior, batch_size):
 @eqx.filter_jit
 def _first_log_z(key, model, prior, batch_size: int):
     return jnp.mean(_log_ratios(key, model, prior, batch_size))
-
-
-@eqx.filter_jit
-def _iterate(key, model, prior, learned, state, span, batch_size: int, loss, learning_rate, num_iterations):
-    optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_iterations))
-    first, count = span
-
-    @jax.value_and_grad
-    def value_and_gradient(learned, key):
-        network, log_z = learned
-        current = eqx.tree_at(lambda prior: prior.network, prior, network)
-        return loss(_log_ratios(key, model, current, batch_size), log_z * _LOG_Z_UNIT)
-
-    def iterate(i, carry):
-        learned, state, losses = carry
-        value, gradient = value_and_gradient(learned, jax.random.fold_in(key, first + i))
-        updates, state = optimiser.update(gradient, state, learned)
-        return optax.apply_updates(learned, updates), state, losses.at[i].set(value)
-
-    losses = jnp.full(_ITERATIONS_PER_CALL, jnp.nan, model.dtype)
-    return jax.lax.fori_loop(0, count, iterate, (learned, state, losses))

@@ -4,7 +4,6 @@ marginal, marginals, score     the law of x_t and its score
 costs, potential_cost          the optimal cost and its parts
 quadratic_cost, guide_cost     any quadratic running cost
 correlation, weighted_state_correlation, transition_time     how x_t and x̂_t come to resemble the end point
-Corridor, corridor_loss        how much of the law lies in a tube
 expectation, entropy, lattice, sobol     quadrature under a mixture
 
 Everything is deterministic, and differentiable in the protocol and in the target.
@@ -12,12 +11,11 @@ Everything is deterministic, and differentiable in the protocol and in the targe
 
 from ..targets.quadrature import Nodes, default_nodes, entropy, expectation, lattice, sobol
 from .correlation import correlation, transition_time, weighted_state_correlation
-from .corridor import Corridor, corridor_loss
 from .cost import Costs, costs, guide_cost, potential_cost, quadratic_cost
 from .law import marginal, marginals, score
 
 __all__ = [
-    "Corridor", "Costs", "Nodes", "correlation", "corridor_loss", "costs", "default_nodes", "entropy", "expectation",
+    "Costs", "Nodes", "correlation", "costs", "default_nodes", "entropy", "expectation",
     "guide_cost", "lattice", "marginal", "marginals", "potential_cost", "quadratic_cost", "score", "sobol",
     "transition_time", "weighted_state_correlation",
 ]  # fmt: skip

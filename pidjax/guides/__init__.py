@@ -3,15 +3,16 @@
 following_cost, s_tunnel, v_neck       lines to follow, and what following costs
 product_of_experts, fuse_guides        several guides at once
 mean_field_energy, unguided_energy     many agents, each under the mean of all
-corridor                               a soft tube, learned
+Corridor, corridor_loss                a soft tube, and how much of the law leaves it
 """
 
-from . import corridor, experts, lines, mean_field
+from . import experts, lines, mean_field
+from .corridor import Corridor, corridor_loss
 from .experts import fuse_guides, product_of_experts
 from .lines import following_cost, s_tunnel, v_neck
 from .mean_field import mean_field_energy, unguided_energy
 
 __all__ = [
-    "corridor", "experts", "following_cost", "fuse_guides", "lines", "mean_field", "mean_field_energy",
-    "product_of_experts", "s_tunnel", "unguided_energy", "v_neck",
+    "Corridor", "corridor_loss", "experts", "following_cost", "fuse_guides", "lines", "mean_field",
+    "mean_field_energy", "product_of_experts", "s_tunnel", "unguided_energy", "v_neck",
 ]  # fmt: skip

@@ -7,30 +7,22 @@ The last layers of N and g are zero at first, so training starts at the referenc
 """
 
 from numbers import Real
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from .._doors.checks import check_count, check_key, check_kind
+from .._doors.checks import as_real, as_scalar, check_count, check_key, check_kind
 from .._doors.functions import in_words
-from .._doors.show import brief, shown
+from .._doors.show import shown
 from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget
+from .parameters import Fixed
 
 _NUM_FREQUENCIES = 64
 _LOWEST_FREQUENCY, _HIGHEST_FREQUENCY = 0.1, 100.0
-
-
-class Constant(eqx.Module):
-    """A value inside a rule that training leaves as it is."""
-
-    value: Any
-
-    def __repr__(self):
-        return f"Constant({brief(self.value)})"
 
 
 def fourier_features(t: Float[Array, ""]) -> Float[Array, " features"]:
@@ -64,11 +56,11 @@ class Network(eqx.Module):
         dtype: of the weights; JAX's default if left out.
 
     Raises:
-        ValueError: `dim`, `width` or `depth` not an integer ≥ 1.
+        ValueError: `dim`, `width` or `depth` not an integer ≥ 1; a dtype that is neither float32 nor float64.
 
     Example:
         >>> network = Network(jax.random.key(0), 2)
-        >>> network(jnp.array(0.5), jnp.ones(2)).tolist()
+        >>> network(0.5, [1.0, 1.0]).tolist()
         [0.0, 0.0]
 
     Source: the network of Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141, appendix.
@@ -83,6 +75,9 @@ class Network(eqx.Module):
     ):
         check_key("key", key)
         dim, width, depth = (check_count(*pair) for pair in (("dim", dim), ("width", width), ("depth", depth)))
+        dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+        if dtype not in (jnp.float32, jnp.float64):
+            raise ValueError(f"dtype is {dtype}; pass float32 or float64")
         key_time, key_state, key_rest = jax.random.split(key, 3)
         self.of_time = _perceptron_of_time(key_time, width, width, dtype)
         self.of_state = eqx.nn.Linear(dim, width, use_bias=False, dtype=dtype, key=key_state)
@@ -91,8 +86,8 @@ class Network(eqx.Module):
     def __repr__(self):
         return shown("Network", dim=self.of_state.in_features, width=self.rest.width_size, depth=self.rest.depth + 1)
 
-    def __call__(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
-        _check_point(x, self.rest.layers[-1].bias)
+    def __call__(self, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
+        t, x = _point(t, x, self.rest.layers[-1].bias)
         return self.rest(jax.nn.silu(self.of_state(x) + self.of_time(fourier_features(t))))
 
 
@@ -121,8 +116,7 @@ class Guided(eqx.Module):
 
     network: Network
     gate: eqx.nn.MLP
-    target: Constant
-    start: Constant
+    guide: Fixed
     clip: float = eqx.field(static=True)
 
     def __init__(
@@ -147,25 +141,28 @@ class Guided(eqx.Module):
         key_network, key_gate = jax.random.split(key)
         self.network = Network(key_network, target.dim, width=width, depth=depth, dtype=dtype)
         self.gate = _zero_last_layer(_perceptron_of_time(key_gate, "scalar", width, dtype))
-        self.target = Constant(target.rescaled(unit.shift, unit.scale))
-        self.start = Constant(unit.start)
+        self.guide = Fixed((target.rescaled(unit.shift, unit.scale), unit.start))
         self.clip = float(clip)
 
     def __repr__(self):
-        return shown("Guided", network=self.network, target=self.target, clip=self.clip)
+        return shown("Guided", network=self.network, target=self.guide.value[0], clip=self.clip)
 
-    def __call__(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
-        _check_point(x, self.start.value)
-        score = clipped(jax.grad(self.target.value.log_density)(x), self.clip)
-        return self.network(t, x - self.start.value) + self.gate(fourier_features(t)) * score
+    def __call__(self, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
+        target, start = self.guide.value
+        t, x = _point(t, x, start)
+        score = clipped(jax.grad(target.log_density)(x), self.clip)
+        return self.network(t, x - start) + self.gate(fourier_features(t)) * score
 
 
-def _check_point(x, made_for) -> None:
+def _point(t, x, made_for) -> tuple[Float[Array, ""], Float[Array, " d"]]:
+    """One time and point as arrays of the network's dtype."""
+    t, x = as_scalar("t", t).astype(made_for.dtype), as_real("x", x)
     if (x.dtype, x.shape) != (made_for.dtype, made_for.shape):
         raise ValueError(
             f"x is a point of {in_words(x)} but the network is made for {in_words(made_for)}; "
             "build it with the target's dim and dtype"
         )
+    return t, x
 
 
 def clipped(vector: Float[Array, " d"], longest: float) -> Float[Array, " d"]:

@@ -1,9 +1,9 @@
 """What is learned and what is not, and positive quantities as functions of free numbers.
 
     Positive    β = softplus(r) for a scalar or a diagonal; β = L Lᵀ for a matrix, softplus on the diagonal of L
-    Fixed       a value that stays as it is
+    Fixed       what stays as it is: a leaf, or a whole module that asks for its value
 
-A pytree may hold such nodes in the place of its leaves. `resolve` gives the plain tree, which is what objectives see.
+A pytree may hold such nodes in the place of its leaves. `resolve` gives the plain tree, which is what losses see.
 """
 
 from abc import abstractmethod
@@ -46,9 +46,9 @@ class Parameter(eqx.Module):
 
 
 class Fixed(Parameter):
-    """An array that is not learned."""
+    """What is not learned."""
 
-    fixed: Array
+    fixed: Any
 
     @classmethod
     def of(cls, value):
@@ -107,7 +107,8 @@ def _diagonal(values: Float[Array, "P d"]) -> Float[Array, "P d d"]:
 
 
 def _is_parameter(node: Any) -> bool:
-    return isinstance(node, Parameter)
+    """Whether it stands in the place of a leaf."""
+    return isinstance(node, Parameter) and (not isinstance(node, Fixed) or jax.tree_util.all_leaves([node.fixed]))
 
 
 def resolve(tree: Any) -> Any:
