@@ -411,10 +411,6 @@ NEURAL = [
     (lambda: learning.adam(jnp.nan), "learning_rate holds 1 non-finite"),
     (lambda: learning.adam("abc"), "learning_rate is 'abc'"),
     (lambda: learning.Network(key(), 2, dtype="float16"), "dtype is float16; pass float32 or float64"),
-    (
-        lambda: learning.Network(key(), 2)(0.5, [1, 1]),
-        r"x is a point of .*\[2\] but the network is made for float32\[2\]",
-    ),
     (lambda: learning.Network(key(), 2)([0.5], [1.0, 1.0]), r"t has shape \(1,\)"),
     (lambda: learning.Guided(key(), density(), brownian(0.0), clip="a"), "clip is a str; pass a number > 0"),
     (lambda: learning.Guided(density(), key(), brownian(0.0)), "key is Density"),

@@ -161,6 +161,7 @@ def descend(
     _check_arguments(loss, parameters, optimiser, key, tolerance)
     optimiser = adam() if optimiser is None else optimiser
     free, fixed = eqx.partition(parameters, is_learned(parameters))
+    free = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), free)
     run = _Run(free, _guarded(optimiser).init(free), state)
     history = np.zeros(0, jnp.result_type(*jax.tree.leaves(free)))
     if checkpoint is not None and os.path.exists(checkpoint):
@@ -225,7 +226,8 @@ def descend_refining(
     return tuple(levels)
 
 
-def _guarded(optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def _guarded(optimiser: optax.GradientTransformation) -> Any:
+    """The same, but for gradients that are not finite, of which it counts how many there were and are in a row."""
     return optax.apply_if_finite(optimiser, np.iinfo(np.int32).max)
 
 
@@ -267,7 +269,8 @@ def _iterate(loss, optimiser, fixed, run: _Run, key, span):
 def _check_loss(evaluated, run: _Run, given) -> None:
     """Traced once a compilation: raise unless the loss takes what it is given and returns what it is to."""
     found = outcome("loss", evaluated, run.free, *given, of="the parameters and what is given with them")
-    value, wanted = found, "one floating scalar"
+    value: Any = found
+    wanted = "one floating scalar"
     if run.state is not None:
         wanted = f"(value, state), a floating scalar and {in_words(run.state)}"
         is_pair = isinstance(found, tuple) and len(found) == 2
