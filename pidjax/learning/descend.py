@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from .._doors.checks import as_positive, check_count, check_key, check_kind, concrete
+from .._doors.checks import as_positive, check_count, check_key, check_kind
 from .._doors.functions import in_words, outcome
 from .._doors.progress import progress_bar
 from .._doors.show import shown
@@ -163,6 +163,8 @@ def descend(
     free, fixed = eqx.partition(parameters, is_learned(parameters))
     free = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), free)
     run = _Run(free, _guarded(optimiser).init(free), state)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((run, fixed, key, loss))):
+        raise ValueError("a descent works on numbers, which jit and vmap do not have: call it outside of them")
     history = np.zeros(0, jnp.result_type(*jax.tree.leaves(free)))
     if checkpoint is not None and os.path.exists(checkpoint):
         run, history = _resumed(checkpoint, run, key)
@@ -172,9 +174,7 @@ def descend(
             first = history.size
             count = min(_STRETCH - first % _STRETCH, num_iterations - first)
             run, losses, has_slope = _iterate(loss, optimiser, fixed, run, key, jnp.array([first, count]))
-            if (known := concrete(losses)) is None:
-                raise ValueError("a descent works on numbers, which jit and vmap do not have: call it outside of them")
-            history = np.concatenate([history, known[:count].astype(history.dtype)])
+            history = np.concatenate([history, np.asarray(losses)[:count].astype(history.dtype)])
             if first == 0:
                 _check_start(run, history, has_slope)
             if checkpoint is not None:
