@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_positive, check_count, check_key, check_kind
@@ -163,7 +164,7 @@ def descend(
     free, fixed = eqx.partition(parameters, is_learned(parameters))
     free = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), free)
     run = _Run(free, _guarded(optimiser).init(free), state)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((run, fixed, key, loss))):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, fixed, key, loss))):
         raise ValueError("a descent works on numbers, which jit and vmap do not have: call it outside of them")
     history = np.zeros(0, jnp.result_type(*jax.tree.leaves(free)))
     if checkpoint is not None and os.path.exists(checkpoint):
