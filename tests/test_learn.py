@@ -125,10 +125,9 @@ def test_resumed_as_if_never_stopped(tmp_path, monkeypatch):
         monkeypatch.setattr(descend, "save", stopping)
 
     whole, file = run(310), tmp_path / "run.npz"
-    with monkeypatch.context():
-        stop_after(2)
-        with pytest.raises(Interrupted):
-            run(310, checkpoint=file)
+    stop_after(2)
+    with pytest.raises(Interrupted):
+        run(310, checkpoint=file)
     monkeypatch.undo()
     run(140, checkpoint=file)
     resumed, again = (run(310, checkpoint=file) for _ in range(2))
