@@ -76,6 +76,11 @@ def cholesky(a: Map) -> Factor:
     return small.cholesky(a) if a.ndim == 2 else jnp.sqrt(a)
 
 
+def cholesky_of_one_plus_square(a: Map) -> Factor:
+    """L with L Lᵀ = I + A Aᵀ, exact to the resolution of A, not of its square."""
+    return small.cholesky_of_one_plus_square(a) if a.ndim == 2 else jnp.sqrt(1 + a**2)
+
+
 def inverse_factor(lower: Factor) -> Factor:
     """L⁻¹."""
     return inverse_triangular(lower) if lower.ndim == 2 else 1 / lower

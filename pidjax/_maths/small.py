@@ -52,6 +52,7 @@ def _decomposition(of_one: Callable[[Array], Any]) -> Callable[[Array], Any]:
 
 
 _cholesky = _decomposition(lambda matrix: jnp.linalg.cholesky(matrix, symmetrize_input=True))
+_upper = _decomposition(lambda matrix: jnp.linalg.qr(matrix, mode="r"))
 _lu = _decomposition(lambda matrix: jax.lax.linalg.lu(matrix))
 
 _eigenvalues = _decomposition(lambda matrix: jnp.linalg.eigvalsh(matrix))
@@ -98,17 +99,40 @@ def cholesky(matrices: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
 
 @cholesky.defjvp
 def _cholesky_jvp(primals, tangents):
-    """dL = L · tril(L⁻¹ dA L⁻ᵀ), its diagonal halved."""
     lower = cholesky(*primals)
     whiten = inverse_triangular(lower)
     change = 0.5 * (tangents[0] + transpose(tangents[0]))
-    inner = jnp.tril(matmul(whiten, matmul(change, transpose(whiten))))
+    return lower, _change_of_factor(lower, matmul(whiten, matmul(change, transpose(whiten))))
+
+
+def _change_of_factor(lower: Float[Array, "*k d d"], white_change: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
+    """dL = L · tril(L⁻¹ dA L⁻ᵀ), its diagonal halved."""
+    inner = jnp.tril(white_change)
     half = (
         0.5
         * jnp.diagonal(inner, axis1=-2, axis2=-1)[..., None]
         * jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
     )
-    return lower, matmul(lower, inner - half)
+    return matmul(lower, inner - half)
+
+
+@jax.custom_jvp
+def cholesky_of_one_plus_square(matrices: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
+    """L, lower triangular, with L Lᵀ = I + M Mᵀ: Rᵀ of [Mᵀ; I] = QR.
+
+    M is never squared, and what is smaller than its largest part by less than the resolution of the dtype is still there.
+    """
+    one = jnp.broadcast_to(jnp.eye(matrices.shape[-1], dtype=matrices.dtype), matrices.shape)
+    upper = _upper(jnp.concatenate([transpose(matrices), one], axis=-2))
+    return transpose(upper * jnp.sign(jnp.diagonal(upper, axis1=-2, axis2=-1))[..., None])
+
+
+@cholesky_of_one_plus_square.defjvp
+def _cholesky_of_one_plus_square_jvp(primals, tangents):
+    lower = cholesky_of_one_plus_square(*primals)
+    whiten = inverse_triangular(lower)
+    half = matmul(matmul(whiten, tangents[0]), transpose(matmul(whiten, primals[0])))
+    return lower, _change_of_factor(lower, half + transpose(half))
 
 
 @jax.custom_jvp

@@ -25,10 +25,10 @@ from .._maths.maps import (
     adjoint,
     apply,
     cholesky,
+    cholesky_of_one_plus_square,
     dense,
     inverse_factor,
     log_volume,
-    plus_identity,
     product,
 )
 from .._maths.small import HIGHEST, eigenvalues, matmul, transpose
@@ -176,9 +176,9 @@ class GaussianMixture(AbstractTarget):
 
         def component(mean: Float[Array, " d"], factor: Factor):
             seen, at_mean = product(gain, factor), apply(gain, mean)
-            whiten = inverse_factor(cholesky(plus_identity(product(seen, adjoint(seen)))))
+            whiten = inverse_factor(cholesky_of_one_plus_square(seen))
             slope = product(product(factor, adjoint(seen)), product(adjoint(whiten), whiten))
-            inner = inverse_factor(cholesky(plus_identity(product(adjoint(seen), seen))))
+            inner = inverse_factor(cholesky_of_one_plus_square(adjoint(seen)))
             centre, origin = apply(whiten, at_mean), mean - apply(slope, at_mean)
             return whiten, centre, log_volume(whiten, self.dim), origin, slope, product(factor, adjoint(inner))
 

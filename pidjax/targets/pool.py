@@ -21,7 +21,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import check_count, check_kind
-from .._maths.maps import apply, identity, inverse, log_determinant
+from .._maths.maps import Map, adjoint, apply, dense, identity, inverse, log_determinant, product
 from .._maths.small import matmul, transpose
 from ..process.bridge import Observation
 from .base import AbstractLaw, AbstractTarget
@@ -121,21 +121,28 @@ class Pool(AbstractTarget):
 
 
 class WeightedPoints(AbstractLaw):
-    """Points (m, d) with log-weights (m,), not normalised, as a law."""
+    """Points (m, d) with log-weights (m,), not normalised, as a law.
+
+    Its covariance is Σ w (y − m)(y − m)ᵀ + 2 Σw² C, with C that of the law the points were drawn from: their scatter falls
+    short by Σw² C in the mean, and m itself is uncertain by as much. A `Moment` step narrower than that gives weights of
+    infinite variance, whose mean over the paths is too low.
+    """
 
     log_mass: Float[Array, ""]
     mean: Float[Array, " d"]
     points: Float[Array, "m d"]
     log_weights: Float[Array, " m"]
+    drawn_covariance: Map
 
-    def __init__(self, points, log_weights):
-        self.points, self.log_weights = points, log_weights
+    def __init__(self, points, log_weights, drawn_covariance):
+        self.points, self.log_weights, self.drawn_covariance = points, log_weights, drawn_covariance
         self.log_mass = logsumexp(log_weights)
         self.mean = jnp.exp(log_weights - self.log_mass) @ points
 
     def covariance(self):
-        offsets = self.points - self.mean[None]
-        return matmul(transpose(jnp.exp(self.log_weights - self.log_mass)[:, None] * offsets), offsets)
+        weights, offsets = jnp.exp(self.log_weights - self.log_mass), self.points - self.mean[None]
+        scatter = matmul(transpose(weights[:, None] * offsets), offsets)
+        return scatter + 2 * jnp.sum(weights**2) * dense(self.drawn_covariance, self.mean.size)
 
     def draw(self, key):
         return self.points[discrete_component(key, self.log_weights)]
@@ -199,10 +206,12 @@ class LocalDraws(AbstractTarget):
             log_width = 0.5 * self.dim * math.log(2 * math.pi) - log_determinant(safe_gain, self.dim)
             log_mass = jnp.where(informative, log_width, jnp.inf)
             log_base = jnp.zeros(self.num_draws, value.dtype)
+            covariance = product(spread, adjoint(spread))
         else:
             law = self.proposal.tilt(observation)
             points, log_mass = jax.vmap(law.draw)(keys), law.log_mass
             log_base = jax.vmap(self.proposal.log_density)(points)
+            covariance = law.covariance()
         log_target = jax.vmap(self.density.log_density)(points)
         log_pool = jax.vmap(self.pool.mixture.log_density)(points) if self.pool is not None else None
         log_local = jnp.log(self.num_draws) - log_mass
@@ -218,11 +227,11 @@ class LocalDraws(AbstractTarget):
 
         fresh = jnp.where(jnp.isfinite(log_mass), log_weights(points, log_target, log_base, log_pool), -jnp.inf)
         if self.pool is None:
-            return WeightedPoints(points, fresh)
+            return WeightedPoints(points, fresh, covariance)
         pool = self.pool
         pool_base = jnp.zeros_like(pool.log_proposal) if self.proposal is None else pool.log_proposal
         shared = log_weights(pool.points, pool.log_target, pool_base, pool.log_proposal)
-        return WeightedPoints(jnp.concatenate([points, pool.points]), jnp.concatenate([fresh, shared]))
+        return WeightedPoints(jnp.concatenate([points, pool.points]), jnp.concatenate([fresh, shared]), covariance)
 
     def log_density(self, y):
         return self.density.log_density(y)
