@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from ._doors.checks import check_count
+from ._doors.checks import check_count, check_kind
 from ._doors.extras import load
 from ._doors.show import shown
 
@@ -96,7 +96,7 @@ def evolution(rows: Sequence[Evolution], times: Sequence[float], exact: Float[Ar
         >>> len(evolution([Evolution("β = 1", states, states)], [0.5, 1.0], states[0]).axes)
         2
     """
-    _check_some("rows", rows)
+    _check_some("rows", rows, Evolution)
     _check_shape("exact", exact, ("m", 2))
     for row in rows:
         _check_shape("states", row.states, (len(times), "n", 2))
@@ -194,7 +194,7 @@ def bundles(
         >>> len(bundles([Bundle("start", np.zeros((4, 3, 2)), density, {})], x, x, [0.5]).axes)
         1
     """
-    _check_some("panes", panes)
+    _check_some("panes", panes, Bundle)
     _check_shape("x", x, ("nx",))
     _check_shape("y", y, ("ny",))
     names = list(dict.fromkeys(name for pane in panes for name in pane.lines))
@@ -240,7 +240,7 @@ def convergence(panels: Sequence[Panel]) -> "Figure":
         >>> len(convergence([panel]).axes)
         1
     """
-    _check_some("panels", panels)
+    _check_some("panels", panels, Panel)
     for panel in panels:
         for name, curve in panel.curves.items():
             for field, values in curve._asdict().items():
@@ -287,7 +287,8 @@ def quality_cost(
         >>> len(quality_cost({"nine": {"H-PID": (1.0, 2.0)}}, ["H-PID"], xlabel="seconds", ylabel="distance").axes)
         1
     """
-    _check_some("points", points)
+    check_kind("points", points, Mapping, "a mapping of targets to mappings of methods to (cost, distance)")
+    _check_some("the values of points", list(points.values()), Mapping)
     for marks in points.values():
         for method, mark in marks.items():
             if method not in methods:
@@ -320,9 +321,13 @@ def quality_cost(
     return figure
 
 
-def _check_some(name: str, values) -> None:
-    if not values:
+def _check_some(name: str, values, of: type) -> None:
+    """Raise unless a sequence of values of one kind is that, and not empty."""
+    check_kind(name, values, Sequence | np.ndarray, f"a list of {of.__name__}")
+    if not len(values):
         raise ValueError(f"{name} is empty; pass at least one")
+    for number, value in enumerate(values):
+        check_kind(f"{name}[{number}]", value, of, f"one {of.__name__}")
 
 
 def _check_shape(name: str, values, wanted: tuple) -> None:

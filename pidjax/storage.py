@@ -24,12 +24,16 @@ import numpy as np
 
 from . import __version__
 from ._doors.checks import check_kind, concrete
+from .targets.density import Density
 
 FORMAT = 1
 """Raised when a file of before cannot be read any more."""
 
 _PUBLIC = {"jax.nn": jax.nn, "jax.numpy": jnp}
 """Where functions are looked for by name."""
+
+_GRAPH = "pidjax.discrete.graph:Graph"
+"""The one class of the library that is no module; imported when a file holds one."""
 
 _PLAIN = (type(None), bool, int, float, str)
 
@@ -77,8 +81,9 @@ def load(path: str | PathLike, /, **given: Any) -> Any:
             one name the second is name_2, and so on.
 
     Raises:
-        ValueError: no file of this kind, a damaged one, one of a later format; a name that is not given, or a class of other
-            fields; double-precision arrays while JAX is set to single.
+        ValueError: no file of this kind, a damaged one, one of a later format; a name that is not given, a class of other
+            fields, or a log-density that does not take the points of the one saved; double-precision arrays while JAX is set to
+            single.
 
     Example:
         >>> import tempfile, pidjax as pid
@@ -155,9 +160,14 @@ class _Writer:
             return {"list" if isinstance(value, list) else "tuple": [self.node(part, name) for part in value]}
         if isinstance(value, dict):
             return {"dict": [[self.node(key, name), self.node(part, str(key))] for key, part in value.items()]}
+        if _class_name(type(value)) == _GRAPH:
+            return {"graph": [self._array(part) for part in (value.edges, value.order)], "sites": value.num_sites}
         if callable(value):
             return _known_function(value, name, owner) or {"given": self._name(value, name)}
-        raise TypeError(f"{name} is a {type(value).__name__}, which cannot be stored")
+        raise TypeError(
+            f"{name} is a {type(value).__name__}, which cannot be stored; save what it was made of: modules, arrays, numbers, "
+            "strings, functions, graphs, and lists, tuples and dictionaries of them"
+        )
 
     def _name(self, function: Callable, field: str) -> str:
         """The name that `load` is to be given a function by: its own, or the field's; numbered if another one has it."""
@@ -226,7 +236,14 @@ class _Reader:
         made = object.__new__(kind)
         for name, part in node["fields"].items():
             object.__setattr__(made, name, self.value(part))
+        if isinstance(made, Density):
+            made.check()
         return made
+
+    def _graph(self, node):
+        edges, order = map(self.value, node["graph"])
+        room, _, name = _GRAPH.partition(":")
+        return getattr(importlib.import_module(room), name)(node["sites"], edges, order)
 
     def _named(self, node):
         kind: Any = self._class(node["named"], tuple)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from ._doors.checks import check_count, check_key
+from ._doors.checks import as_dtype, as_positive, check_count, check_key
 from ._doors.show import shown
 from .targets.base import AbstractTarget
 from .targets.density import Density
@@ -56,7 +56,7 @@ class Known(eqx.Module, Generic[Kind]):
 
     def log_density(self, y: Float[Array, " d"]) -> Float[Array, ""]:
         """log p̃(y) of one point."""
-        return self.target.log_density(self._point(y))
+        return self.target.log_density(y)
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Exact independent draws, shape (num_samples, d)."""
@@ -65,11 +65,6 @@ class Known(eqx.Module, Generic[Kind]):
 
     @abstractmethod
     def _draw(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]: ...
-
-    def _point(self, y: Float[Array, " d"]) -> Float[Array, " d"]:
-        if y.shape != (self.dim,):
-            raise ValueError(f"y has shape {y.shape}; pass one point of shape ({self.dim},)")
-        return y
 
 
 class KnownMixture(Known[GaussianMixture]):
@@ -92,7 +87,7 @@ class KnownMixture(Known[GaussianMixture]):
 
     def responsibilities(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
         """w_k N(y; μ_k, σ_k² I) / p(y): the probability that y came from each component; w is its mean under p."""
-        return jax.nn.softmax(self.target.log_joint(self._point(y)))
+        return self.target.responsibilities(y)
 
     def _draw(self, key, num_samples):
         return self.target.sample(key, num_samples)
@@ -201,8 +196,7 @@ def funnel(scale: float = 3.0, dim: int = 10, dtype: DTypeLike | None = None) ->
 
     Source: Neal, *Slice sampling*, Annals of Statistics 2003, section 8, there with s = 3, d = 10.
     """
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale is {scale}; pass a finite number > 0")
+    as_positive("scale", scale)
     dim = check_count("dim", dim)
     if dim < 2:
         raise ValueError(f"dim is {dim}; pass at least 2")
@@ -222,8 +216,5 @@ def _lattice(axis: list[float]) -> np.ndarray:
 
 
 def _mixture(name, means, standard_deviations, weights, entropy, dtype) -> KnownMixture:
-    dtype = float if dtype is None else dtype
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"dtype is {dtype!r}; pass a floating dtype")
-    means, variances = jnp.asarray(means, dtype), np.square(standard_deviations)
+    means, variances = jnp.asarray(means, as_dtype(dtype)), np.square(standard_deviations)
     return KnownMixture(name, GaussianMixture.isotropic(means, variances, weights), entropy, log_z=0.0)

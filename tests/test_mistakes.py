@@ -29,6 +29,16 @@ def plane():
     return pid.GaussianMixture.isotropic([[-1.0, 0.0], [1.0, 1.0]], 0.3)
 
 
+def turned():
+    """Another mixture than `plane`, of the same mean and spread."""
+    return pid.GaussianMixture.isotropic([[-1.0, 1.0], [1.0, 0.0]], 0.3)
+
+
+def several():
+    """Two mixtures, where one is wanted."""
+    return jax.vmap(lambda means: pid.GaussianMixture.isotropic(means, 0.3))(jnp.zeros((2, 2, 2)))
+
+
 def data():
     return pid.Samples(jnp.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]))
 
@@ -104,7 +114,15 @@ METRICS = [
     (lambda: metrics.sliced_ks(points(), points(), key(), num_projections=0), "num_projections is 0"),
     (lambda: metrics.floor(metrics.mmd_squared, plane().sample, key(), 4, reference_n=0), "reference_n is 0"),
     (lambda: metrics.floor(metrics.mmd_squared, plane(), key(), 4), "draw is a GaussianMixture"),
-    (lambda: metrics.floor(metrics.mmd_squared, lambda key, n: points(), key(), 3), "draw returns 4 points"),
+    (lambda: metrics.floor(metrics.mmd_squared, lambda key, n: points(), key(), 3), r"draw returns shape \(4, 2\)"),
+    (lambda: metrics.floor(metrics.mmd_squared, lambda key, n: 1.0, key(), 3), r"draw returns shape \(\)"),
+    (lambda: metrics.floor(metrics.mmd_squared, lambda key: points(), key(), 3), "draw fails for a key, .*TypeError"),
+    (lambda: metrics.floor(vector, plane().sample, key(), 3), "metric fails for two sets of points, .*TypeError"),
+    (lambda: metrics.floor(lambda x, y: x[0, 9], plane().sample, key(), 3), r"metric reads index \(0, 9\)"),
+    (lambda: metrics.floor(lambda x, y: None, plane().sample, key(), 3), "metric returns None"),
+    (lambda: metrics.floor(lambda x, y: x[0], plane().sample, key(), 3), r"metric returns shape \(2,\)"),
+    (lambda: jax.jit(metrics.wasserstein2)(points(), points()), "wasserstein2 takes numbers"),
+    (lambda: jax.vmap(metrics.sinkhorn_divergence, (0, None, None))(points()[None], points(), 1.0), "takes numbers"),
 ]
 
 DIAGNOSTICS = [
@@ -112,7 +130,15 @@ DIAGNOSTICS = [
     (lambda: diagnostics.autocorrelations(solution()), "paths is a Solution; pass pidjax.diagnostics.ensemble"),
     (lambda: diagnostics.average(jnp.zeros(3), jnp.zeros(4)), r"values have shape \(3,\); pass the 4 paths"),
     (lambda: diagnostics.average(jnp.zeros(3), jnp.full(3, -jnp.inf)), "log_weights are all -inf"),
-    (lambda: diagnostics.average(jnp.zeros(3), jnp.zeros(3), lambda mean: (mean,)), "function returns a tuple"),
+    (
+        lambda: diagnostics.average(jnp.zeros(3), jnp.zeros(3), lambda mean: (mean,)),
+        r"function returns \(float32\[\]\)",
+    ),
+    (
+        lambda: diagnostics.average(jnp.zeros((3, 2)), jnp.zeros(3), lambda mean: mean[5]),
+        r"function reads index \(5,\)",
+    ),
+    (lambda: diagnostics.average(jnp.zeros(3), jnp.zeros(3), lambda: 0), "function fails for the mean of the values"),
     (lambda: paths().given_end(lambda x: x[0] > 1e6), "region holds the ends of 0 of 8 paths"),
     (lambda: paths().given_end(lambda x: x > 0), r"region returns bool\[2\]"),
     (lambda: paths().given_end(lambda x: x[0]), r"region returns float32\[\]"),
@@ -131,6 +157,15 @@ DIAGNOSTICS = [
     (lambda: diagnostics.class_probabilities(line(), brownian(), paths()), "target has dimension 1"),
     (lambda: diagnostics.class_probabilities(data(), brownian(), paths()), "target is a Samples"),
     (lambda: diagnostics.predicted_class_probabilities(line(), paths()), "target has dimension 1"),
+    (lambda: diagnostics.class_probabilities(turned(), brownian(), paths()), "target is another mixture"),
+    (lambda: diagnostics.predicted_class_probabilities(turned(), paths()), "target is another mixture"),
+    (lambda: diagnostics.sensitivity(turned(), brownian(), paths()), "target is another mixture"),
+    (lambda: diagnostics.responsibilities(plane(), [1e30, 0.0]), "responsibilities is NaN for y so far off"),
+    (lambda: diagnostics.path_cross_entropies(paths(), nan), "log_density, or its gradient, is NaN on the paths"),
+    (lambda: diagnostics.langevin_mismatch(paths(), nan), "log_density, or its gradient, is NaN on the paths"),
+    (lambda: diagnostics.decisions(paths(), classes(), diagnostics.Reliability(window=-1.0)), "window is -1"),
+    (lambda: diagnostics.decisions(paths(), classes(), diagnostics.Reliability(confidence=2.0)), "confidence is 2"),
+    (lambda: diagnostics.is_reliable(0.0, [[1.0]]), r"times has shape \(\)"),
     (lambda: diagnostics.responsibilities(plane(), jnp.zeros(1)), r"y has shape \(1,\)"),
     (lambda: diagnostics.decisions(paths(), classes()[:, :-1]), r"probabilities has shape \(8, 4, 2\)"),
     (lambda: diagnostics.decisions(paths(), 3 * classes()), "probabilities sum to 3"),
@@ -143,6 +178,7 @@ DIAGNOSTICS = [
     (lambda: diagnostics.tail(nan, points(), 0.1), "log_density is NaN"),
     (lambda: exits([99], 4), r"steps is \[99\]; pass steps between 0 and 4"),
     (lambda: exits([0.5], 4), r"steps is \[0.5\]"),
+    (lambda: exits([0], 4, draw=lambda key: points()), "draw fails for a key"),
     (lambda: exits([0], 9), "num_points is 9; pass at most the 8 paths"),
     (lambda: exits([0], 4, key=0), "key is 0"),
     (lambda: exits([0], 4, of=paths()), "solution is a Ensemble"),
@@ -152,6 +188,15 @@ DIAGNOSTICS = [
 ]
 
 EXACT = [
+    (lambda: exact.expectation(plane(), lambda x: x[2]), r"function reads index \(2,\)"),
+    (lambda: exact.expectation(plane(), lambda x: (x, x)), r"function returns \(float32\[2\], float32\[2\]\)"),
+    (lambda: exact.expectation(several(), square), r"mixture is a batch of shape \(2,\)"),
+    (lambda: exact.marginal(several(), brownian(), 0.5), r"mixture is a batch of shape \(2,\)"),
+    (lambda: exact.marginal(plane(), jax.vmap(brownian)(jnp.ones(2)), 0.5), r"protocol is a batch of shape \(2,\)"),
+    (lambda: several().log_density(jnp.zeros(2)), r"mixture is a batch of shape \(2,\)"),
+    (lambda: several().sample(key(), 3), r"mixture is a batch of shape \(2,\)"),
+    (lambda: exact.lattice(20, 10), r"10\^20 points"),
+    (lambda: exact.lattice(2, 10, "float16"), "dtype is float16; pass float32 or float64"),
     (lambda: exact.marginal(plane(), 1.0, 0.5), "protocol is a float"),
     (lambda: exact.marginal(plane(), brownian(), 0.0), "t is 0"),
     (lambda: exact.marginal(plane(), brownian(), jnp.ones(2)), r"t has shape \(2,\)"),
@@ -243,6 +288,20 @@ LEARN = [
 ZOO = [
     (lambda: zoo.funnel(dim=2.5), "dim is 2.5"),
     (lambda: zoo.gmm40(int), "dtype is"),
+    (lambda: zoo.nine("foo"), "dtype is 'foo'"),
+    (lambda: zoo.funnel(jnp.ones(2)), r"scale has shape \(2,\)"),
+    (lambda: zoo.funnel().log_density(jnp.full(10, jnp.nan)), "y holds 10 non-finite"),
+    (lambda: zoo.nine().log_density(jnp.zeros(2) + 0j), "y holds complex"),
+    (lambda: pid.Density(square, 2, dtype="foo"), "dtype is 'foo'"),
+    (lambda: pid.fit_surrogate(key(), square, 2, dtype="float16"), "dtype is float16"),
+    (lambda: pid.Density(square, 2).log_density(jnp.zeros(1)), r"y has shape \(1,\); pass one point of shape \(2,\)"),
+    (lambda: pid.Surrogate(pid.Density(square, 2), plane()).log_weight([0.0]), r"y has shape \(1,\)"),
+    (lambda: pid.Pool.draw(key(), pid.Density(square, 2), plane(), 2), "points has 2 points in dimension 2"),
+    (
+        lambda: brownian(force=(jnp.ones(3), jnp.ones(2))),
+        "the vector of force has .* the matrix of force has dimension 3",
+    ),
+    (lambda: brownian(start=np.float32(0)), r"start has shape \(\)"),
     (lambda: zoo.nine().sample(0, 4), "key is 0"),
     (lambda: zoo.funnel().sample(key(), -1), "num_samples is -1"),
     (lambda: zoo.nine().responsibilities(jnp.zeros(3)), r"y has shape \(3,\)"),
@@ -278,6 +337,9 @@ PLOT = [
         lambda: plot.convergence([plot.Panel("", "", "", {"a": plot.Curve(np.ones(3), *[np.ones(2)] * 3)})]),
         "middle of 'a' has shape",
     ),
+    (lambda: plot.convergence(5), "panels is a int; pass a list of Panel"),
+    (lambda: plot.evolution(["a"], [0.5], np.ones((3, 2))), r"rows\[0\] is a str; pass one Evolution"),
+    (lambda: plot.quality_cost(5, ["a"], xlabel="", ylabel=""), "points is a int"),
     (lambda: cost(1.0, 2.0, method="b"), "points has the method 'b'"),
     (lambda: cost(1.0, 2.0, 3.0), "the mark of 'a' has shape"),
 ]
@@ -309,6 +371,12 @@ def test_mistakes(call, message):
         lambda: guides.product_of_experts([line(), line()], np.array([1, 1])).means,
         lambda: guidance.bend([0, 0], [1, 1], 0.5, np.int64(2))(jnp.array(0.5)),
         lambda: zoo.funnel(dim=np.int64(3)).sample(key(), np.int64(2)),
+        lambda: zoo.nine().log_density([0, 1]),
+        lambda: pid.Density(square, 2).log_density([0.0, 1.0]),
+        lambda: pid.Density(lambda y: square(y.at[jnp.array([0, 5])].get(mode="clip")), 2).log_density([0.0, 1.0]),
+        lambda: brownian(start=(0.0, 0.0)).start,
+        lambda: diagnostics.is_reliable([0.0, 0.5, 1.0], [[0.5, 0.5], [0.9, 0.1], [0.9, 0.1]]),
+        lambda: metrics.floor(metrics.wasserstein2, plane().sample, key(), 4).mean,
     ],
 )
 def test_what_is_meant_is_accepted(call):
@@ -358,6 +426,11 @@ VALUES = [
     ("called=nine, dim=2", zoo.nine),
     ("Curve(x=[0, 1, 2, 3, …]", lambda: plot.Curve(*[np.arange(9.0)] * 4)),
 ]
+
+
+@pytest.mark.parametrize("make", [plane, data, brownian])
+def test_shapes_alone_can_be_read(make):
+    assert "float32" in repr(jax.eval_shape(make))
 
 
 @pytest.mark.parametrize(("part", "make"), VALUES, ids=[part for part, _ in VALUES])

@@ -217,3 +217,15 @@ def test_what_is_traced_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="save writes numbers, which"):
         jax.jit(lambda x: pid.save(tmp_path / "value.npz", {"x": x}))(jnp.ones(2))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_log_density_of_another_point_is_refused(tmp_path):
+    pid.save(tmp_path / "value.npz", pid.Density(ring, 2))
+    with pytest.raises(ValueError, match=r"log_density reads index \(2,\)"):
+        pid.load(tmp_path / "value.npz", ring=lambda y: y[2])
+
+
+def test_graphs_are_stored(tmp_path):
+    transfer = pid.discrete.Transfer(pid.discrete.ising_glass(2))
+    pid.save(tmp_path / "value.npz", transfer)
+    assert pid.load(tmp_path / "value.npz").model.graph == transfer.model.graph

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import assert_within, grid_quadrature, mean_and_error
 
+import pidjax as pid
 from pidjax import Density, GaussianMixture, LocalDraws, Pool, Samples
 from pidjax.process.bridge import Observation
 from pidjax.targets import samples as samples_module
@@ -245,3 +246,29 @@ def test_rescaling_keeps_the_mass(name):
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_scales_far_apart_are_kept():
+    """A tilt by the sharpest observation that a grid asks for, of a narrow tilted ridge, in single precision."""
+    angle, widths = 0.3, jnp.array([1e-2, 1e2], jnp.float32)
+    turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]], jnp.float32)
+    ridge = GaussianMixture.of_factors(
+        jnp.zeros((1, 2), jnp.float32), jnp.linalg.qr((turn * widths[None]).T)[1].T[None], jnp.ones(1, jnp.float32)
+    )
+    gain = jnp.float32(3e2)
+    law = ridge.tilt(Observation(gain, gain * (turn @ widths)))
+    factor = np.asarray(law.factors[0], np.float64)
+    wide = np.asarray(turn, np.float64) * np.asarray(widths, np.float64)[None]
+    exact = np.linalg.inv(np.linalg.inv(wide @ wide.T) + float(gain) ** 2 * np.eye(2))
+    np.testing.assert_allclose(factor @ factor.T, exact, rtol=1e-2, atol=1e-3 * np.abs(exact).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_draws", [1, 3, 5])
+def test_few_local_draws_have_finite_weights(num_draws):
+    """E[W] = Z however few the draws: a step has the width that so few points do not show."""
+    proposal = GaussianMixture.isotropic(jnp.zeros((1, 2)), 2.0)
+    target = LocalDraws(Density(mixture().log_density, 2), proposal, num_draws)
+    solution = pid.sample(KEY, target, num_samples=4096, num_steps=50)
+    assert_within(solution.log_z, 0.0, solution.log_z_error)
+    assert solution.ess > (0.01, 0.1, 0.2)[num_draws // 2] * 4096

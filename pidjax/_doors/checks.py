@@ -46,6 +46,43 @@ def as_floating(name: str, value) -> jax.Array:
     return array
 
 
+def as_point(name: str, value, dim: int) -> jax.Array:
+    """The value as one point: a floating array of shape (d,), checked finite.
+
+    Example:
+        >>> as_point("y", [1, 2], 2)
+        Array([1., 2.], dtype=float32)
+    """
+    point = as_floating(name, value)
+    if point.shape != (dim,):
+        raise ValueError(f"{name} has shape {point.shape}; pass one point of shape ({dim},)")
+    return point
+
+
+def as_dtype(dtype) -> np.dtype:
+    """A floating dtype of 32 bits at least; JAX's default if None."""
+    try:
+        known = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
+    except TypeError as error:
+        raise ValueError(f"dtype is {dtype!r}; pass float32 or float64") from error
+    if not jnp.issubdtype(known, jnp.floating) or known.itemsize < 4:
+        raise ValueError(f"dtype is {known}; pass float32 or float64")
+    return known
+
+
+def check_single(name: str, leaf, rank: int) -> None:
+    """Raise if one of the value's arrays has axes in front: a batch that `vmap` made, used as one."""
+    if leaf.ndim != rank:
+        raise ValueError(f"{name} is a batch of shape {leaf.shape[:-rank]}; use jax.vmap over it, or pass one")
+
+
+def check_known(name: str, value, at: str) -> None:
+    """Raise if a concrete result holds NaN."""
+    array = concrete(value)
+    if array is not None and np.isnan(array).any():
+        raise ValueError(f"{name} is NaN {at}")
+
+
 def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
     """Weights of shape (count,), not negative, scaled to sum to one; equal if None."""
     if weights is None:

@@ -5,24 +5,50 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from .bounds import read_past_the_end
 from .checks import check_kind
+
+
+class HostOnly(ValueError):
+    """What works with numbers, on the host, is called where there are none."""
+
 
 _UNTRACEABLE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
+    HostOnly,
 )
 
 
-def outcome(name: str, function: Any, *arguments: Any, of: str = "one point", where: str = "") -> Any:
+UNKNOWN = object()
+"""What a function returns that cannot be traced."""
+
+
+def check_on_host(user: str, *values: Any) -> None:
+    """Raise if one of the values is being traced.
+
+    Example:
+        >>> jax.jit(lambda x: check_on_host("wasserstein2", x))(1.0)
+        Traceback (most recent call last):
+        pidjax._doors.functions.HostOnly: wasserstein2 takes numbers, which jit and vmap do not have: call it outside of them
+    """
+    if any(isinstance(value, Tracer) for value in values):
+        raise HostOnly(f"{user} takes numbers, which jit and vmap do not have: call it outside of them")
+
+
+def outcome(
+    name: str, function: Any, *arguments: Any, of: str = "one point", where: str = "", on_host: bool = False
+) -> Any:
     """The shapes and dtypes of what a function returns for arguments like these.
 
     Args:
         of: what the arguments are, for the messages.
         where: what to pass instead, where the function reads past the end of them.
+        on_host: the function may take numbers out of them; nothing is then known of it, and UNKNOWN returned.
 
     Raises:
         ValueError: it is no function, cannot take the arguments, takes numbers out of them, or reads past their end.
@@ -40,6 +66,8 @@ def outcome(name: str, function: Any, *arguments: Any, of: str = "one point", wh
     try:
         traced, found = jax.make_jaxpr(function, return_shape=True)(*arguments)
     except _UNTRACEABLE as error:
+        if on_host:
+            return UNKNOWN
         raise ValueError(
             f"{name} cannot be traced: it takes numbers out of what it is given, as `if`, `float` or NumPy do. Write it with "
             "jax.numpy, and jnp.where in the place of `if`"
@@ -54,6 +82,19 @@ def outcome(name: str, function: Any, *arguments: Any, of: str = "one point", wh
             + (where or "let it read inside")
         )
     return found
+
+
+def check_array(name: str, function: Any, *arguments: Any, of: str = "one point", on_host: bool = False) -> None:
+    """Raise unless a function returns one array; as `outcome`.
+
+    Example:
+        >>> check_array("function", lambda y: (y, y), jnp.zeros(3))
+        Traceback (most recent call last):
+        ValueError: function returns (float32[3], float32[3]) for one point; return one array
+    """
+    found = outcome(name, function, *arguments, of=of, on_host=on_host)
+    if found is not UNKNOWN and not hasattr(found, "shape"):
+        raise ValueError(f"{name} returns {in_words(found)} for {of}; return one array")
 
 
 def check_scalar(name: str, function: Any, *arguments: Any, of: str = "one point", where: str = "") -> None:

@@ -1,6 +1,7 @@
 """Values in a few words, for `repr`: numbers of scalars and short vectors, shapes of the rest and of what is traced."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,12 @@ def brief(value: Any) -> str:
         return format(known[()], form)
     entries = [format(entry, form) for entry in known[:_LONGEST]]
     return "[" + ", ".join([*entries, *["…"] * (known.size > _LONGEST)]) + "]"
+
+
+def of_numbers(function: Callable, module: Any) -> Any:
+    """A function of a module; of shapes alone if the module holds no more."""
+    are_shapes = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(module))
+    return jax.eval_shape(function, module) if are_shapes else function(module)
 
 
 def shown(name: str, **facts: Any) -> str:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._doors.functions import check_array
 from .._maths.weighted import Estimate, error_of_sum, living, weighted_sum
 from ..metrics._inputs import checked_log_weights, floating
 from .ensemble import Ensemble
@@ -53,9 +54,8 @@ def average(
 
     values = jax.tree.map(lambda leaf: living(leaf, weights), values)
     mean = jax.tree.map(lambda leaf: weighted_sum(weights.astype(leaf.dtype), leaf), values)
-    value, linear = jax.linearize(function, mean)
-    if not isinstance(value, jax.Array):
-        raise ValueError(f"function returns a {type(value).__name__}; return one array")
+    check_array("function", function, mean, of="the mean of the values")
+    value, linear = jax.linearize(lambda mean: jnp.asarray(function(mean)), mean)
 
     def deviation(weight, one):
         return weight.astype(value.dtype) * linear(jax.tree.map(jnp.subtract, one, mean))

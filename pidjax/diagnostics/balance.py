@@ -22,10 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._doors.functions import check_scalar
 from ..metrics import Estimate
 from .average import average
-from .ensemble import Ensemble, check_paths
+from .ensemble import Ensemble, along_paths, check_paths
 
 
 class DriftDiffusion(NamedTuple):
@@ -82,9 +81,8 @@ def langevin_mismatch(
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
     check_paths(paths)
-    check_scalar("log_density", log_density, paths.states[0, 0])
     v = paths.drifts
-    b = 0.5 * paths.noise_scale**2 * jax.vmap(jax.vmap(jax.grad(log_density)))(paths.states)
+    b = 0.5 * paths.noise_scale**2 * along_paths(log_density, paths, paths.states, of=jax.grad)
     inner = jnp.sum(v * b, axis=-1)
     return LangevinMismatch(
         mismatch=average(_divided(_length(v - b), _length(v) + _length(b)), paths),

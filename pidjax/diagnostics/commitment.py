@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._doors.checks import as_floating, check_kind, concrete
+from .._doors.checks import as_floating, as_scalar, check_kind, concrete
 from .._doors.show import shown
 from ..metrics import Estimate
 from ..process.protocol import Protocol
 from ..sampling.control import Point, place
 from ..targets.mixture import GaussianMixture, TiltedMixture
 from .average import average
-from .ensemble import Ensemble, check_paths, check_process
+from .ensemble import Ensemble, check_paths, check_process, check_target
 
 
 class Reliability(NamedTuple):
@@ -72,10 +72,7 @@ def responsibilities(target: GaussianMixture, y: Float[Array, " d"]) -> Float[Ar
         [0.5, 0.5]
     """
     _check_mixture(target)
-    y = as_floating("y", y).astype(target.means.dtype)
-    if y.shape != (target.dim,):
-        raise ValueError(f"y has shape {y.shape}; pass one point of shape ({target.dim},)")
-    return jax.nn.softmax(target.log_joint(y))
+    return target.responsibilities(as_floating("y", y).astype(target.means.dtype))
 
 
 def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ensemble) -> Float[Array, "N times k"]:
@@ -110,10 +107,8 @@ def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ense
 
 def predicted_class_probabilities(target: GaussianMixture, paths: Ensemble) -> Float[Array, "N times k"]:
     """The responsibilities of the target at the weighted states x̂: the quantity of the paper."""
-    check_paths(paths)
     _check_mixture(target)
-    if target.dim != paths.dim:
-        raise ValueError(f"target has dimension {target.dim} but the paths have dimension {paths.dim}")
+    check_target(paths, target)
     return jax.jit(jax.vmap(jax.vmap(lambda y: responsibilities(target, y))))(paths.weighted_states)
 
 
@@ -137,6 +132,7 @@ def decisions(
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858.
     """
     check_paths(paths)
+    probabilities = as_floating("probabilities", probabilities)
     _check_probabilities(probabilities, paths.states.shape[:2], reliability)
     times = paths.times
     reliable = jax.vmap(lambda path: is_reliable(times, path, reliability))(probabilities)
@@ -167,6 +163,9 @@ def is_reliable(
         >>> is_reliable(jnp.array([0.0, 0.5, 1.0]), certain).tolist()
         [False, True, True]
     """
+    times, probabilities = as_floating("times", times), as_floating("probabilities", probabilities)
+    if times.ndim != 1:
+        raise ValueError(f"times has shape {times.shape}; pass shape (K+1,)")
     _check_probabilities(probabilities, times.shape, reliability)
     known = concrete(times)
     if known is not None and not (np.diff(known) > 0).all():
@@ -194,6 +193,10 @@ def _check_mixture(target) -> None:
 def _check_probabilities(probabilities, shape: tuple[int, ...], reliability) -> None:
     if not isinstance(reliability, Reliability):
         raise ValueError(f"reliability is {reliability!r}; pass a Reliability")
+    for name, threshold in reliability._asdict().items():
+        known = concrete(as_scalar(name, threshold))
+        if known is not None and not (0 <= known and (known <= 1 or name == "entropy")):
+            raise ValueError(f"{name} is {known:g}; pass a number in [0, 1], or of nats for the entropy")
     if probabilities.shape[:-1] != shape:
         raise ValueError(f"probabilities has shape {probabilities.shape}; pass shape {(*shape, 'k')}")
     known = concrete(probabilities)

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, as_positive, as_scalar, check_count, check_key, concrete
+from .._doors.functions import check_on_host
 from .._doors.show import shown
 from ..metrics import Floor, floor, wasserstein2
 from ..metrics._inputs import log_densities, weighted_samples
@@ -78,6 +79,7 @@ def early_exit(
     weighted = jnp.concatenate([expected, states[:, -1:]], axis=1)
     chosen = states[:, at_steps], weighted[:, at_steps]
     key_resample, key_exact, key_floor = jax.random.split(key, 3)
+    lowest = floor(wasserstein2, draw, key_floor, n=num_points)
     at_times = eqx.tree_at(lambda one: one.samples, solution, chosen, is_leaf=lambda leaf: leaf is solution.samples)
     states, expected = at_times.resample(key_resample, num_points)
     exact = draw(key_exact, num_points)
@@ -85,7 +87,6 @@ def early_exit(
     def distances(points):
         return jnp.stack([wasserstein2(points[:, k], exact) for k in range(at_steps.size)])
 
-    lowest = floor(wasserstein2, draw, key_floor, n=num_points)
     return EarlyExit(solution.times[at_steps], distances(states), distances(expected), lowest)
 
 
@@ -109,6 +110,7 @@ def restricted_wasserstein2(
 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858 (there squared).
     """
+    check_on_host("restricted_wasserstein2", samples, reference)
     samples, reference = (
         weighted_samples(points, None, name)[0] for name, points in (("samples", samples), ("reference", reference))
     )

@@ -9,13 +9,11 @@ At the end both are the entropy of p. For the paths that end in a tail, conditio
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 from jaxtyping import Array, Float
 
-from .._doors.functions import check_scalar
 from ..metrics import Estimate
 from .average import average, integrate
-from .ensemble import Ensemble, check_paths
+from .ensemble import Ensemble, along_paths, check_paths
 
 
 class PathEnergies(NamedTuple):
@@ -55,6 +53,4 @@ def energy_efficiency(paths: Ensemble, log_density: Callable[[Float[Array, " d"]
 
 def _energies(paths: Ensemble, log_density):
     check_paths(paths)
-    check_scalar("log_density", log_density, paths.states[0, 0])
-    energy = jax.vmap(jax.vmap(lambda x: -log_density(x)))
-    return energy(paths.states), energy(paths.weighted_states)
+    return tuple(-along_paths(log_density, paths, points) for points in (paths.states, paths.weighted_states))

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._doors.checks import check_kind, concrete
-from .._doors.functions import in_words, outcome
+from .._doors.checks import check_kind, check_known, concrete
+from .._doors.functions import check_scalar, in_words, outcome
 from .._doors.show import shown
 from ..process.protocol import Protocol, UnitProblem
 from ..sampling.control import control_at_end
 from ..sampling.rollout import Prepared
 from ..sampling.solution import Solution
+from ..targets.mixture import GaussianMixture
 
 Region = Callable[[Float[Array, " d"]], Bool[Array, ""]]
 """A set of points, as the function that says whether one point is inside."""
@@ -39,6 +40,7 @@ class Ensemble(eqx.Module):
             paths share. A region has its share of the paths and of the pool: `given_end` leaves it as it is.
         num_islands: groups of paths that never exchange.
         unit: the change of variables to the unit problem.
+        mixture: the target, if it was one.
     """
 
     times: Float[Array, " times"]
@@ -49,6 +51,7 @@ class Ensemble(eqx.Module):
     log_weights: Float[Array, " N"]
     inflation: Float[Array, ""]
     unit: UnitProblem
+    mixture: GaussianMixture | None
     num_islands: int = eqx.field(static=True)
 
     def __repr__(self):
@@ -133,6 +136,7 @@ def ensemble(solution: Solution) -> Ensemble:
         log_weights=solution.log_weights,
         inflation=solution.inflation,
         unit=solution.prepared.unit,
+        mixture=solution.target if isinstance(solution.target, GaussianMixture) else None,
         num_islands=solution.num_islands,
     )
 
@@ -156,18 +160,46 @@ def check_process(paths: Ensemble, protocol: Any, target: Any = None) -> None:
     Args:
         target: what the unit problem is made for; if left out, one of the mean and spread that it was made for.
     """
-    check_paths(paths)
+    check_target(paths, target)
     check_kind("protocol", protocol, Protocol, "the one that the paths were sampled with")
-    if target is not None and target.dim != paths.dim:
-        raise ValueError(f"target has dimension {target.dim} but the paths have dimension {paths.dim}")
     own = paths.unit
     other = protocol.unit(*((own.shift, own.scale) if target is None else target.location()))
-    rounding = float(jnp.finfo(own.scale.dtype).eps) ** 0.5
     for (name, sampled), given in zip(_parts(own, own).items(), _parts(other, own).values(), strict=True):
-        agree = concrete(eqx.tree_equal(sampled, given, rtol=rounding, atol=rounding))
-        if agree is not None and not agree:
+        if _differ(sampled, given):
             who = "protocol has" if target is None else "target and protocol have"
             raise ValueError(f"{who} another {name} than the paths were sampled with; pass those of the solution")
+
+
+def check_target(paths: Ensemble, target: Any) -> None:
+    """Raise unless a target, if given, is of the paths' dimension, and a mixture the one that they were sampled for."""
+    check_paths(paths)
+    if target is not None and target.dim != paths.dim:
+        raise ValueError(f"target has dimension {target.dim} but the paths have dimension {paths.dim}")
+    if isinstance(target, GaussianMixture) and paths.mixture is not None and _differ(paths.mixture, target):
+        raise ValueError("target is another mixture than the paths were sampled for; pass that of the solution")
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether concrete values are apart by more than rounding."""
+    rounding = float(jnp.finfo(jax.tree.leaves(one)[0].dtype).eps) ** 0.5
+    agree = concrete(eqx.tree_equal(one, other, rtol=rounding, atol=rounding))
+    return agree is not None and not agree
+
+
+def along_paths(
+    log_density: Callable[[Float[Array, " d"]], Float[Array, ""]],
+    paths: Ensemble,
+    points: Float[Array, "N times d"],
+    of: Callable[[Callable], Callable] = lambda function: function,
+) -> Float[Array, "N times ..."]:
+    """log p, or its derivative, at points along the paths; NaN where a concrete weight is not zero raises."""
+    check_scalar("log_density", log_density, points[0, 0])
+    values = jax.vmap(jax.vmap(of(log_density)))(points)
+    alive = (paths.log_weights > -jnp.inf).reshape(-1, *[1] * (values.ndim - 1))
+    check_known(
+        "log_density, or its gradient,", jnp.where(alive, values, 0), "on the paths; return -inf outside the support"
+    )
+    return values
 
 
 def _parts(unit: UnitProblem, own: UnitProblem) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from .._doors.checks import as_positive, check_count, check_key, check_kind, concrete
+from .._doors.functions import check_array
 from .._doors.show import shown
 from ._inputs import floating, log_densities, sample_pair
 
@@ -52,17 +53,21 @@ def floor(
     reference_n = n if reference_n is None else check_count("reference_n", reference_n)
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}; pass at least 2")
-    for name, function in (("metric", metric), ("draw", draw)):
-        check_kind(name, function, Callable, "a function")
+    check_kind("draw", draw, Callable, "a function of a key and a number")
+    check_array("draw", lambda key: draw(key, n), key, of="a key", on_host=True)
 
     def drawn(key, count):
-        points = draw(key, count)
-        if len(points) != count:
-            raise ValueError(f"draw returns {len(points)} points where {count} were asked for; return as many")
+        points = jnp.asarray(draw(key, count))
+        if points.shape[:1] != (count,):
+            raise ValueError(f"draw returns shape {points.shape} where {count} points were asked for; return (n, d)")
         return points
 
     keys = jax.random.split(key, (repeats, 2))
-    values = jnp.stack([metric(drawn(one, n), drawn(two, reference_n)) for one, two in keys])
+    pairs = [(drawn(one, n), drawn(two, reference_n)) for one, two in keys]
+    check_array("metric", metric, *pairs[0], of="two sets of points", on_host=True)
+    values = jnp.stack([jnp.asarray(metric(*pair)) for pair in pairs])
+    if values.ndim != 1:
+        raise ValueError(f"metric returns shape {values.shape[1:]} for two sets of points; return one number")
     return Floor(jnp.mean(values), jnp.std(values, ddof=1))
 
 

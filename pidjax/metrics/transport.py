@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._doors.checks import as_positive, check_count
 from .._doors.extras import load
+from .._doors.functions import check_on_host
 from ._inputs import sample_pair
 
 
@@ -30,6 +31,7 @@ def wasserstein2(samples: ArrayLike, reference: ArrayLike) -> Float[Array, ""]:
     """
     needed = {"user": "wasserstein2", "package": "scipy", "extra": "metrics"}
     optimize, distance = load("scipy.optimize", **needed), load("scipy.spatial.distance", **needed)
+    check_on_host("wasserstein2", samples, reference)
     samples, _, reference = sample_pair(samples, reference, None)
     if len(samples) != len(reference):
         raise ValueError(f"samples has {len(samples)} points but reference has {len(reference)}; pass equal sizes")
@@ -62,6 +64,7 @@ def sinkhorn_divergence(
     Source: Feydy, Séjourné, Vialard, Amari, Trouvé & Peyré, AISTATS 2019, eq. 3.
     """
     load("ott", user="sinkhorn_divergence", package="ott-jax", extra="metrics")
+    check_on_host("sinkhorn_divergence", samples, reference, epsilon, log_weights)
     samples, weights, reference = sample_pair(samples, reference, log_weights)
     epsilon = as_positive("epsilon", epsilon).astype(samples.dtype)
     max_iterations = check_count("max_iterations", max_iterations)

@@ -12,12 +12,14 @@ is dx' = (f' + u') dt' + dW' on [0, 1] at the same cost, with
     β' = βσ²T²,   V₁' = T scale V₁,   f' = (T/scale) f,   A' = scale A.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._doors.checks import as_floating, check_count, check_positive_definite, concrete
+from .._doors.checks import as_floating, check_count, check_positive_definite, check_single, concrete
 from .._doors.show import brief, shown
 from .._maths.maps import Map, adjoint, apply, dense, diagonal, lift, product
 from .bridge import Affine
@@ -130,6 +132,8 @@ class Protocol(eqx.Module):
     noise_scale: Float[Array, ""] | None
 
     def __repr__(self):
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(self)):
+            return shown("Protocol", **{"beta": self.beta, "edges": self.edges})
         one = self.num_pieces == 1
         fields = {"beta": self.beta, "centre": self.centre, "linear": self.linear, "constant": self.constant}
         facts = {name: leaf[0] if one else leaf for name, leaf in fields.items() if leaf is not None}
@@ -180,10 +184,7 @@ class Protocol(eqx.Module):
         Raises:
             ValueError: as `unit`.
         """
-        names = ("beta", "centre", "force", "gauge", "linear")
-        sized = [(name, leaf) for name in names for leaf in jax.tree.leaves(getattr(self, name)) if leaf.ndim > 1]
-        dims = [(name, leaf.shape[1]) for name, leaf in sized]
-        dims += [("start", leaf.shape[0]) for leaf in jax.tree.leaves(self.start)[:1]]
+        dims = [(name, shape[0]) for name, shape in self._shapes() if shape]
         name, dim = dims[0] if dims else ("the target", 1)
         self.check_dimension(dim, of=name)
         if self.noise_scale is not None or self.gauge is None:
@@ -192,15 +193,23 @@ class Protocol(eqx.Module):
 
     def check_dimension(self, dim: int, of: str = "the target") -> None:
         """Raise if a coefficient or the start is of another dimension."""
-        for name in ("beta", "centre", "force", "gauge", "linear", "start"):
-            for leaf in jax.tree.leaves(getattr(self, name)):
-                shape = leaf.shape[1:] if name != "start" else leaf.shape
-                if any(size != dim for size in shape):
-                    expected = {"beta": f"a scalar, a ({dim},) diagonal or a ({dim}, {dim}) matrix"}
-                    raise ValueError(
-                        f"{name} has shape {shape} but {of} has dimension {dim}; pass "
-                        + expected.get(name, f"shape ({dim},)" if len(shape) == 1 else f"shape ({dim}, {dim})")
-                    )
+        check_single("the protocol", self.edges, 1)
+        for name, shape in self._shapes():
+            if any(size != dim for size in shape):
+                is_map = name in ("beta", "the matrix of force", "the matrix of gauge", "the covariance of start")
+                forms = f"a scalar, a ({dim},) diagonal or a ({dim}, {dim}) matrix" if is_map else f"shape ({dim},)"
+                raise ValueError(f"{name} has shape {shape} but {of} has dimension {dim}; pass {forms}")
+
+    def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """The shapes of the coefficients on one piece, and of the start, by name."""
+        named: list[tuple[str, Any]] = [("beta", self.beta), ("centre", self.centre)]
+        for name, pair in (("force", self.force), ("gauge", self.gauge)):
+            named += [] if pair is None else zip((f"the matrix of {name}", f"the vector of {name}"), pair, strict=True)
+        shapes = [(name, leaf.shape[1:]) for name, leaf in [*named, ("linear", self.linear)] if leaf is not None]
+        start: list[tuple[str, Any]] = [("start", self.start)]
+        if isinstance(self.start, GaussianStart):
+            start = [("the mean of start", self.start.mean), ("the covariance of start", self.start.covariance)]
+        return shapes + [(name, leaf.shape) for name, leaf in start if leaf is not None]
 
 
 @eqx.filter_jit

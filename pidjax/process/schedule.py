@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._doors.checks import as_floating, as_positive, check_count, check_kind, check_symmetric, concrete
+from .._doors.checks import as_floating, as_positive, check_count, check_symmetric, concrete
 from .._doors.functions import outcome
 from .bridge import Affine
 from .protocol import GaussianStart, Protocol
@@ -191,9 +190,6 @@ def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, nois
     if noise_scale is not None:
         noise_scale = as_positive("noise_scale", noise_scale)
     if start is not None and not isinstance(start, GaussianStart):
-        check_kind(
-            "start", start, jax.Array | np.ndarray | list | float | int, "a point, or GaussianStart(mean, covariance)"
-        )
         start = as_floating("start", start)
         if start.ndim != 1:
             raise ValueError(f"start has shape {start.shape}; pass one point of shape (d,), or a GaussianStart")

@@ -16,7 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._doors.checks import check_kind
+from .._doors.checks import as_dtype, as_point, check_kind, check_single
 from .._doors.functions import check_scalar
 from .base import AbstractTarget
 from .mixture import GaussianMixture
@@ -53,18 +53,24 @@ class Density(AbstractTarget):
 
     def __init__(self, log_density, like, *, dtype=None):
         like = _example(like, dtype)
-        check_scalar("log_density", log_density, like, where="pass the dimension that log_density means")
         leaves, structure = jax.tree.flatten(like)
         self.function, self.like = log_density, (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         flat = jax.eval_shape(lambda point: ravel_pytree(point)[0], like)
         self.shift, self.scale = jnp.zeros(flat.shape, flat.dtype), jnp.ones((), flat.dtype)
+        self.check()
+
+    def check(self) -> None:
+        """Raise unless the function takes one point to one floating scalar; as the constructor."""
+        structure, leaves = self.like
+        like = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+        check_scalar("log_density", self.function, like, where="pass the dimension that log_density means")
 
     def __repr__(self):
         return f"Density({getattr(self.function, '__name__', type(self.function).__name__)}, dim={self.dim})"
 
     @property
     def dim(self) -> int:
-        return self.shift.shape[0]
+        return self.shift.shape[-1]
 
     def unravel(self, y: Float[Array, " d"]) -> Any:
         """The vector as a point of the kind the log-density takes."""
@@ -73,6 +79,7 @@ class Density(AbstractTarget):
         return ravel_pytree(example)[1](y)
 
     def log_density(self, y):
+        y = as_point("y", y, self.dim)
         value = self.function(self.unravel(self.shift + self.scale * y))
         return jnp.asarray(value, y.dtype) + self.dim * jnp.log(self.scale)
 
@@ -91,6 +98,7 @@ class Density(AbstractTarget):
         return self.log_density(y)
 
     def location(self):
+        check_single("the density", self.shift, 1)
         return jnp.zeros_like(self.shift), jnp.ones_like(self.scale)
 
     def snr_range(self):
@@ -106,7 +114,7 @@ def _example(like, dtype) -> Any:
     if isinstance(like, int | np.integer):
         if like < 1:
             raise ValueError(f"like is {like}; pass a dimension >= 1, or an example point")
-        like = jax.ShapeDtypeStruct((int(like),), jnp.result_type(float) if dtype is None else jnp.dtype(dtype))
+        like = jax.ShapeDtypeStruct((int(like),), as_dtype(dtype))
 
     def described(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct):
@@ -158,6 +166,7 @@ class Surrogate(AbstractTarget):
         return self.density.log_density(y)
 
     def log_weight(self, y):
+        y = as_point("y", y, self.dim)
         return self.density.log_density(y) - self.mixture.log_density(y)
 
     def location(self):

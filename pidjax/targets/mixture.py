@@ -18,8 +18,18 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._doors.checks import as_floating, check_count, check_key, check_positive_definite, concrete, normalised_weights
-from .._doors.show import shown
+from .._doors.checks import (
+    as_floating,
+    as_point,
+    check_count,
+    check_key,
+    check_known,
+    check_positive_definite,
+    check_single,
+    concrete,
+    normalised_weights,
+)
+from .._doors.show import of_numbers, shown
 from .._maths.maps import (
     Factor,
     adjoint,
@@ -151,7 +161,11 @@ class GaussianMixture(AbstractTarget):
         facts = {"components": self.means.shape[-2], "dim": self.dim}
         if self.means.ndim > 2:
             return shown("GaussianMixture", **facts, batch=self.means.shape[:-2])
-        return shown("GaussianMixture", **facts, mean=self.mean(), sd=jnp.sqrt(jnp.diagonal(self.covariance())))
+        facts |= of_numbers(
+            lambda own: {"mean": own.mean(), "sd": jnp.sqrt(jnp.diagonal(own.covariance()))},
+            self,
+        )
+        return shown("GaussianMixture", **facts)
 
     @property
     def dim(self) -> int:
@@ -172,6 +186,7 @@ class GaussianMixture(AbstractTarget):
         return jax.vmap(jnp.diag)(variances.reshape(-1, self.dim)).reshape(*self.means.shape, self.dim)
 
     def tilt(self, observation: Observation, key=None) -> TiltedMixture:
+        check_single("the mixture", self.means, 2)
         gain, value = observation
 
         def component(mean: Float[Array, " d"], factor: Factor):
@@ -193,9 +208,8 @@ class GaussianMixture(AbstractTarget):
 
     def log_joint(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
         """log π_k N(y; μ_k, Σ_k) of each component."""
-        y = jnp.asarray(y)
-        if y.shape != (self.dim,):
-            raise ValueError(f"y has shape {y.shape}; pass one point of shape ({self.dim},)")
+        check_single("the mixture", self.means, 2)
+        y = as_point("y", y, self.dim)
         whiten = _each(inverse_factor, self.factors)
         white = jax.vmap(apply)(whiten, y[None] - self.means)
         log_widths = _each(log_volume, whiten, self.dim)
@@ -207,10 +221,19 @@ class GaussianMixture(AbstractTarget):
     def log_density(self, y):
         return logsumexp(self.log_joint(y))
 
+    def responsibilities(self, y: Float[Array, " d"]) -> Float[Array, " k"]:
+        """π_k N(y; μ_k, Σ_k)/p(y): the probability that y came from each component."""
+        of_components = jax.nn.softmax(self.log_joint(y))
+        check_known(
+            "responsibilities", of_components, "for y so far off that no component's density can be told from 0"
+        )
+        return of_components
+
     def log_weight(self, y):
-        return jnp.zeros((), y.dtype)
+        return jnp.zeros((), as_point("y", y, self.dim).dtype)
 
     def mean(self) -> Float[Array, " d"]:
+        check_single("the mixture", self.means, 2)
         return self.weights @ self.means
 
     def covariance(self) -> Float[Array, "d d"]:
@@ -230,6 +253,7 @@ class GaussianMixture(AbstractTarget):
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Exact independent draws, shape (num_samples, d)."""
+        check_single("the mixture", self.means, 2)
         check_key("key", key)
         num_samples = check_count("num_samples", num_samples)
 

@@ -62,6 +62,11 @@ class Pool(AbstractTarget):
     def __check_init__(self):
         _check_parts(self.density, mixture=self.mixture)
         size, dim = self.points.shape
+        if size <= dim:
+            raise ValueError(
+                f"points has {size} points in dimension {dim}, whose spread they do not span; pass more than {dim}: thousands "
+                "for steps that can be weighted"
+            )
         if dim != self.density.dim or not self.log_target.shape == self.log_proposal.shape == (size,):
             raise ValueError(
                 f"points has shape {self.points.shape}, log_target {self.log_target.shape} and log_proposal "

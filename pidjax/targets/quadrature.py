@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
-from .._doors.checks import check_count, check_kind
+from .._doors.checks import as_dtype, check_count, check_kind, check_single
+from .._doors.functions import check_array
 from .._doors.show import shown
 from .._maths.maps import apply, log_volume
 from .mixture import GaussianMixture
@@ -54,6 +55,10 @@ def lattice(dim: int, per_axis: int, dtype: DTypeLike | None = None) -> Nodes:
     dim, per_axis = check_count("dim", dim), check_count("per_axis", per_axis)
     if per_axis < 2:
         raise ValueError(f"per_axis is {per_axis}; pass an integer >= 2")
+    if dim * np.log2(per_axis) > 30:
+        raise ValueError(
+            f"per_axis is {per_axis} in dimension {dim}, which makes {per_axis}^{dim} points; pass fewer, or use sobol"
+        )
     reach = min(_FARTHEST, 0.85 * np.sqrt(np.pi * per_axis))
     axis = np.linspace(-reach, reach, per_axis)
     points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
@@ -92,9 +97,7 @@ def sobol(dim: int, count: int, dtype: DTypeLike | None = None) -> Nodes:
 
 
 def _nodes(points: np.ndarray, weights: np.ndarray, dtype: DTypeLike | None) -> Nodes:
-    dtype = float if dtype is None else dtype
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"dtype is {dtype!r}; pass a floating dtype")
+    dtype = as_dtype(dtype)
     return Nodes(jnp.asarray(points, dtype), jnp.asarray(weights, dtype))
 
 
@@ -127,13 +130,13 @@ def expectation(
         >>> print(f"{expectation(mixture, lambda x: x[0] ** 2):.4f}")
         2.5000
     """
-    check_kind("function", function, Callable, "a function of one point")
+    _check(mixture, nodes)
+    check_array("function", function, mixture.means[0])
     return _expectation(mixture, lambda _, x: function(x), nodes)
 
 
 def _expectation(mixture: GaussianMixture, function, nodes: Nodes | None) -> Array:
     """E[f(k, x)] with the number k of the component that x belongs to."""
-    _check(mixture, nodes)
     points, weights = default_nodes(mixture.dim, mixture.means.dtype) if nodes is None else nodes
 
     @jax.checkpoint
@@ -185,4 +188,5 @@ def check_nodes(nodes: Nodes | None, dim: int) -> None:
 
 def _check(mixture: GaussianMixture, nodes: Nodes | None) -> None:
     check_kind("mixture", mixture, GaussianMixture, "a GaussianMixture")
+    check_single("mixture", mixture.means, 2)
     check_nodes(nodes, mixture.dim)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._doors.checks import as_floating, normalised_weights
-from .._doors.show import shown
+from .._doors.checks import as_floating, as_point, check_single, normalised_weights
+from .._doors.show import of_numbers, shown
 from .._maths.maps import Map, adjoint, apply
 from .._maths.small import HIGHEST, matvec
 from ..process.bridge import Observation
@@ -208,9 +208,12 @@ class Samples(AbstractTarget):
     def __repr__(self):
         if self.points.ndim > 2:
             return shown("Samples", points=self.points.shape[-2], dim=self.dim, batch=self.points.shape[:-2])
-        mean = self.weights @ self.points
-        spread = jnp.sqrt(self.weights @ (self.points - mean[None]) ** 2)
-        return shown("Samples", points=self.points.shape[0], dim=self.dim, mean=mean, sd=spread)
+
+        def moments(own):
+            mean = own.weights @ own.points
+            return {"mean": mean, "sd": jnp.sqrt(own.weights @ (own.points - mean[None]) ** 2)}
+
+        return shown("Samples", points=self.points.shape[0], dim=self.dim, **of_numbers(moments, self))
 
     @property
     def dim(self) -> int:
@@ -223,9 +226,10 @@ class Samples(AbstractTarget):
         raise TypeError("a data set has no density")
 
     def log_weight(self, y):
-        return jnp.zeros((), y.dtype)
+        return jnp.zeros((), as_point("y", y, self.dim).dtype)
 
     def location(self):
+        check_single("the data set", self.points, 2)
         return location_of(self.points, self.weights)
 
     def snr_range(self):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
-from ..._doors.checks import as_floating, check_count, check_key, concrete
+from ..._doors.checks import as_dtype, as_floating, check_count, check_key, concrete
 from ..._doors.functions import check_scalar
 from ..._doors.progress import progress_bar
 from ..._doors.show import shown
@@ -103,7 +103,7 @@ def fit_surrogate(
         True
     """
     check_key("key", key)
-    dim, dtype = check_count("dim", dim), jnp.result_type(float) if dtype is None else dtype
+    dim, dtype = check_count("dim", dim), as_dtype(dtype)
     centre = jnp.zeros(dim, dtype) if centre is None else as_floating("centre", centre).astype(dtype)
     if centre.shape != (dim,):
         raise ValueError(f"centre has shape {centre.shape} but dim is {dim}; pass a ({dim},) vector")
