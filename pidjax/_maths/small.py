@@ -42,7 +42,7 @@ def _decomposition(of_one: Callable[[Array], Any]) -> Callable[[Array], Any]:
         of_batch = jax.lax.map(looped, matrix) if in_batched[0] else of_one(matrix)
         return of_batch, jax.tree.map(lambda _: in_batched[0], of_batch)
 
-    def of_all(matrices: Float[Array, "*k d d"]) -> Any:
+    def of_all(matrices: Float[Array, "*k i j"]) -> Any:
         in_loop, at_once = looped, of_one
         for _ in matrices.shape[:-2]:
             in_loop, at_once = jax.vmap(in_loop), jax.vmap(at_once)

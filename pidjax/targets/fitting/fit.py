@@ -30,6 +30,8 @@ from .tempered import MOVES, PARTICLES, probe, tempered_particles
 LEAST_COMPONENTS, MOST_COMPONENTS = 8, 64
 FIRST_ITERATIONS = 20
 TRUSTED = 0.1
+FARTHEST = 1e11
+"""Scale beyond which a fit that did not settle has run away: the probe looks up to 1e6."""
 _ROUNDS_PER_CALL = 8
 
 
@@ -40,7 +42,8 @@ class Fit(eqx.Module):
     last one: each is by fresh draws of that round's mixture, and the last is that of the mixture returned. `location`
     and `scale` are the mixture's mean and standard deviations. `converged` says that the rounds ended before their
     limit, or at it, with ess ≥ 0.1; below that not even the standard errors are to be believed. `non_finite` counts
-    log-densities of NaN or +∞, which were read as −∞. `unresolved` is the mass of components that were left out: so near
+    log-densities of NaN or +∞, which were read as −∞. The means of a fit that ran away, not settled at scales above 1e11, are
+    infinite: the density has no finite mass. `unresolved` is the mass of components that were left out: so near
     the origin, and so narrow, that the roundings of the place y − shift show in them. A component of weight zero is finite,
     with a valid covariance.
     """
@@ -159,19 +162,22 @@ def _finish(energy: Energy, population: Population, spent: Int[Array, ""], inval
     covariances = jnp.where(resolved[:, None, None], covariances, covariances[-1:])
     weights = jnp.exp(final.log_weights)
     refits = population.rounds - 1
+    converged = population.ess[refits] >= TRUSTED
+    scale = jnp.sqrt(jnp.diagonal(covariances[-1])) / DEFENCE_WIDTH
+    ran_away = ~converged & ~jnp.all(scale < FARTHEST)
     return Fit(
         weights=jnp.where(resolved, weights, 0),
-        means=final.means,
+        means=jnp.where(ran_away, jnp.inf, final.means),
         covariances=covariances,
         location=final.means[-1],
-        scale=jnp.sqrt(jnp.diagonal(covariances[-1])) / DEFENCE_WIDTH,
+        scale=scale,
         log_z=population.log_z,
         ess=population.ess,
         num_rounds=population.rounds,
         num_energy_evaluations=spent + DRAWS * population.rounds + CHAINS * CHAIN_MOVES * refits,
         non_finite=invalid + population.invalid,
         unresolved=jnp.sum(jnp.where(resolved, 0, weights)),
-        converged=population.ess[refits] >= TRUSTED,
+        converged=converged,
     )
 
 
