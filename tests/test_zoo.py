@@ -182,7 +182,7 @@ def test_known_is_a_pytree_that_compiles(known):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"scale": 0.0}, "scale is 0.0"), ({"scale": math.nan}, "scale is nan"), ({"dim": 1}, "dim is 1")],
+    [({"scale": 0.0}, "scale is 0"), ({"scale": math.nan}, "scale holds 1 non-finite"), ({"dim": 1}, "dim is 1")],
 )
 def test_funnel_errors(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -32,6 +32,8 @@ def as_real(name: str, value) -> jax.Array:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is {_in_short(value)}; pass numbers, in an array of one shape") from error
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"{name} holds random keys; pass numbers")
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"{name} holds complex numbers; pass real ones")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)

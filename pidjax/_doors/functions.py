@@ -29,13 +29,7 @@ UNKNOWN = object()
 
 
 def check_on_host(user: str, *values: Any) -> None:
-    """Raise if one of the values is being traced.
-
-    Example:
-        >>> jax.jit(lambda x: check_on_host("wasserstein2", x))(1.0)
-        Traceback (most recent call last):
-        pidjax._doors.functions.HostOnly: wasserstein2 takes numbers, which jit and vmap do not have: call it outside of them
-    """
+    """Raise if one of the values is being traced."""
     if any(isinstance(value, Tracer) for value in values):
         raise HostOnly(f"{user} takes numbers, which jit and vmap do not have: call it outside of them")
 
