@@ -93,7 +93,7 @@ def convergence(known: zoo.KnownMixture, budget: Budget):
 
         @jax.jit
         def sweep(keys, num_steps=num_steps):
-            prepared = pid.prepare(known.target, pid.harmonic(), pid.log_snr_grid(num_steps))
+            prepared = pid.Problem(known.target, pid.harmonic()).prepare(pid.log_snr_grid(num_steps))
 
             def one(key, rule):
                 paths = pid.rollout(prepared, rule, key, jnp.arange(count))

@@ -75,7 +75,7 @@ def _rollout(case: Case, step_rule: AbstractRule, num_steps: int, num_samples: i
     arrays, rest = eqx.partition(case.closed, eqx.is_array)
 
     def run(arrays, key):
-        prepared = pid.prepare(eqx.combine(arrays, rest), pid.harmonic(), pid.log_snr_grid(num_steps))
+        prepared = pid.Problem(eqx.combine(arrays, rest), pid.harmonic()).prepare(pid.log_snr_grid(num_steps))
         paths = pid.rollout(prepared, step_rule, key, jnp.arange(num_samples))
         return prepared.unit.from_unit(paths.samples), paths.log_weights
 
@@ -85,7 +85,7 @@ def _rollout(case: Case, step_rule: AbstractRule, num_steps: int, num_samples: i
 @eqx.filter_jit
 def _backward(target, protocol, grid, step_rule, key, ends):
     """log W of paths led back from exact end points, in the user's units."""
-    prepared = pid.prepare(target, protocol, grid)
+    prepared = pid.Problem(target, protocol).prepare(grid)
     return pid.backward_log_weights(prepared, step_rule, key, prepared.unit.to_unit(ends))
 
 
@@ -129,7 +129,9 @@ def _answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
     has_density = solution.target.has_density
 
     def temporaries():
-        prepared = pid.prepare(solution.target, pid.harmonic(), pid.log_snr_grid(solution.settings["num_steps"]))
+        prepared = pid.Problem(solution.target, pid.harmonic()).prepare(
+            pid.log_snr_grid(solution.settings["num_steps"])
+        )
         arrays, rest = eqx.partition(prepared, eqx.is_array)
         run = lambda arrays, key, indices: pid.rollout(eqx.combine(arrays, rest), pid.Ancestral(), key, indices)  # noqa: E731
         indices = jnp.arange(solution.settings["batch_size"])

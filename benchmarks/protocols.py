@@ -63,7 +63,7 @@ def case(dim: int, pieces: int, paths: int, rounds: int, steps: int = 100) -> di
     protocol, target, grid, rule = dense_protocol(dim, pieces), target_of(dim), pid.uniform_grid(steps), pid.Euler()
 
     def prepared(protocol):
-        return pid.prepare(target, protocol, grid)
+        return pid.Problem(target, protocol).prepare(grid)
 
     def forward(protocol):
         return jnp.mean(pid.rollout(prepared(protocol), rule, jax.random.key(0), jnp.arange(paths)).log_weights)

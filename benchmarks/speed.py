@@ -127,7 +127,7 @@ def gradient(rounds: int, num_steps: int = 1000, dim: int = 8, components: int =
 
     def loss(means, run: Callable, num_steps: int = num_steps):
         target = pid.GaussianMixture(means, covariances)
-        prepared = pid.prepare(target, pid.harmonic(noise_scale=1.0), pid.uniform_grid(num_steps))
+        prepared = pid.Problem(target, pid.harmonic(noise_scale=1.0)).prepare(pid.uniform_grid(num_steps))
         return jnp.mean(run(prepared))
 
     def checkpointed(prepared):

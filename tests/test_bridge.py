@@ -9,7 +9,7 @@ import pytest
 import pidjax as pid
 from pidjax import Green, log_snr_grid, uniform_grid
 from pidjax.process.bridge import observe
-from pidjax.process.reference import Harmonic
+from pidjax.process.harmonic import Harmonic
 
 BETAS = [-9.0, -1.0, 0.0, 1.0, 100.0]
 RANGE, ONE = (jnp.array(0.3), jnp.array(30.0)), jnp.array(1.0)
@@ -104,6 +104,6 @@ def test_the_start_is_known_for_the_start_around_a_centre(beta):
     target = pid.GaussianMixture.isotropic(jnp.zeros((1, 2), jnp.float32), 1.0)
     protocol = pid.harmonic(jnp.float32(beta), centre=jnp.array([1.0, -2.0], jnp.float32))
     paths = pid.rollout(
-        pid.prepare(target, protocol, pid.log_snr_grid(4)), pid.Ancestral(), jax.random.key(0), jnp.arange(4)
+        pid.Problem(target, protocol).prepare(pid.log_snr_grid(4)), pid.Ancestral(), jax.random.key(0), jnp.arange(4)
     )
     assert jnp.isfinite(paths.samples).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import exact_log_green
 
-from pidjax import GaussianMixture, control, harmonic, log_psi, weighted_state
+from pidjax import GaussianMixture, Problem, harmonic
 
 GOLDEN = [  # beta, t, x, log psi, weighted state, control: 40-digit quadrature
     (0.0, 0.5, -0.3, -0.902251675920377, -0.454982093082877, -0.309964186165755),
@@ -30,9 +30,9 @@ def unit(beta, dtype=jnp.float64, start=0.0):
 @eqx.filter_jit
 def answers(target, protocol, t, x):
     return (
-        log_psi(target, protocol, t, x),
-        weighted_state(target, protocol, t, x)[0],
-        control(target, protocol, t, x)[0],
+        Problem(target, protocol).at(t, x).log_psi,
+        Problem(target, protocol).at(t, x).weighted_state[0],
+        Problem(target, protocol).at(t, x).control[0],
     )
 
 
@@ -41,7 +41,7 @@ def slopes(target, protocol, t, x):
     """∂_t log ψ, ∂_x log ψ, ∂_x² log ψ in one dimension."""
 
     def value(t, x):
-        return log_psi(target, protocol, t, x[None])
+        return Problem(target, protocol).at(t, x[None]).log_psi
 
     return jax.grad(value)(t, x), jax.grad(value, 1)(t, x), jax.grad(jax.grad(value, 1), 1)(t, x)
 
@@ -101,7 +101,7 @@ def test_ends_of_time(beta, dtype):
     at_end = answers(target, protocol, jnp.array(1, dtype), x)
     np.testing.assert_allclose(at_end[1], x[0])
     if dtype == jnp.float64:
-        just_before = control(target, protocol, 1.0, x, remaining=jnp.array(1e-9))
+        just_before = Problem(target, protocol).at(1.0, x, remaining=jnp.array(1e-9)).control
         np.testing.assert_allclose(at_end[2], just_before[0], rtol=1e-5)
 
 

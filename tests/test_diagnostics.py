@@ -116,7 +116,8 @@ def test_controls_are_those_of_control():
     protocol, target = rich_protocol(), two_modes()
     solution = pid.sample(KEY, target, protocol=protocol, num_samples=5, num_steps=6, save_paths=True)
     paths = diagnostics.ensemble(solution)
-    pointwise = jax.vmap(jax.vmap(functools.partial(pid.control, target, protocol)), in_axes=(None, 0))
+    problem = pid.Problem(target, protocol)
+    pointwise = jax.vmap(jax.vmap(lambda t, x: problem.at(t, x).control), in_axes=(None, 0))
     assert jnp.allclose(paths.controls, jax.jit(pointwise)(paths.times, paths.states), rtol=1e-7, atol=1e-9)
     matrix, vector = protocol.force.matrix[0], protocol.force.vector[0]
     assert jnp.allclose(paths.forces, paths.states @ matrix.T + vector[None, None])

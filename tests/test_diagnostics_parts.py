@@ -31,17 +31,15 @@ def cloud():
     ids=["scalar", "rescaled diagonal", "data set", "matrix, force and gauge"],
 )
 def test_jacobians_by_automatic_differentiation(target, protocol):
-    times = jnp.array([0.02, 0.5, 0.98]) * protocol.horizon
+    problem, times = pid.Problem(target, protocol), jnp.array([0.02, 0.5, 0.98]) * protocol.horizon
     points = jnp.array([[0.1, -0.2], [0.7, 0.3], [-0.9, 0.4]])
 
     def both(t, x):
-        closed = (
-            diagnostics.control_jacobian(target, protocol, t, x),
-            diagnostics.weighted_state_jacobian(target, protocol, t, x),
-        )
+        point = problem.at(t, x)
+        closed = point.control_jacobian, point.weighted_state_jacobian
         derived = (
-            jax.jacfwd(functools.partial(pid.control, target, protocol, t))(x),
-            jax.jacfwd(functools.partial(pid.weighted_state, target, protocol, t))(x),
+            jax.jacfwd(lambda x: problem.at(t, x).control)(x),
+            jax.jacfwd(lambda x: problem.at(t, x).weighted_state)(x),
         )
         return closed, derived
 
@@ -53,8 +51,8 @@ def test_jacobians_by_automatic_differentiation(target, protocol):
 @pytest.mark.slow
 def test_jacobian_at_the_start_is_its_limit():
     target, protocol = two_modes(), pid.harmonic(1.0, noise_scale=1.0)
-    at_start = diagnostics.control_jacobian(target, protocol, 0.0, jnp.zeros(2))
-    soon = diagnostics.control_jacobian(target, protocol, 1e-7, jnp.zeros(2))
+    at_start = pid.Problem(target, protocol).at(0.0, jnp.zeros(2)).control_jacobian
+    soon = pid.Problem(target, protocol).at(1e-7, jnp.zeros(2)).control_jacobian
     assert jnp.allclose(at_start, soon, atol=1e-5)
 
 

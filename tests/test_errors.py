@@ -146,12 +146,12 @@ def conjugate():
             lambda: pid.sample(KEY, pid.Pool.draw(KEY, pid.Density(gaussian, 2), TARGET, 9), rule=pid.Ancestral()),
             "rule is Ancestral but Pool",
         ),
-        (lambda: pid.control(TARGET, pid.harmonic(), 0.5, jnp.zeros(3)), r"x has shape \(3,\)"),
+        (lambda: pid.Problem(TARGET, pid.harmonic()).at(0.5, jnp.zeros(3)).control, r"x has shape \(3,\)"),
         (
-            lambda: pid.control(pid.harmonic(), TARGET, 0.5, jnp.zeros(2)),
-            "target is a Protocol; pass a target: the order is",
+            lambda: pid.Problem(pid.harmonic(), TARGET).at(0.5, jnp.zeros(2)).control,
+            "target is a Protocol; pass a GaussianMixture.* in the order",
         ),
-        (lambda: pid.prepare(TARGET, pid.harmonic(), 20), "grid is a int; pass one of"),
+        (lambda: pid.Problem(TARGET, pid.harmonic()).prepare(20), "grid is a int; pass one of"),
         (
             lambda: pid.rollout(TARGET, pid.Moment(), KEY, jnp.arange(3)),
             "prepared is a GaussianMixture; pass what prepare",
@@ -159,15 +159,18 @@ def conjugate():
         (lambda: pid.Controlled(None), "control is a NoneType; pass a function"),
         (lambda: pid.Euler(correction=3.0), "correction is a float; pass a function"),
         (
-            lambda: pid.harmonic(1.0, noise_scale=1e25).unit(jnp.zeros(1, jnp.float32), jnp.ones((), jnp.float32)),
+            lambda: pid.Problem(pid.Samples(jnp.zeros((1, 1), jnp.float32)), pid.harmonic(1.0, noise_scale=1e25)).unit,
             "not finite",
         ),
         (lambda: pid.harmonic(None), "beta is None; pass numbers"),
         (lambda: pid.Density(2, gaussian), "like is a function"),
         (lambda: pid.Density(lambda y: jnp.sum(y[y > 0]), 2), "cannot be traced"),
-        (lambda: pid.control(TARGET, pid.harmonic(), 2.0, jnp.zeros(2)), r"t is 2; pass a time in \[0, 1\]"),
-        (lambda: pid.log_psi(TARGET, pid.harmonic(), -1.0, jnp.zeros(2)), r"t is -1; pass a time in \[0, 1\]"),
-        (lambda: pid.control(TARGET, pid.harmonic(), jnp.ones(2), jnp.zeros(2)), r"t has shape \(2,\)"),
+        (lambda: pid.Problem(TARGET, pid.harmonic()).at(2.0, jnp.zeros(2)).control, r"t is 2; pass a time in \[0, 1\]"),
+        (
+            lambda: pid.Problem(TARGET, pid.harmonic()).at(-1.0, jnp.zeros(2)).log_psi,
+            r"t is -1; pass a time in \[0, 1\]",
+        ),
+        (lambda: pid.Problem(TARGET, pid.harmonic()).at(jnp.ones(2), jnp.zeros(2)).control, r"t has shape \(2,\)"),
         (
             lambda: pid.LocalDraws(pid.Density(gaussian, 3), TARGET, 5),
             "proposal has dimension 2 but density has dimension 3",
@@ -194,7 +197,7 @@ def test_a_log_density_that_is_nowhere_finite(value):
 
 def test_a_bare_density_has_no_tilted_law():
     with pytest.raises(TypeError, match="surrogate"):
-        pid.weighted_state(pid.Density(gaussian, 2), pid.harmonic(), 0.5, jnp.zeros(2))
+        pid.Problem(pid.Density(gaussian, 2), pid.harmonic()).at(0.5, jnp.zeros(2))
 
 
 @pytest.mark.slow
@@ -315,4 +318,4 @@ def test_samples_far_from_the_origin():
 
 
 def test_a_time_outside_of_the_horizon_while_traced():
-    assert jnp.isnan(jax.jit(lambda t: pid.control(TARGET, pid.harmonic(), t, jnp.zeros(2)))(2.0)).all()
+    assert jnp.isnan(jax.jit(lambda t: pid.Problem(TARGET, pid.harmonic()).at(t, jnp.zeros(2)).control)(2.0)).all()

@@ -22,12 +22,14 @@ def test_law_of_the_state(kind):
         "rich": rich_protocol(),
     }[kind]
     t, x = 0.6 * float(protocol.horizon), jnp.array([0.4, -0.7])
-    unit = protocol.unit(*target.location())
+    unit = pid.Problem(target, protocol).unit
     instant = unit.reference.instant(jnp.array(0.6), jnp.array(0.4))
     jacobian = -2 * jnp.log(unit.scale)
 
     def log_density(x):
-        return instant.log_green(unit.start, unit.to_unit(x)) + pid.log_psi(target, protocol, t, x) + jacobian
+        return (
+            instant.log_green(unit.start, unit.to_unit(x)) + pid.Problem(target, protocol).at(t, x).log_psi + jacobian
+        )
 
     law = exact.marginal(target, protocol, t)
     np.testing.assert_allclose(law.log_density(x), log_density(x), rtol=1e-10)

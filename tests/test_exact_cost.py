@@ -40,7 +40,7 @@ def mean_square_control(target, protocol, nodes):
 
     def at(t):
         law = exact.marginal(target, protocol, t)
-        return exact.expectation(law, lambda x: jnp.sum(pid.control(target, protocol, t, x) ** 2), nodes)
+        return exact.expectation(law, lambda x: jnp.sum(pid.Problem(target, protocol).at(t, x).control ** 2), nodes)
 
     return eqx.filter_jit(at)
 

@@ -101,7 +101,9 @@ CONTROLS = [
 
 @pytest.mark.parametrize(("control", "message"), CONTROLS)
 def test_controls_are_looked_at(control, message):
-    prepared = pid.prepare(pid.GaussianMixture(jnp.zeros((1, 2)), jnp.ones(1)), pid.harmonic(), pid.uniform_grid(3))
+    prepared = pid.Problem(pid.GaussianMixture(jnp.zeros((1, 2)), jnp.ones(1)), pid.harmonic()).prepare(
+        pid.uniform_grid(3)
+    )
     with pytest.raises(ValueError, match=message):
         pid.rollout(prepared, pid.Controlled(control), jax.random.key(0), jnp.arange(2))
     with pytest.raises(ValueError, match=message.replace("control", "correction")):

@@ -10,15 +10,15 @@ from pidjax import (
     GaussianMixture,
     Green,
     Moment,
+    Problem,
     at_times,
     harmonic,
     log_snr_grid,
-    prepare,
     rollout,
     uniform_grid,
 )
 from pidjax.process.clock import time_at_snr
-from pidjax.process.reference import Harmonic
+from pidjax.process.harmonic import Harmonic
 
 BETAS = [-9.8, -9.0, -2.0, -1e-9, 0.0, 1e-9, 0.5, 1.0, 1.01, 30.0, 1e4, 1e6]
 RATIOS = np.geomspace(1e-4, 1e6, 31)
@@ -89,7 +89,7 @@ def test_the_clock(rule):
     @jax.jit
     def chain(beta, start):
         protocol = harmonic(beta, start=start, noise_scale=1.0)
-        prepared = prepare(target, protocol, log_snr_grid(6, 0.2, 20.0))
+        prepared = Problem(target, protocol).prepare(log_snr_grid(6, 0.2, 20.0))
         paths = rollout(prepared, rule, jax.random.key(3), jnp.arange(50), save_states=True)
         law = prepared.step_laws.observation
         inner = (

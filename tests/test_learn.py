@@ -225,7 +225,7 @@ def test_learning_through_the_sampler():
     grid = pid.at_times(jnp.array([0.0, 0.25, 0.5, 1.0]))
 
     def objective(protocol, key):
-        prepared = pid.prepare(target, protocol, grid)
+        prepared = pid.Problem(target, protocol).prepare(grid)
         paths = pid.rollout(prepared, pid.Moment(), key, jnp.arange(256), save_states=True)
         return (jnp.mean(paths.states[:, 2]) - 0.7) ** 2
 
@@ -288,7 +288,7 @@ def test_control_gradient_by_differentiation(horizon):
 
     def at(t):
         def squared(x):
-            return jnp.sum(jax.jacfwd(lambda x: pid.control(target, protocol, t, x))(x) ** 2)
+            return jnp.sum(jax.jacfwd(lambda x: pid.Problem(target, protocol).at(t, x).control)(x) ** 2)
 
         return exact.expectation(exact.marginal(target, protocol, t), squared, nodes)
 

@@ -184,7 +184,7 @@ DIAGNOSTICS = [
     (lambda: exits([0], 4, of=paths()), "solution is a Ensemble"),
     (lambda: diagnostics.path_cross_entropies(paths(), vector), r"log_density returns float32\[2\]"),
     (lambda: diagnostics.langevin_mismatch(paths(), None), "log_density is a NoneType"),
-    (lambda: diagnostics.control_jacobian(plane(), brownian(), 1.0, jnp.zeros(2)), "t is 1.0, the horizon"),
+    (lambda: pid.Problem(plane(), brownian()).at(1.0, jnp.zeros(2)).control_jacobian, "t is the horizon"),
 ]
 
 EXACT = [
@@ -467,7 +467,7 @@ def corrected(*arguments, **options):
 
 
 def loss(indices, of=learning.relative_entropy):
-    return of(pid.prepare(plane(), brownian(), pid.uniform_grid(2)), pid.Moment(), key(), indices)
+    return of(pid.Problem(plane(), brownian()).prepare(pid.uniform_grid(2)), pid.Moment(), key(), indices)
 
 
 NEURAL = [
@@ -554,7 +554,7 @@ IN_A_LINE = [
     ("target=Density(square, dim=2), clip=100)", lambda: fitted().parameters),
     ("outcome=completed", fitted),
     ("steps=4, unit=UnitProblem(reference=Harmonic, start=[", lambda: solution().prepared),
-    ("Prepared(target=StreamedSamples, steps=2", lambda: pid.prepare(data(), brownian(), pid.uniform_grid(2))),
+    ("Prepared(target=StreamedSamples, steps=2", lambda: pid.Problem(data(), brownian()).prepare(pid.uniform_grid(2))),
     ("UnitProblem(reference=Harmonic, start=[0, 0]", lambda: solution().prepared.unit),
     ("converged=True)", lambda: pid.fit_surrogate(key(), square, 1, progress=False)),
 ]

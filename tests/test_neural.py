@@ -68,13 +68,13 @@ def standard_error(log_weights):
 
 @eqx.filter_jit
 def log_weights_of(rule, target, num_steps=5):
-    prepared = pid.prepare(target, PROTOCOL, pid.uniform_grid(num_steps))
+    prepared = pid.Problem(target, PROTOCOL).prepare(pid.uniform_grid(num_steps))
     return pid.rollout(prepared, rule, jax.random.key(0), jnp.arange(4000)).log_weights
 
 
 @eqx.filter_jit
 def loss_of(loss, rule, target):
-    prepared = pid.prepare(target, PROTOCOL, pid.uniform_grid(5))
+    prepared = pid.Problem(target, PROTOCOL).prepare(pid.uniform_grid(5))
     return loss(prepared, rule, jax.random.key(0), jnp.arange(4000))
 
 
@@ -125,7 +125,7 @@ def test_weights_are_unbiased_under_an_untrained_network(dim, num_steps):
 
 @pytest.mark.slow
 def test_gradient_against_finite_differences(target):
-    prepared = pid.prepare(target, PROTOCOL, pid.uniform_grid(4))
+    prepared = pid.Problem(target, PROTOCOL).prepare(pid.uniform_grid(4))
     rule = disturbed(guided(target))
     learned, fixed = eqx.partition(rule, learning.is_learned(rule))
     direction = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), learned)

@@ -112,7 +112,7 @@ def tilted_by_sums(name, observation):
 @eqx.filter_jit
 def law_at(target, protocol, x):
     """The tilted law at (0.4, x), and the observation that it answers."""
-    prepared = pid.prepare(target, protocol, pid.at_times(jnp.array([0.0, 0.4, 1.0], x.dtype)))
+    prepared = pid.Problem(target, protocol).prepare(pid.at_times(jnp.array([0.0, 0.4, 1.0], x.dtype)))
     now = jax.tree.map(lambda leaf: leaf[1], prepared.step_laws)
     observation = observe(now.observation, x, prepared.unit.start)
     law = prepared.target.tilt(observation, KEY)
@@ -139,8 +139,8 @@ def test_laws_against_quadrature(name, kind, start, dtype):
 @pytest.mark.parametrize("name", ["pool", "local"])
 def test_estimated_laws_are_unbiased(name, kind):
     """The mean of e^(log-mass), over 400 pools or sets of draws, is the mass by quadrature."""
-    prepared = pid.prepare(
-        mixture(jnp.float64), protocol(kind, "point", jnp.float64), pid.at_times(jnp.array([0.0, 0.4, 1.0]))
+    prepared = pid.Problem(mixture(jnp.float64), protocol(kind, "point", jnp.float64)).prepare(
+        pid.at_times(jnp.array([0.0, 0.4, 1.0]))
     )
     now = jax.tree.map(lambda leaf: leaf[1], prepared.step_laws)
     observation = observe(now.observation, jnp.array([0.2, 0.5]), prepared.unit.start)
@@ -193,7 +193,7 @@ CASES = [
 @eqx.filter_jit
 def log_weights(target, protocol, rule, count):
     grid = pid.log_snr_grid(6, 0.3, 12.0)
-    return pid.rollout(pid.prepare(target, protocol, grid), rule, KEY, jnp.arange(count)).log_weights
+    return pid.rollout(pid.Problem(target, protocol).prepare(grid), rule, KEY, jnp.arange(count)).log_weights
 
 
 @pytest.mark.parametrize(("name", "rule", "kind", "start", "dtype"), CASES)

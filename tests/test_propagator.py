@@ -13,13 +13,14 @@ import pidjax as pid
 from pidjax import Green
 from pidjax._maths.maps import adjoint, dense, product
 from pidjax.process.propagator import Generator, compose, segments
+from pidjax.process.unit import unit_problem
 
 ZERO, ONE = jnp.zeros(()), jnp.ones(())
 X, Y = jnp.array([0.4, -0.3]), jnp.array([-0.6, 0.9])
 
 
 def reference_of(protocol, dim=2):
-    return protocol.unit(jnp.zeros(dim, protocol.beta.dtype), jnp.ones((), protocol.beta.dtype)).reference
+    return unit_problem(protocol, jnp.zeros(dim, protocol.beta.dtype), jnp.ones((), protocol.beta.dtype)).reference
 
 
 @eqx.filter_jit
@@ -102,10 +103,10 @@ def test_the_value_function_solves_its_equation(rank, gaussian_start):
     @jax.jit
     def derivatives(t):
         def log_psi(t, x):
-            return pid.log_psi(target, protocol, t, x)
+            return pid.Problem(target, protocol).at(t, x).log_psi
 
         slope, gradient = jax.grad(log_psi, (0, 1))(t, X)
-        return slope, gradient, jax.hessian(log_psi, 1)(t, X), pid.control(target, protocol, t, X)
+        return slope, gradient, jax.hessian(log_psi, 1)(t, X), pid.Problem(target, protocol).at(t, X).control
 
     for piece, t in enumerate((protocol.edges[:-1] + protocol.edges[1:]) / 2):
         slope, gradient, hessian, control = derivatives(t)

@@ -28,7 +28,7 @@ def cast(tree, dtype):
 
 @eqx.filter_jit
 def run(target, protocol, rule, grid, key, count, save_states=False):
-    prepared = pid.prepare(target, protocol, grid)
+    prepared = pid.Problem(target, protocol).prepare(grid)
     return prepared, pid.rollout(prepared, rule, key, jnp.arange(count), save_states=save_states)
 
 
@@ -140,7 +140,7 @@ def test_a_gaussian_start_has_the_law_it_should():
     _, paths = run(target, protocol, pid.Ancestral(), pid.log_snr_grid(4), KEY, 20_000, True)
     nodes = jnp.linspace(-5, 6, 1101)[:, None]
     log_start = -((nodes[:, 0] - mean) ** 2) / (2 * variance)
-    log_psi = jax.jit(jax.vmap(lambda x: pid.log_psi(target, protocol, 0.0, x)))
+    log_psi = jax.jit(jax.vmap(lambda x: pid.Problem(target, protocol).at(0.0, x).log_psi))
     density = np.exp(np.array(log_start + log_psi(nodes)))
     density /= density.sum()
     first = np.array(paths.states[:, 0, 0])
@@ -151,11 +151,6 @@ def test_a_gaussian_start_has_the_law_it_should():
     assert_within(last.mean(), target.mean()[0], last.std() / np.sqrt(last.size))
 
 
-log_psi, weighted_state, control = (
-    eqx.filter_jit(function) for function in (pid.log_psi, pid.weighted_state, pid.control)
-)
-
-
 @pytest.mark.slow
 def test_a_narrow_gaussian_start_is_a_point():
     point, narrow = (
@@ -163,9 +158,9 @@ def test_a_narrow_gaussian_start_is_a_point():
         for start in (jnp.array([0.2, 0.1]), pid.GaussianStart(jnp.array([0.2, 0.1]), 1e-12))
     )
     x = jnp.array([0.5, -0.4])
-    for function in (weighted_state, control):
-        computed, expected = (function(TARGET, protocol, 0.6, x) for protocol in (narrow, point))
-        np.testing.assert_allclose(computed, expected, rtol=1e-8)
+    computed, expected = (pid.Problem(TARGET, protocol).at(0.6, x) for protocol in (narrow, point))
+    np.testing.assert_allclose(computed.weighted_state, expected.weighted_state, rtol=1e-8)
+    np.testing.assert_allclose(computed.control, expected.control, rtol=1e-8)
 
 
 @pytest.mark.slow
@@ -187,10 +182,10 @@ def test_units():
     )
     wider = pid.GaussianMixture(TARGET.means * scale, TARGET.covariances * scale**2, TARGET.weights)
     x = jnp.array([0.3, -0.8])
-    value = log_psi(TARGET, unit, 0.6, x)
-    np.testing.assert_allclose(log_psi(wider, users, 0.6 * horizon, x * scale), value, rtol=1e-10)
-    unit_control = control(TARGET, unit, 0.6, x) * scale / horizon
-    np.testing.assert_allclose(control(wider, users, 0.6 * horizon, x * scale), unit_control, rtol=1e-10)
+    value = pid.Problem(TARGET, unit).at(0.6, x).log_psi
+    np.testing.assert_allclose(pid.Problem(wider, users).at(0.6 * horizon, x * scale).log_psi, value, rtol=1e-10)
+    unit_control = pid.Problem(TARGET, unit).at(0.6, x).control * scale / horizon
+    np.testing.assert_allclose(pid.Problem(wider, users).at(0.6 * horizon, x * scale).control, unit_control, rtol=1e-10)
 
 
 @pytest.mark.slow
@@ -201,7 +196,7 @@ def test_refining_changes_nothing_but_the_number_of_pieces():
     assert finer.num_pieces == 3 * protocol.num_pieces
     x = jnp.array([0.3, -0.8])
     for t in (0.2, 0.55, 0.97):
-        values = [log_psi(TARGET, one, t, x) for one in (protocol, finer)]
+        values = [pid.Problem(TARGET, one).at(t, x).log_psi for one in (protocol, finer)]
         np.testing.assert_allclose(*values, rtol=1e-11)
 
 
@@ -219,7 +214,7 @@ def test_a_smooth_protocol_converges_as_the_square_of_the_piece():
             force=lambda t: (jnp.array([[0.0, 1.0], [-1.0, 0.0]]) * t, jnp.stack([t, t**2])),
             noise_scale=1.0,
         )
-        return pid.log_psi(TARGET, protocol, t, x)
+        return pid.Problem(TARGET, protocol).at(t, x).log_psi
 
     values = [float(value(0.5, jnp.array([0.3, -0.8]), pieces=pieces)) for pieces in (8, 16, 32, 64)]
     steps = np.diff(values)
@@ -243,7 +238,7 @@ def test_gradients_through_the_sampler():
     @eqx.filter_jit
     @jax.value_and_grad
     def loss_and_slopes(protocol):
-        prepared = pid.prepare(TARGET, protocol, pid.log_snr_grid(4))
+        prepared = pid.Problem(TARGET, protocol).prepare(pid.log_snr_grid(4))
         losses = [-jnp.mean(pid.rollout(prepared, rule, KEY, jnp.arange(20)).log_weights) for rule in RULES]
         return losses[0] + 2 * losses[1]
 
@@ -263,7 +258,7 @@ def test_new_values_do_not_recompile():
     @eqx.filter_jit
     def value(protocol):
         traces.append(None)
-        return pid.log_psi(TARGET, protocol, 0.5, jnp.zeros(2))
+        return pid.Problem(TARGET, protocol).at(0.5, jnp.zeros(2)).log_psi
 
     for seed in range(3):
         value(random_protocol(seed, 2))
@@ -339,5 +334,5 @@ def test_what_float32_does_not_resolve_is_refused(options):
         target = pid.GaussianMixture.isotropic(means.astype("float32"), jnp.float32(0.3))
         protocol = jax.tree.map(lambda leaf: leaf.astype("float32"), pid.harmonic(**options))
         with pytest.raises(ValueError, match="noise widths away from the target"):
-            pid.prepare(target, protocol, pid.uniform_grid(5))
-    pid.prepare(pid.GaussianMixture.isotropic(means, 0.3), pid.harmonic(**options), pid.uniform_grid(5))
+            pid.Problem(target, protocol).prepare(pid.uniform_grid(5))
+    pid.Problem(pid.GaussianMixture.isotropic(means, 0.3), pid.harmonic(**options)).prepare(pid.uniform_grid(5))

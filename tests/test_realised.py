@@ -23,7 +23,7 @@ def local():
 
 def prepared(target, start):
     protocol = pid.harmonic(1.0, start=start, noise_scale=1.0)
-    return pid.prepare(target, protocol, pid.log_snr_grid(5, 0.3, 10.0))
+    return pid.Problem(target, protocol).prepare(pid.log_snr_grid(5, 0.3, 10.0))
 
 
 @pytest.mark.parametrize(

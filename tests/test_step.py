@@ -12,10 +12,9 @@ from pidjax import (
     Euler,
     GaussianMixture,
     Moment,
-    control,
+    Problem,
     harmonic,
     log_snr_grid,
-    prepare,
     rollout,
     uniform_grid,
     zoo,
@@ -33,7 +32,7 @@ def mixture():
 
 @eqx.filter_jit
 def run(target, protocol, grid, rule, count):
-    prepared = prepare(target, protocol, grid)
+    prepared = Problem(target, protocol).prepare(grid)
     paths = rollout(prepared, rule, KEY, jnp.arange(count))
     return prepared.unit.from_unit(paths.samples), paths.log_weights
 
@@ -49,17 +48,17 @@ def proposal_at(rule, prepared, now, x):
 
 @pytest.mark.slow
 def test_euler_moves_along_the_control():
-    prepared = prepare(mixture(), UNIT, uniform_grid(4))
+    prepared = Problem(mixture(), UNIT).prepare(uniform_grid(4))
     now, x = step_at(prepared.step_laws, 1), jnp.array([0.3, -0.2])
     proposal = proposal_at(Euler(), prepared, now, x)
-    np.testing.assert_allclose(proposal.mean, x + 0.25 * control(mixture(), UNIT, 0.25, x), rtol=1e-12)
+    np.testing.assert_allclose(proposal.mean, x + 0.25 * Problem(mixture(), UNIT).at(0.25, x).control, rtol=1e-12)
     np.testing.assert_allclose(proposal.factor, 0.5, rtol=1e-15)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", [Euler(), Moment()], ids=repr)
 def test_a_draw_comes_with_its_density(rule):
-    prepared = prepare(mixture(), UNIT, uniform_grid(4))
+    prepared = Problem(mixture(), UNIT).prepare(uniform_grid(4))
     proposal = proposal_at(rule, prepared, step_at(prepared.step_laws, 1), jnp.array([0.3, -0.2]))
     after, log_density = proposal.draw(KEY)
     covariance = np.eye(2) * proposal.factor**2 if proposal.factor.ndim == 0 else proposal.factor @ proposal.factor.T
@@ -112,7 +111,7 @@ def test_weak_order_of_euler():
 
     @eqx.filter_jit
     def error(grid):
-        prepared = prepare(gaussian, protocol, grid)
+        prepared = Problem(gaussian, protocol).prepare(grid)
 
         def after(now, x):
             return proposal_at(Euler(), prepared, now, x)
@@ -148,7 +147,7 @@ def test_entropy_order_of_euler():
 def test_a_discrete_draw_has_no_derivative():
     def loss(mean):
         target = GaussianMixture.isotropic(mean[None], 0.3)
-        return rollout(prepare(target, UNIT, uniform_grid(2)), Ancestral(), KEY, jnp.arange(2)).samples.sum()
+        return rollout(Problem(target, UNIT).prepare(uniform_grid(2)), Ancestral(), KEY, jnp.arange(2)).samples.sum()
 
     with pytest.raises(TypeError, match="discrete draw"):
         jax.grad(loss)(jnp.zeros(2))

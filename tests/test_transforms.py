@@ -26,7 +26,7 @@ def statistic(target, beta, start, times, rule, num_paths=8, segments=None):
     """A function of samples and weights, as a user might differentiate."""
     protocol = pid.harmonic(beta, start=start, noise_scale=1.3)
     paths = pid.rollout(
-        pid.prepare(target, protocol, pid.at_times(times)),
+        pid.Problem(target, protocol).prepare(pid.at_times(times)),
         rule,
         jax.random.key(3),
         jnp.arange(num_paths),
@@ -92,7 +92,7 @@ def gradient_temporaries(num_steps, segments=None, num_paths=200, means=MEANS):
 
     def of(means):
         target = pid.GaussianMixture.isotropic(means, 0.3)
-        prepared = pid.prepare(target, pid.harmonic(1.0), pid.uniform_grid(num_steps))
+        prepared = pid.Problem(target, pid.harmonic(1.0)).prepare(pid.uniform_grid(num_steps))
         paths = pid.rollout(prepared, pid.Euler(), jax.random.key(0), jnp.arange(num_paths), segments=segments)
         return jnp.mean(paths.log_weights)
 
@@ -130,7 +130,7 @@ def test_discrete_draws_raise_when_differentiated():
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment(), pid.Ancestral()], ids=["euler", "moment", "ancestral"])
 def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
-    prepared = pid.prepare(mixture(), pid.harmonic(1.0), pid.log_snr_grid(4))
+    prepared = pid.Problem(mixture(), pid.harmonic(1.0)).prepare(pid.log_snr_grid(4))
     key = jax.random.key(1)
     together = pid.rollout(prepared, rule, key, jnp.arange(3))
     compiled = eqx.filter_jit(pid.rollout)(prepared, rule, key, jnp.arange(3))
@@ -143,7 +143,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
 @pytest.mark.slow
 def test_vmap_over_problems():
     def mean_end(beta):
-        prepared = pid.prepare(mixture(), pid.harmonic(beta), pid.uniform_grid(5))
+        prepared = pid.Problem(mixture(), pid.harmonic(beta)).prepare(pid.uniform_grid(5))
         return jnp.mean(pid.rollout(prepared, pid.Moment(), jax.random.key(0), jnp.arange(4)).samples)
 
     betas = jnp.array([0.0, 1.0, 10.0])
@@ -168,7 +168,9 @@ def test_new_values_do_not_recompile():
     def run(target, protocol, grid):
         nonlocal traces
         traces += 1
-        return pid.rollout(pid.prepare(target, protocol, grid), pid.Moment(), jax.random.key(0), jnp.arange(4)).samples
+        return pid.rollout(
+            pid.Problem(target, protocol).prepare(grid), pid.Moment(), jax.random.key(0), jnp.arange(4)
+        ).samples
 
     for shift, beta, middle in ((0.0, 0.0, 0.5), (1.0, -3.0, 0.4), (2.0, 1e4, 0.9)):
         target = pid.GaussianMixture(MEANS + shift, COVARIANCES * (1 + shift))
@@ -277,7 +279,7 @@ def test_sample_under_jit():
     jitted = jax.jit(lambda target: pid.sample(jax.random.key(0), target, num_samples=8, num_steps=2).samples)
     eager = pid.sample(jax.random.key(0), mixture(), num_samples=8, num_steps=2).samples
     np.testing.assert_allclose(jitted(mixture()), eager, rtol=1e-9)
-    with pytest.raises(ValueError, match=r"cannot be sampled under jit or vmap.*prepare and"):
+    with pytest.raises(ValueError, match=r"cannot be sampled under jit or vmap.*use Problem and"):
         jax.jit(lambda a: pid.sample(jax.random.key(0), pid.Density(Bowl(a), 2)).log_z)(jnp.array(2.0))
 
 

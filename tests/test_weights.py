@@ -22,12 +22,12 @@ from pidjax import (
     LocalDraws,
     Moment,
     Pool,
+    Problem,
     Samples,
     Surrogate,
     backward_log_weights,
     harmonic,
     log_snr_grid,
-    prepare,
     rollout,
     uniform_grid,
 )
@@ -49,7 +49,7 @@ def density():
 
 @eqx.filter_jit
 def log_weights(target, protocol, grid, rule, key, count):
-    prepared = prepare(target, protocol, grid)
+    prepared = Problem(target, protocol).prepare(grid)
     return rollout(prepared, rule, key, jnp.arange(count)).log_weights
 
 
@@ -138,7 +138,7 @@ def test_a_data_set(rule, num_steps):
 def test_backward_weights(rule):
     """Over paths drawn backward from exact end points E[Z/W] = 1, and their E[W/Z] is E[(W/Z)²] of forward paths."""
     protocol, grid = harmonic(1.0, start=ORIGIN, noise_scale=1.0), log_snr_grid(6, 0.1, 30.0)
-    prepared = prepare(mixture(), protocol, grid)
+    prepared = Problem(mixture(), protocol).prepare(grid)
     backward = eqx.filter_jit(backward_log_weights)(prepared, rule, KEY, mixture().sample(jax.random.key(5), 6000))
     assert_within(*_with_truth(jnp.exp(-backward), 1))
     second_moment, error = mean_and_error(jnp.exp(backward))

@@ -34,12 +34,12 @@ from .cost import PathCosts, path_costs
 from .distances import EarlyExit, ball, early_exit, restricted_wasserstein2, tail
 from .energy import PathEnergies, energy_efficiency, path_cross_entropies
 from .ensemble import Ensemble, Region, ensemble
-from .jacobian import Sensitivity, control_jacobian, sensitivity, weighted_state_jacobian
+from .jacobian import Sensitivity, sensitivity
 
 __all__ = [
     "Autocorrelations", "Decisions", "DriftDiffusion", "EarlyExit", "Ensemble", "LangevinMismatch", "PathCosts", "PathEnergies",
-    "Region", "Reliability", "Sensitivity", "autocorrelations", "average", "ball", "class_probabilities", "control_jacobian",
-    "decisions", "drift_diffusion", "early_exit", "energy_efficiency", "ensemble", "is_reliable",
+    "Region", "Reliability", "Sensitivity", "autocorrelations", "average", "ball", "class_probabilities", "decisions",
+    "drift_diffusion", "early_exit", "energy_efficiency", "ensemble", "is_reliable",
     "langevin_mismatch", "path_costs", "path_cross_entropies", "predicted_class_probabilities", "responsibilities",
-    "restricted_wasserstein2", "sensitivity", "tail", "weighted_state_jacobian",
+    "restricted_wasserstein2", "sensitivity", "tail",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from .._doors.checks import as_floating, as_scalar, check_kind, concrete
 from .._doors.show import shown
 from ..metrics import Estimate
 from ..process.protocol import Protocol
-from ..sampling.control import Point, place
+from ..sampling.problem import Problem
 from ..targets.mixture import GaussianMixture, TiltedMixture
 from .average import average
 from .ensemble import Ensemble, check_paths, check_process, check_target
@@ -92,10 +92,10 @@ def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ense
     """
     _check_mixture(target)
     check_process(paths, protocol, target)
-    horizon = paths.times[-1]
+    problem, horizon = Problem(target, protocol), paths.times[-1]
 
     def at(t, x):
-        law = Point(*place(target, protocol, t, x, horizon - t, None)).law
+        law = problem.at(t, x, remaining=horizon - t).law
         return jnp.exp(cast(TiltedMixture, law).log_weights)
 
     def along(path):

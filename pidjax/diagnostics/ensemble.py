@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float
 from .._doors.checks import check_kind, check_known, concrete
 from .._doors.functions import check_scalar, in_words, outcome
 from .._doors.show import shown
-from ..process.protocol import Protocol, UnitProblem
-from ..sampling.control import control_at_end
-from ..sampling.rollout import Prepared
+from ..process.protocol import Protocol
+from ..process.unit import UnitProblem, unit_problem
+from ..sampling.problem import Prepared, Problem, control_at_end
 from ..sampling.solution import Solution
 from ..targets.mixture import GaussianMixture
 
@@ -163,7 +163,8 @@ def check_process(paths: Ensemble, protocol: Any, target: Any = None) -> None:
     check_target(paths, target)
     check_kind("protocol", protocol, Protocol, "the one that the paths were sampled with")
     own = paths.unit
-    other = protocol.unit(*((own.shift, own.scale) if target is None else target.location()))
+    protocol.check_dimension(paths.dim)
+    other = _unit(protocol, own.shift, own.scale) if target is None else Problem(target, protocol).unit
     for (name, sampled), given in zip(_parts(own, own).items(), _parts(other, own).values(), strict=True):
         if _differ(sampled, given):
             who = "protocol has" if target is None else "target and protocol have"
@@ -200,6 +201,9 @@ def along_paths(
         "log_density, or its gradient,", jnp.where(alive, values, 0), "on the paths; return -inf outside the support"
     )
     return values
+
+
+_unit = eqx.filter_jit(unit_problem)
 
 
 def _parts(unit: UnitProblem, own: UnitProblem) -> dict[str, Any]:

@@ -1,9 +1,6 @@
-"""How sensitive the control and the weighted state are to the state, in closed form from the posterior covariance:
+"""How sensitive the control is to the state, along paths.
 
-    ∂x̂/∂x  =  Cov(y|t,x) Bᵀ
-    ∂u*/∂x =  −J_xx − A₁ + B Cov(y|t,x) Bᵀ
-
-with B and J_xx the slopes of ∇log ψ = B x̂ − J_xx x + … . No derivative of the target is taken.
+Ω = ∂u*/∂x = −J_xx − A₁ + B Cov(y|t,x) Bᵀ
 """
 
 from typing import NamedTuple
@@ -11,80 +8,14 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
 
-from .._doors.checks import concrete
-from .._maths.maps import dense
-from .._maths.small import eigenvalues, matmul, matvec, transpose
+from .._maths.small import eigenvalues, matmul, matvec
 from ..metrics import Estimate
 from ..process.protocol import Protocol
-from ..sampling.control import Point, place
+from ..sampling.problem import Problem
 from ..targets.base import AbstractTarget
 from .average import average
 from .ensemble import Ensemble, check_process
-
-
-def control_jacobian(
-    target: AbstractTarget,
-    protocol: Protocol,
-    t: ArrayLike,
-    x: Float[Array, " d"],
-    *,
-    remaining: ArrayLike | None = None,
-    key: Key[Array, ""] | None = None,
-) -> Float[Array, "d d"]:
-    """∂u*/∂x at one point, for t in [0, horizon). Arguments as in `pidjax.control`.
-
-    Example:
-        >>> import pidjax as pid
-        >>> target = pid.GaussianMixture(jnp.zeros((1, 1)), 4 * jnp.ones((1, 1, 1)))
-        >>> control_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
-        [[3.0]]
-    """
-    return _jacobians(*_place(target, protocol, t, x, remaining, key))[0]
-
-
-def weighted_state_jacobian(
-    target: AbstractTarget,
-    protocol: Protocol,
-    t: ArrayLike,
-    x: Float[Array, " d"],
-    *,
-    remaining: ArrayLike | None = None,
-    key: Key[Array, ""] | None = None,
-) -> Float[Array, "d d"]:
-    """∂x̂/∂x at one point, for t in [0, horizon). Arguments as in `pidjax.control`.
-
-    Example:
-        >>> import pidjax as pid
-        >>> target = pid.GaussianMixture(jnp.zeros((1, 1)), 4 * jnp.ones((1, 1, 1)))
-        >>> weighted_state_jacobian(target, pid.harmonic(0.0, noise_scale=1.0), 0.0, jnp.zeros(1)).tolist()
-        [[4.0]]
-    """
-    return _jacobians(*_place(target, protocol, t, x, remaining, key))[1]
-
-
-def _place(target, protocol, t, x, remaining, key) -> tuple:
-    """`place`, with the end of time refused: there the control's Jacobian has no limit that this form reaches."""
-    placed = place(target, protocol, t, x, remaining, key)
-    left = concrete(placed[3])
-    if left is not None and not left > 0:
-        raise ValueError(f"t is {t}, the horizon or beyond; pass a time in [0, {float(protocol.horizon):g})")
-    return placed
-
-
-@eqx.filter_jit
-def _jacobians(*arguments) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
-    """∂u*/∂x and ∂x̂/∂x."""
-    point = Point(*arguments)
-    pull, gauge, d = point.instant.pull, point.instant.gauge, point.x.size
-    to_end = dense(pull.to_end, d)
-    gain = matmul(point.law.covariance(), transpose(to_end))
-    control = matmul(to_end, gain) - dense(pull.to_centre, d)
-    if gauge is not None:
-        control = control - dense(gauge.matrix, d)
-    return control / point.unit.horizon, gain
 
 
 class Sensitivity(NamedTuple):
@@ -129,13 +60,14 @@ def sensitivity(target: AbstractTarget, protocol: Protocol, paths: Ensemble) -> 
     Source: Chertkov & Behjoo, *AdaPID*, arXiv 2512.11858: the norm, and the squared Frobenius norm, are its control gradient.
     """
     check_process(paths, protocol, target)
-    return _sensitivity(target, protocol, paths)
+    return _sensitivity(Problem(target, protocol), paths)
 
 
 @eqx.filter_jit
-def _sensitivity(target: AbstractTarget, protocol: Protocol, paths: Ensemble) -> Sensitivity:
+def _sensitivity(problem: Problem, paths: Ensemble) -> Sensitivity:
     def at(t, remaining, x):
-        omega, gain = _jacobians(*place(target, protocol, t, x, remaining, None))
+        point = problem.at(t, x, remaining=remaining)
+        omega, gain = point.control_jacobian, point.weighted_state_jacobian
         rates = eigenvalues(0.5 * (omega + omega.T))
         offset = x - paths.start
         length = jnp.linalg.norm(offset)

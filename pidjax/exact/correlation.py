@@ -16,8 +16,9 @@ from jaxtyping import Array, Float
 from .._doors.checks import as_floating, as_scalar, concrete
 from .._maths.maps import dense
 from ..process.bridge import observe
-from ..process.protocol import Protocol, UnitProblem
+from ..process.protocol import Protocol
 from ..process.reference import Times
+from ..process.unit import UnitProblem
 from ..targets.base import AbstractTarget
 from ..targets.quadrature import Nodes, check_nodes, expectation
 from .law import as_mixture, inner_times, laws, observations

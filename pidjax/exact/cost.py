@@ -25,6 +25,7 @@ from .._doors.checks import as_floating, as_scalar, check_symmetric
 from .._maths.maps import apply, dense, lift, product, sandwich
 from ..process.bridge import Affine
 from ..process.protocol import Protocol
+from ..sampling.problem import Problem
 from ..targets.base import AbstractTarget
 from ..targets.mixture import GaussianMixture
 from ..targets.quadrature import Nodes, check_nodes
@@ -92,7 +93,7 @@ def costs(
 @eqx.filter_jit
 def _costs(target, protocol, until, starts, entropy, nodes) -> Costs:
     law = as_mixture(target) if until is None else marginal(target, protocol, until)
-    log_scale = jnp.log(protocol.unit(*target.location()).scale)
+    log_scale = jnp.log(Problem(target, protocol).unit.scale)
     mean_log_green = _mean_log_green(target, protocol, until, starts)
     value, falling = jax.jvp(mean_log_green, (protocol,), (_potential(protocol),))
     own = entropy_of(law, nodes) if entropy is None else entropy.astype(value.dtype)
@@ -148,7 +149,7 @@ def quadratic_cost(
         0.5000
     """
     until = _check(target, protocol, until, starts)
-    unit, pieces, dim = protocol.unit(*target.location()), protocol.num_pieces, target.dim
+    unit, pieces, dim = Problem(target, protocol).unit, protocol.num_pieces, target.dim
     stiffness, centre = (
         as_floating(name, value).astype(unit.start.dtype)
         for name, value in (("stiffness", stiffness), ("centre", centre))
@@ -221,7 +222,7 @@ def _check(
 ) -> Float[Array, ""] | None:
     """`until` as a time; raise what can be said of concrete arguments, before they are traced."""
     check_problem(target, protocol, starts)
-    unit = protocol.unit(*target.location())
+    unit = Problem(target, protocol).unit
     return None if until is None else checked_time("until", until, unit.horizon, is_open=is_open)
 
 
@@ -230,7 +231,7 @@ def _mean_log_green(
 ) -> Callable[[Protocol], Float[Array, ""]]:
     """E[ log G(0, z → t, x_t) ] as a function of the reference, while the law of (z, x_t) stays the protocol's own."""
     mixture = as_mixture(target)
-    unit = protocol.unit(*target.location())
+    unit = Problem(target, protocol).unit
     dim, scale = mixture.dim, unit.scale
     start = unit.start if starts is None else unit.to_unit(starts.mean())
     end, ends = unit.to_unit(mixture.mean()), mixture.covariance() / scale**2
@@ -249,7 +250,7 @@ def _mean_log_green(
     covariance = jnp.block([[spread, across.T], [across, ends]])
 
     def mean_log_green(protocol: Protocol):
-        log_green = protocol.unit(*target.location()).reference.instant(t, remaining).log_green
+        log_green = Problem(target, protocol).unit.reference.instant(t, remaining).log_green
 
         def of_pair(pair):
             return log_green(pair[:dim], pair[dim:])

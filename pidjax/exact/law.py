@@ -18,8 +18,10 @@ from jaxtyping import Array, Float
 from .._doors.checks import as_floating, as_scalar, check_kind, concrete
 from .._maths.maps import Map, adjoint, apply, cholesky, lift, product
 from ..process.bridge import Bridge
-from ..process.protocol import GaussianStart, Protocol, UnitProblem
+from ..process.protocol import GaussianStart, Protocol
 from ..process.reference import Times
+from ..process.unit import UnitProblem
+from ..sampling.problem import Problem
 from ..targets.base import AbstractTarget
 from ..targets.mixture import GaussianMixture
 from ..targets.samples import Samples
@@ -48,7 +50,7 @@ def marginal(
     Source: Behjoo & Chertkov, arXiv 2409.15166, for x₀ = 0.
     """
     check_problem(target, protocol, starts)
-    unit = protocol.unit(*target.location())
+    unit = Problem(target, protocol).unit
     t = checked_time("t", t, unit.horizon, is_open=isinstance(target, Samples))
     return _at(as_mixture(target), unit, t, starts)
 
@@ -129,7 +131,7 @@ def inner_times(
 ) -> tuple[UnitProblem, Times]:
     """The unit problem, and the grid from 0 to 1 through n times inside (0, T); what is wrong with any of them raises."""
     check_problem(target, protocol, starts)
-    unit, times = protocol.unit(*target.location()), as_floating("times", times)
+    unit, times = Problem(target, protocol).unit, as_floating("times", times)
     if times.ndim != 1:
         raise ValueError(f"times has shape {times.shape}; pass shape (n,)")
     values, end = concrete(times), concrete(unit.horizon)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 from .._doors.checks import check_count, check_key, check_kind
 from ..process.grids import AbstractGrid, uniform_grid
 from ..process.protocol import Protocol
-from ..sampling.rollout import Prepared, prepare
+from ..sampling.problem import Prepared, Problem
 from ..sampling.rules import AbstractGaussianRule
 from ..targets.base import AbstractTarget
 from .descend import Descent, adam, descend
@@ -85,9 +85,7 @@ def fit(
     _check_arguments(key, target, rule, protocol, grid, loss)
     num_iterations, batch_size = check_count("num_iterations", num_iterations), check_count("batch_size", batch_size)
     grid = uniform_grid(100) if grid is None else grid
-    grid.check(protocol.horizon)
-    prepared = eqx.filter_jit(prepare)(target, protocol, grid)
-    prepared.unit.check()
+    prepared = Problem(target, protocol).prepare(grid)
     _check_dtype(rule, prepared.unit.start.dtype)
     descent = descend(
         eqx.Partial(_of_rule, loss, prepared, jnp.arange(batch_size)),

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ..sampling.rollout import Prepared, given_log_weights, rollout
+from ..sampling.problem import Prepared
+from ..sampling.rollout import given_log_weights, rollout
 from ..sampling.rules import AbstractGaussianRule
 
 
@@ -24,9 +25,9 @@ def relative_entropy(
     It weighs where the controlled process goes, and is blind to a mode that it never reaches.
 
     Example:
-        >>> from pidjax import Controlled, Density, harmonic, prepare, uniform_grid
+        >>> from pidjax import Controlled, Density, Problem, harmonic, uniform_grid
         >>> target = Density(lambda y: -0.5 * jnp.sum(y**2), 1)
-        >>> prepared = prepare(target, harmonic(beta=0.0, noise_scale=1.0), uniform_grid(5))
+        >>> prepared = Problem(target, harmonic(beta=0.0, noise_scale=1.0)).prepare(uniform_grid(5))
         >>> uncontrolled = Controlled(lambda t, x: jnp.zeros_like(x))
         >>> round(float(relative_entropy(prepared, uncontrolled, jax.random.key(0), jnp.arange(10))), 4)
         -0.9189
@@ -43,9 +44,9 @@ def log_variance(
     """Var[log W] over n ≥ 2 paths of the rule, which are held fixed: the gradient is that of their weights alone.
 
     Example:
-        >>> from pidjax import Controlled, Density, harmonic, prepare, uniform_grid
+        >>> from pidjax import Controlled, Density, Problem, harmonic, uniform_grid
         >>> target = Density(lambda y: -0.5 * jnp.sum(y**2), 1)
-        >>> prepared = prepare(target, harmonic(beta=0.0, noise_scale=1.0), uniform_grid(5))
+        >>> prepared = Problem(target, harmonic(beta=0.0, noise_scale=1.0)).prepare(uniform_grid(5))
         >>> uncontrolled = Controlled(lambda t, x: jnp.zeros_like(x))
         >>> float(log_variance(prepared, uncontrolled, jax.random.key(0), jnp.arange(10))) < 1e-6
         True

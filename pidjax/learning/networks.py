@@ -18,6 +18,7 @@ from .._doors.checks import as_real, as_scalar, check_count, check_key, check_ki
 from .._doors.functions import in_words
 from .._doors.show import shown
 from ..process.protocol import Protocol
+from ..sampling.problem import Problem
 from ..targets.base import AbstractTarget
 from .parameters import Fixed
 
@@ -136,7 +137,7 @@ class Guided(eqx.Module):
         check_kind("clip", clip, Real, "a number > 0")
         if not clip > 0:
             raise ValueError(f"clip is {clip}; pass a number > 0")
-        unit = protocol.unit(*target.location())
+        unit = Problem(target, protocol).unit
         dtype = unit.start.dtype
         key_network, key_gate = jax.random.split(key)
         self.network = Network(key_network, target.dim, width=width, depth=depth, dtype=dtype)

@@ -20,8 +20,9 @@ from .._maths.small import matmul
 from ..exact.correlation import transition_time, weighted_state_correlation
 from ..exact.law import as_mixture, check_problem, inner_times, laws, marginals
 from ..process.bridge import observe
-from ..process.protocol import Protocol, UnitProblem
+from ..process.protocol import Protocol
 from ..process.reference import Times
+from ..process.unit import UnitProblem
 from ..targets.base import AbstractTarget
 from ..targets.mixture import GaussianMixture
 from ..targets.quadrature import Nodes, check_nodes, default_nodes, expectation, lattice

@@ -5,13 +5,11 @@ is −½xᵀAx + xᵀBy − ½yᵀCy with A = Φ₁₂⁻¹Φ₁₁, B = Φ₁�
 C(first) + A(second) > 0, and then C = C₂ − B₂ᵀ(C₁ + A₂)⁻¹B₂. Where S ≥ 0 there are no conjugate points.
 """
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._doors.checks import concrete
 from .._maths.maps import Map
-from .._maths.small import eigenvalues
 
 _MOST_STRETCHES = 200_000
 
@@ -122,25 +120,3 @@ def _matrices(stack: np.ndarray, dim: int) -> np.ndarray:
     if stack.ndim == 3:
         return stack
     return np.eye(dim) * np.broadcast_to(stack.reshape(len(stack), -1), (len(stack), dim))[:, None]
-
-
-def regauging(
-    stiffness: Float[Array, "P d d"] | Float[Array, "P d"] | Float[Array, " P"],
-    drift: Float[Array, "P d d"] | Float[Array, "P d"] | Float[Array, " P"],
-) -> Float[Array, ""]:
-    """A gauge cx that keeps the propagator form valid up to the conjugate point.
-
-    The propagator form needs a positive C on its own, which β < −π²/4, or a gauge −∇φ with φ convex, denies it; a gauge adds
-    c to it and changes nothing else. With F_s the symmetric part of F and S + F_s² ≥ −ω² I, c = λ_max(F_s) − ω cot ω is
-    enough while the coefficients are constant. Where S ≥ 0 none is needed.
-    """
-    if stiffness.ndim == 3:
-        symmetric = 0.5 * (drift + jnp.swapaxes(drift, -1, -2))
-        smallest, fastest = (eigenvalues(a) for a in (stiffness + symmetric @ symmetric, symmetric))
-        indefinite = jnp.min(eigenvalues(stiffness)) < -1e-6
-    else:
-        smallest, fastest = stiffness + drift**2, drift
-        indefinite = jnp.min(stiffness) < -1e-6
-    omega = jnp.sqrt(jnp.clip(-jnp.min(smallest), 1e-6, 9.6))
-    needed = jnp.maximum(jnp.max(fastest), 0) + jnp.maximum(1 - omega / jnp.tan(omega), 0)
-    return jnp.where(indefinite, needed, 0)

@@ -12,6 +12,7 @@ from .._doors.checks import as_floating, as_positive, check_count, check_symmetr
 from .._doors.functions import outcome
 from .bridge import Affine
 from .protocol import GaussianStart, Protocol
+from .unit import check_alone
 
 Coefficient = ArrayLike | tuple[ArrayLike, ArrayLike] | Callable[[Float[Array, ""]], Any]
 """A value, or a function of the time that returns one."""
@@ -193,9 +194,7 @@ def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, nois
         start = as_floating("start", start)
         if start.ndim != 1:
             raise ValueError(f"start has shape {start.shape}; pass one point of shape (d,), or a GaussianStart")
-    protocol = Protocol(beta, centre, force, gauge, linear, constant, edges, start, noise_scale)
-    protocol.check_alone()
-    return protocol
+    return check_alone(Protocol(beta, centre, force, gauge, linear, constant, edges, start, noise_scale))
 
 
 def _one_piece(name: str, pair) -> Affine | None:

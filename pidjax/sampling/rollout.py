@@ -9,56 +9,16 @@ key realises the same laws on a path that is drawn and on one that is given.
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind
-from .._doors.show import shown
 from ..process.bridge import StartLaws, StepLaws, observe
-from ..process.grids import AbstractGrid
-from ..process.protocol import Protocol, UnitProblem
-from ..process.reference import log_snr_of
-from ..targets.base import AbstractLaw, AbstractTarget, Tiltable
+from ..targets.base import AbstractLaw, Tiltable
 from ..targets.density import Density
+from .problem import Prepared
 from .rules import AbstractRule
-
-
-class Prepared(eqx.Module):
-    """What the rollout needs: the target and the reference in the unit problem, and the change of variables back.
-
-    Attributes:
-        start_laws: the step that draws a Gaussian start; None for a point.
-    """
-
-    target: Tiltable
-    step_laws: StepLaws
-    start_laws: StartLaws | None
-    unit: UnitProblem
-
-    def __repr__(self):
-        return shown("Prepared", target=self.target, steps=self.step_laws.num_steps, unit=self.unit)
-
-
-def prepare(target: AbstractTarget, protocol: Protocol, grid: AbstractGrid) -> Prepared:
-    """The unit problem of a target under a protocol on a grid. Pure and differentiable in all three.
-
-    Raises:
-        ValueError: a start of another dimension than the target, β at or past the conjugate point, times that do not
-            end at the horizon (concrete values only).
-    """
-    check_kind("target", target, AbstractTarget, "a target: the order is (target, protocol, grid)")
-    check_kind("protocol", protocol, Protocol, "one of harmonic(...), piecewise(...), from_function(...)")
-    check_kind("grid", grid, AbstractGrid, "one of log_snr_grid(...), uniform_grid(...), at_times(...)")
-    unit = protocol.unit(*target.location())
-    rescaled = target.rescaled(unit.shift, unit.scale)
-    low, high = target.snr_range()
-    snr_range = (low * unit.scale**2, high * unit.scale**2)
-    start_laws = unit.reference.start_laws(target.dim)
-    first_snr = jnp.zeros_like(unit.scale) if start_laws is None else jnp.exp(log_snr_of(start_laws.ahead, target.dim))
-    times = grid.times(unit.reference, snr_range, first_snr, unit.horizon, target.dim)
-    return Prepared(rescaled, unit.reference.step_laws(times), start_laws, unit)
 
 
 class Paths(NamedTuple):
@@ -88,7 +48,7 @@ def rollout(
     """A population of paths, one for each index.
 
     Args:
-        prepared: from `prepare`.
+        prepared: from `Problem.prepare`.
         rule: the step rule.
         key: of all paths together; path i uses fold_in(key, i).
         indices: numbers of the paths, shape (n,).
@@ -97,9 +57,9 @@ def rollout(
             segment once more: temporaries shrink from K states to about `segments` + K/`segments`.
 
     Example:
-        >>> from pidjax import GaussianMixture, harmonic, log_snr_grid, Ancestral
+        >>> from pidjax import Ancestral, GaussianMixture, Problem, harmonic, log_snr_grid
         >>> target = GaussianMixture(jnp.zeros((1, 2)), jnp.eye(2)[None])
-        >>> prepared = prepare(target, harmonic(), log_snr_grid(5))
+        >>> prepared = Problem(target, harmonic()).prepare(log_snr_grid(5))
         >>> rollout(prepared, Ancestral(), jax.random.key(0), jnp.arange(3)).samples.shape
         (3, 2)
     """
@@ -115,7 +75,7 @@ def rollout(
 
 
 def _check_run(prepared, rule, key) -> None:
-    check_kind("prepared", prepared, Prepared, "what prepare(target, protocol, grid) gives")
+    check_kind("prepared", prepared, Prepared, "what Problem(target, protocol).prepare(grid) gives")
     check_kind("rule", rule, AbstractRule, "a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
     check_key("key", key)
     rule.check(prepared.step_laws.t[0], prepared.unit.start)
@@ -188,8 +148,8 @@ def given_log_weights(
         states: x_k of each path, in the unit problem, shape (n, K+1, d).
 
     Example:
-        >>> from pidjax import GaussianMixture, Moment, harmonic, uniform_grid
-        >>> prepared = prepare(GaussianMixture(jnp.zeros((1, 2)), jnp.eye(2)[None]), harmonic(), uniform_grid(5))
+        >>> from pidjax import GaussianMixture, Moment, Problem, harmonic, uniform_grid
+        >>> prepared = Problem(GaussianMixture(jnp.zeros((1, 2)), jnp.eye(2)[None]), harmonic()).prepare(uniform_grid(5))
         >>> run = prepared, Moment(), jax.random.key(0), jnp.arange(3)
         >>> paths = rollout(*run, save_states=True)
         >>> bool(jnp.allclose(given_log_weights(*run, paths.states), paths.log_weights, atol=1e-4))

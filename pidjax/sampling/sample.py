@@ -1,6 +1,6 @@
 """The host driver: from a target to a `Solution`, with good choices made for the user and said in the result.
 
-It fits a surrogate where only a log-density is given, then runs `prepare` and `rollout`, which are pure, in chunks of
+It fits a surrogate where only a log-density is given, then runs `Problem.prepare` and `rollout`, which are pure, in chunks of
 paths spread over the devices. `grad` goes through it; under `jit` and `vmap` it takes what needs no fit.
 """
 
@@ -14,20 +14,20 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from .._doors.checks import check_count, check_key, check_kind, concrete
+from .._doors.checks import check_count, check_key, concrete
 from .._doors.progress import progress_bar
 from .._doors.show import brief
 from .._maths.weighted import SharedSample, effective_size
-from ..process.grids import AbstractGrid, log_snr_grid
+from ..process.grids import AbstractGrid
 from ..process.protocol import Protocol
-from ..process.schedule import harmonic
 from ..targets.base import AbstractTarget
 from ..targets.density import Density, Surrogate
 from ..targets.fitting import Fit, fit_surrogate
 from ..targets.mixture import GaussianMixture
 from ..targets.pool import LocalDraws, Pool
-from .rollout import Prepared, prepare, rollout
-from .rules import AbstractGaussianRule, AbstractRule, Ancestral, EndingOnDraw, Moment
+from .problem import Prepared, Problem
+from .rollout import rollout
+from .rules import AbstractRule
 from .solution import Solution
 
 _FLOATS_PER_CHUNK = 2**22
@@ -78,21 +78,19 @@ def sample(
 
     Source: Behjoo & Chertkov, arXiv 2409.15166; the exact weights are those of the Path Integral Sampler, arXiv 2111.15141.
     """
-    _check_arguments(key, target, protocol, rule, num_steps, grid)
+    if isinstance(key, AbstractTarget) and not isinstance(target, AbstractTarget):
+        raise ValueError(f"key is a {type(key).__name__} and target no target; pass the key first: sample(key, target)")
+    check_key("key", key)
+    problem = Problem(target, protocol)
+    rule, grid = problem.plan(rule, grid, num_steps)
     num_samples = check_count("num_samples", num_samples)
     key_fit, key_paths = jax.random.split(key)
     fit, evaluations = None, jnp.zeros((), int)
-    protocol = harmonic() if protocol is None else protocol
-    grid = log_snr_grid(20 if num_steps is None else num_steps) if grid is None else grid
-    grid.check(protocol.horizon)
-
-    if type(target) is Density and (rule is None or rule.needs_tilt):
+    if type(target) is Density and rule.needs_tilt:
         target, fit = _with_surrogate(key_fit, target, progress)
         evaluations = fit.num_energy_evaluations
-    rule = _rule_for(target, rule)
-
-    prepared = _prepare(target, protocol, grid)
-    prepared.unit.check()
+        problem = Problem(target, problem.protocol)
+    protocol, prepared = problem.protocol, problem.prepare(grid)
     most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
     num_chunks = math.ceil(num_samples / most)
     chunk = math.ceil(num_samples / num_chunks)
@@ -132,11 +130,6 @@ def sample(
 
 
 @eqx.filter_jit
-def _prepare(target: AbstractTarget, protocol: Protocol, grid: AbstractGrid) -> Prepared:
-    return prepare(target, protocol, grid)
-
-
-@eqx.filter_jit
 def _run_chunk(prepared: Prepared, rule: AbstractRule, key, indices, save_paths: bool):
     """One chunk in the user's units, with what is not finite given no weight and marked."""
     paths = rollout(prepared, rule, key, indices, save_states=save_paths)
@@ -164,7 +157,7 @@ def _check_untraced(*arrays: Array) -> None:
     if any(concrete(array) is None for array in arrays):
         raise ValueError(
             "a Density cannot be sampled under jit or vmap, nor differentiated in what its function closes over: a surrogate "
-            "is fitted to it on the host. Fit it first, target = pidjax.sample(key, density).target, and call prepare and "
+            "is fitted to it on the host. Fit it first, target = pidjax.sample(key, density).target, and use Problem and "
             "rollout with that; or make log_density an Equinox module, whose arrays grad can follow"
         )
 
@@ -198,17 +191,6 @@ def _checked_mixture(fit: Fit) -> GaussianMixture:
     return GaussianMixture(fit.means, fit.covariances, fit.weights)
 
 
-def _rule_for(target: AbstractTarget, rule: AbstractRule | None) -> AbstractRule:
-    if rule is None:
-        return Ancestral() if target.closed_form else Moment()
-    if isinstance(rule, Ancestral) and not target.closed_form:
-        raise ValueError(
-            f"rule is Ancestral but {type(target).__name__} only estimates its tilted law; pass Moment() or Euler(), or a "
-            "Surrogate as the target"
-        )
-    if isinstance(rule, AbstractGaussianRule) and not target.has_density:
-        return EndingOnDraw(rule)
-    return rule
 
 
 def _evaluations_per_path(target: AbstractTarget, num_steps: int) -> int:
@@ -238,19 +220,3 @@ def _spread(indices: np.ndarray) -> Array:
 def _describe(module: eqx.Module) -> str:
     inner = getattr(module, "rule", None)
     return type(module).__name__ if inner is None else f"{_describe(inner)}, last step drawn"
-
-
-def _check_arguments(key, target, protocol, rule, num_steps, grid) -> None:
-    if isinstance(key, AbstractTarget) and not isinstance(target, AbstractTarget):
-        raise ValueError(f"key is a {type(key).__name__} and target no target; pass the key first: sample(key, target)")
-    check_key("key", key)
-    check_kind("target", target, AbstractTarget, "a GaussianMixture, Samples, Density, or another Target")
-    if protocol is not None:
-        check_kind("protocol", protocol, Protocol, "pidjax.harmonic(beta=...), piecewise(...) or from_function(...)")
-    if rule is not None and not isinstance(rule, AbstractRule):
-        made = f"{rule.__name__} itself" if isinstance(rule, type) else f"a {type(rule).__name__}"
-        raise ValueError(f"rule is {made}; pass a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
-    if grid is not None:
-        check_kind("grid", grid, AbstractGrid, "log_snr_grid(...), uniform_grid(...) or at_times(...)")
-    if grid is not None and num_steps is not None:
-        raise ValueError(f"num_steps is {num_steps} and grid is given too; pass one of them")

@@ -16,7 +16,8 @@ from ..targets.base import AbstractTarget
 from ..targets.density import Density, Surrogate
 from ..targets.fitting import Fit
 from ..targets.pool import LocalDraws, Pool
-from .rollout import Prepared, backward_log_weights
+from .problem import Prepared
+from .rollout import backward_log_weights
 from .rules import AbstractRule
 
 _OF_A_DENSITY = (Density, Surrogate, Pool, LocalDraws)

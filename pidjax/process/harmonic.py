@@ -1,0 +1,74 @@
+"""The harmonic reference in closed form: constant scalar or diagonal stiffness around one centre, a point to start from.
+
+killing at the rate  ½ Σ_i β_i (x − ν)_i²,     G from `green`
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from .bridge import Bridge, LinearDrift, StepLaws
+from .clock import time_at_snr
+from .green import Green, Pinned
+from .reference import AbstractReference, Instant
+from .snr import search_times
+
+
+class Harmonic(AbstractReference):
+    """Killing at the rate ½ Σ_i β_i (x − ν)_i², no force, no gauge, a point to start from."""
+
+    green: Green
+    centre: Float[Array, "..."]
+
+    def _bridge(self, pinned: Pinned) -> Bridge:
+        left, right, variance = pinned
+        return Bridge.of(left, right, (1 - left - right) * self.centre, variance, jnp.any(variance > 0))
+
+    def _pull(self, remaining) -> LinearDrift:
+        to_end, to_centre = self.green.pull(remaining)
+        return LinearDrift(to_end, to_centre, (to_centre - to_end) * self.centre)
+
+    def step_laws(self, times):
+        def along(t, step, remaining, after):
+            return StepLaws(
+                t=t,
+                step=step,
+                observation=self._bridge(self.green.pin(t, remaining)),
+                ahead=self._bridge(self.green.pin(step, after)),
+                noising=self._bridge(self.green.pin(t, step)),
+                drift=self._pull(remaining),
+                force=None,
+            )
+
+        return jax.vmap(along)(times.t[:-1], times.step, times.remaining[:-1], times.remaining[1:])
+
+    def observations(self, times):
+        return jax.vmap(lambda *now: self._bridge(self.green.pin(*now)))(times.t[:-1], times.remaining[:-1])
+
+    def instant(self, t, remaining):
+        begun, goes_on = t > 0, remaining > 0
+
+        log_green = Partial(_log_green, self.green, self.centre, jnp.where(begun, t, 1))
+        pull = self._pull(jnp.where(goes_on, remaining, 1))
+        return Instant(self._bridge(self.green.pin(t, remaining)), pull, log_green, None, None)
+
+    def start_laws(self, dim):
+        return None
+
+    def pieces(self):
+        beta = self.green.beta[None]
+        return beta, jnp.zeros_like(beta), jnp.arange(2, dtype=beta.dtype), None
+
+    def reach(self):
+        return jnp.max(jnp.abs(self.centre))
+
+    def times_at_snr(self, ratios, dim):
+        if self.green.beta.ndim == 0:
+            return time_at_snr(self.green, ratios)
+        return search_times(self, ratios, dim)
+
+
+def _log_green(green: Green, centre, duration, start, x) -> Float[Array, ""]:
+    """log G from `start` to x in `duration`."""
+    return green.log(start - centre, x - centre, duration)

@@ -1,0 +1,334 @@
+"""A target and the process that is to end on it: one problem, and what it answers at one point (t, x).
+
+    log ψ(t, x) = log ∫ p̃(y) N(x; M y + n, Σ) dy − log G(0, x₀ → t, x)            (at t = 0: log Z)
+    x̂(t, x)    = E[ y | t, x ]
+    u*(t, x)    = ∇log ψ − A(t, x)                                                 (at t = 1: ∇log p̃ − ∇log G(0, x₀ → 1, x) − A)
+
+For V = β|x|²/2 and neither force nor gauge, u* = ( x̂ − C(τ) x ) / S(τ).
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+
+from .._doors.checks import as_floating, as_scalar, check_key, check_kind, concrete
+from .._doors.show import shown
+from .._maths.maps import dense
+from .._maths.small import matmul, transpose
+from ..process.bridge import StartLaws, StepLaws, observe
+from ..process.grids import AbstractGrid, log_snr_grid
+from ..process.protocol import Protocol
+from ..process.reference import Instant
+from ..process.schedule import harmonic
+from ..process.snr import log_snr_of
+from ..process.unit import Sizes, UnitProblem, unit_problem
+from ..targets.base import AbstractLaw, AbstractTarget, Tiltable
+from ..targets.density import Density
+from .rules import AbstractGaussianRule, AbstractRule, Ancestral, EndingOnDraw, Moment
+
+
+class Problem(eqx.Module):
+    """End on the target, at the least cost that the protocol charges.
+
+    Args:
+        target: p̃.
+        protocol: from `harmonic`, `piecewise` or `from_function`; by default β = 1 in the rescaled problem.
+
+    Everything it gives is checked where its values are concrete, and is pure: under `jit`, `vmap` and `grad`, in target and
+    protocol.
+
+    Raises:
+        ValueError: no target, no protocol; a coefficient or a start of another dimension than the target.
+
+    Example:
+        >>> from pidjax import GaussianMixture
+        >>> problem = Problem(GaussianMixture(jnp.ones((1, 1)), jnp.ones((1, 1, 1))), harmonic(0.0, noise_scale=1.0))
+        >>> problem.at(0.5, jnp.ones(1)).control.tolist()
+        [1.0]
+
+    Source: Behjoo & Chertkov, *Harmonic Path Integral Diffusion*, arXiv 2409.15166.
+    """
+
+    target: AbstractTarget
+    protocol: Protocol
+
+    def __init__(self, target, protocol=None):
+        check_kind(
+            "target",
+            target,
+            AbstractTarget,
+            "a GaussianMixture, Samples, Density, or another target, in the order (target, protocol)",
+        )
+        self.target, self.protocol = target, harmonic() if protocol is None else protocol
+        check_kind("protocol", self.protocol, Protocol, "one of harmonic(...), piecewise(...), from_function(...)")
+        self.protocol.check_dimension(target.dim)
+
+    def __repr__(self):
+        return f"Problem({self.target!r}, {self.protocol!r})"
+
+    @property
+    def unit(self) -> UnitProblem:
+        """The change of variables to the unit problem, and the reference there.
+
+        Raises:
+            ValueError: a conjugate point before the end; a start, centre or force that the dtype does not resolve.
+        """
+        unit, sizes = _unit_and_sizes(self)
+        sizes.check(unit)
+        return unit
+
+    def plan(
+        self, rule: AbstractRule | None = None, grid: AbstractGrid | None = None, num_steps: int | None = None
+    ) -> "Plan":
+        """The step rule and the grid to solve it with: those given, and good ones where none is.
+
+        `Ancestral` where the tilted laws are exact and `Moment` where they are estimates, on 20 steps uniform in log
+        signal-to-noise. On a target without a density a Gaussian rule ends on a draw. For a bare `Density` it is what suits
+        the surrogate that `sample` fits to it.
+
+        Raises:
+            ValueError: both a grid and a number of steps; a rule that the target does not allow; a grid that does not end at
+                the horizon.
+        """
+        if rule is not None and not isinstance(rule, AbstractRule):
+            made = f"{rule.__name__} itself" if isinstance(rule, type) else f"a {type(rule).__name__}"
+            raise ValueError(f"rule is {made}; pass a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
+        if grid is not None and num_steps is not None:
+            raise ValueError(f"num_steps is {num_steps} and grid is given too; pass one of them")
+        grid = log_snr_grid(20 if num_steps is None else num_steps) if grid is None else grid
+        check_kind("grid", grid, AbstractGrid, "log_snr_grid(...), uniform_grid(...) or at_times(...)")
+        grid.check(self.protocol.horizon)
+        return Plan(_rule_for(self.target, rule), grid)
+
+    def prepare(self, grid: AbstractGrid) -> "Prepared":
+        """What a rollout needs along a grid.
+
+        Raises:
+            ValueError: as `unit`; times that do not end at the horizon.
+
+        Example:
+            >>> from pidjax import GaussianMixture, log_snr_grid
+            >>> Problem(GaussianMixture.isotropic(jnp.zeros((1, 2)), 1.0)).prepare(log_snr_grid(5)).step_laws.num_steps
+            5
+        """
+        check_kind("grid", grid, AbstractGrid, "one of log_snr_grid(...), uniform_grid(...), at_times(...)")
+        grid.check(self.protocol.horizon)
+        prepared, sizes = _prepared_and_sizes(self, grid)
+        sizes.check(prepared.unit)
+        return prepared
+
+    def at(
+        self,
+        t: ArrayLike,
+        x: Float[Array, " d"],
+        *,
+        remaining: ArrayLike | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> "Point":
+        """Value function, weighted state, control and their slopes at one point.
+
+        Args:
+            t: time in [0, horizon].
+            x: state, shape (d,), in the user's units. At t = 0 only the start has a law; elsewhere values are NaN.
+            remaining: horizon − t, where the caller knows it better than the subtraction does.
+            key: for targets whose tilted laws are estimated.
+
+        Raises:
+            ValueError: x of a wrong shape; a time outside of the horizon (NaN while it is traced); as `unit`.
+        """
+        if key is not None:
+            check_key("key", key)
+        x = as_floating("x", x)
+        if x.shape != (self.target.dim,):
+            raise ValueError(f"x has shape {x.shape}; pass one point of shape ({self.target.dim},)")
+        t = as_scalar("t", t)
+        remaining = None if remaining is None else as_scalar("remaining", remaining)
+        _check_time(t, remaining, self.protocol.horizon)
+        point, sizes = _point_and_sizes(self, t, remaining, x, jax.random.key(0) if key is None else key)
+        sizes.check(point.unit)
+        return point
+
+
+class Plan(NamedTuple):
+    """How a problem is solved: with which step rule, on which grid."""
+
+    rule: AbstractRule
+    grid: AbstractGrid
+
+
+def _rule_for(target: AbstractTarget, rule: AbstractRule | None) -> AbstractRule:
+    is_estimated = not (target.closed_form or type(target) is Density)
+    if rule is None:
+        return Moment() if is_estimated else Ancestral()
+    if isinstance(rule, Ancestral) and is_estimated:
+        raise ValueError(
+            f"rule is Ancestral but {type(target).__name__} only estimates its tilted law; pass Moment() or Euler(), or a "
+            "Surrogate as the target"
+        )
+    if isinstance(rule, AbstractGaussianRule) and not target.has_density:
+        return EndingOnDraw(rule)
+    return rule
+
+
+class Prepared(eqx.Module):
+    """What the rollout needs: the target and the reference in the unit problem, and the change of variables back.
+
+    Attributes:
+        start_laws: the step that draws a Gaussian start; None for a point.
+    """
+
+    target: Tiltable
+    step_laws: StepLaws
+    start_laws: StartLaws | None
+    unit: UnitProblem
+
+    def __repr__(self):
+        return shown("Prepared", target=self.target, steps=self.step_laws.num_steps, unit=self.unit)
+
+
+class Point(eqx.Module):
+    """A problem at one point (t, x).
+
+    Attributes:
+        unit, target, instant, remaining, x: of the unit problem: the target, the reference and 1 − t at the time, the state.
+        law: the target's tilted law there.
+    """
+
+    unit: UnitProblem
+    target: Tiltable
+    instant: Instant
+    remaining: Float[Array, ""]
+    x: Float[Array, " d"]
+    law: AbstractLaw
+
+    def __repr__(self):
+        return shown("Point", law=type(self.law).__name__, x=self.unit.from_unit(self.x))
+
+    @property
+    def log_psi(self) -> Float[Array, ""]:
+        """log ψ(t, x), minus the cost to go; log Z at the start, NaN at t = 1 for a target without a density."""
+        return _log_psi(self)
+
+    @property
+    def weighted_state(self) -> Float[Array, " d"]:
+        """x̂(t, x) = E[y | t, x], the mean end point given the state: the target's mean at t = 0, x itself at t = 1."""
+        return _weighted_state(self)
+
+    @property
+    def control(self) -> Float[Array, " d"]:
+        """u*(t, x); NaN at t = 1 for a target without a density."""
+        return _control(self)
+
+    @property
+    def control_jacobian(self) -> Float[Array, "d d"]:
+        """∂u*/∂x = −J_xx − A₁ + B Cov(y|t,x) Bᵀ, with ∇log ψ = B x̂ − J_xx x + …, for t < horizon."""
+        return _jacobians(self._before_end())[0]
+
+    @property
+    def weighted_state_jacobian(self) -> Float[Array, "d d"]:
+        """∂x̂/∂x = Cov(y|t,x) Bᵀ, for t < horizon. No derivative of the target is taken."""
+        return _jacobians(self._before_end())[1]
+
+    def _before_end(self) -> "Point":
+        left = concrete(self.remaining)
+        if left is not None and not left > 0:
+            raise ValueError(
+                "t is the horizon, where the slopes have no limit that this form reaches; pass an earlier time"
+            )
+        return self
+
+
+@eqx.filter_jit
+def _unit_and_sizes(problem: Problem) -> tuple[UnitProblem, Sizes]:
+    unit = unit_problem(problem.protocol, *problem.target.location())
+    return unit, Sizes.of(unit)
+
+
+@eqx.filter_jit
+def _prepared_and_sizes(problem: Problem, grid: AbstractGrid) -> tuple[Prepared, Sizes]:
+    target = problem.target
+    unit, sizes = _unit_and_sizes(problem)
+    low, high = target.snr_range()
+    snr_range = (low * unit.scale**2, high * unit.scale**2)
+    start_laws = unit.reference.start_laws(target.dim)
+    first_snr = jnp.zeros_like(unit.scale) if start_laws is None else jnp.exp(log_snr_of(start_laws.ahead, target.dim))
+    times = grid.times(unit.reference, snr_range, first_snr, unit.horizon, target.dim)
+    rescaled = target.rescaled(unit.shift, unit.scale)
+    return Prepared(rescaled, unit.reference.step_laws(times), start_laws, unit), sizes
+
+
+@eqx.filter_jit
+def _point_and_sizes(problem: Problem, t, remaining, x, key) -> tuple[Point, Sizes]:
+    unit, sizes = _unit_and_sizes(problem)
+    t, x = t.astype(unit.start.dtype), x.astype(unit.start.dtype)
+    x = jnp.where((t >= 0) & (t <= unit.horizon * (1 + 1e-5)), x, jnp.nan)
+    left = unit.horizon - t if remaining is None else remaining.astype(t.dtype)
+    instant = unit.reference.instant(t / unit.horizon, left / unit.horizon)
+    target, x = problem.target.rescaled(unit.shift, unit.scale), unit.to_unit(x)
+    law = target.tilt(observe(instant.observation, x, unit.start), key)
+    return Point(unit, target, instant, left / unit.horizon, x, law), sizes
+
+
+def _check_time(t, remaining, horizon) -> None:
+    now, left, end = (None if value is None else concrete(value) for value in (t, remaining, horizon))
+    if now is None or end is None:
+        return
+    if not 0 <= now <= end:
+        raise ValueError(f"t is {float(now):g}; pass a time in [0, {float(end):g}]")
+    if left is not None and not (0 <= left and abs(now + left - end) <= 1e-4 * end):
+        raise ValueError(
+            f"remaining is {float(left):g} at t = {float(now):g}; pass the time to the horizon {float(end):g}"
+        )
+
+
+@eqx.filter_jit
+def _log_psi(point: Point) -> Float[Array, ""]:
+    observation, ended = point.instant.observation, point.remaining <= 0
+    log_evidence = point.law.log_mass - observation.log_normaliser(point.x.size)
+    at_end = point.target.log_density(point.x) if point.target.has_density else jnp.nan
+    log_green = jnp.where(observation.is_spread | ended, point.instant.log_green(point.unit.start, point.x), 0)
+    return jnp.where(ended, at_end, log_evidence) - log_green
+
+
+@eqx.filter_jit
+def _weighted_state(point: Point) -> Float[Array, " d"]:
+    return point.unit.from_unit(jnp.where(point.remaining > 0, point.law.mean, point.x))
+
+
+@eqx.filter_jit
+def _control(point: Point) -> Float[Array, " d"]:
+    unit, instant = point.unit, point.instant
+    gauge = 0 if instant.gauge is None else instant.gauge(point.x)
+    on_the_way = instant.pull(point.x, point.law.mean) - gauge
+    at_end = control_at_end(point.target, instant, unit.start, point.x)
+    return jnp.where(point.remaining > 0, on_the_way, at_end) * unit.scale / unit.horizon
+
+
+def control_at_end(
+    target: Tiltable, last: Instant, start: Float[Array, " d"], x: Float[Array, " d"]
+) -> Float[Array, " d"]:
+    """∇log p̃(x) − ∇log G(0, x₀ → 1, x) − A, in the unit problem; NaN for a target without a density.
+
+    Args:
+        last: the reference at t = 1.
+    """
+    if not target.has_density:
+        return jnp.full_like(x, jnp.nan)
+    slope = jax.grad(target.log_density)(x) - jax.grad(last.log_green, argnums=1)(start, x)
+    return slope if last.gauge is None else slope - last.gauge(x)
+
+
+@eqx.filter_jit
+def _jacobians(point: Point) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
+    """∂u*/∂x and ∂x̂/∂x; NaN at the horizon, where this form reaches no limit."""
+    pull, gauge, d = point.instant.pull, point.instant.gauge, point.x.size
+    to_end = dense(pull.to_end, d)
+    gain = jnp.where(point.remaining > 0, matmul(point.law.covariance(), transpose(to_end)), jnp.nan)
+    control = matmul(to_end, gain) - dense(pull.to_centre, d)
+    if gauge is not None:
+        control = control - dense(gauge.matrix, d)
+    return control / point.unit.horizon, gain
