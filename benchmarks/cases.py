@@ -89,7 +89,7 @@ def mixture(known: zoo.KnownMixture, size: int) -> Case:
     def mode_weights(samples, reference):
         return metrics.mode_total_variation(samples, known.responsibilities, known.mode_weights)
 
-    center, scale = known.target.location()
+    center, scale = known.target.place()[:2]
     return _case(
         known,
         f"Mixture of {len(known.mode_weights)} Gaussians; its closed form is the mixture itself.",

@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 import pidjax as pid
 from pidjax import learning, metrics
 from pidjax.sampling.rules import AbstractGaussianRule, AbstractRule, EndingOnDraw
+from pidjax.targets.base import WithDensity, able
 
 from . import baselines, measure
 from .cases import Case
@@ -44,7 +45,7 @@ def rule(step_rule: AbstractRule, num_steps: int) -> Method:
         key_paths, key_back, key_exact = jax.random.split(key, 3)
         used = (
             step_rule
-            if case.closed.has_density or not isinstance(step_rule, AbstractGaussianRule)
+            if able(case.closed, WithDensity) or not isinstance(step_rule, AbstractGaussianRule)
             else EndingOnDraw(step_rule)
         )
         (samples, log_weights), cost = _rollout(case, used, num_steps, budget.num_samples).measured(key_paths)
@@ -53,14 +54,14 @@ def rule(step_rule: AbstractRule, num_steps: int) -> Method:
             samples=samples,
             cost=cost,
             weighted=False,
-            has_density=case.closed.has_density,
+            has_density=able(case.closed, WithDensity),
             ess=float(metrics.ess(log_weights)) / log_weights.size,
-            energy_evaluations=budget.num_samples if case.closed.has_density else 0,
+            energy_evaluations=budget.num_samples if able(case.closed, WithDensity) else 0,
         )
-        if case.closed.has_density:
+        if able(case.closed, WithDensity):
             log_z = metrics.log_z_error(log_weights)
             outcome = replace(outcome, log_z=float(log_z.value), log_z_error=float(log_z.standard_error))
-        if case.closed.has_density and isinstance(used, AbstractGaussianRule):
+        if able(case.closed, WithDensity) and isinstance(used, AbstractGaussianRule):
             ends = case.exact(key_exact, budget.num_samples)
             forward = _backward(case.closed, pid.harmonic(), pid.log_snr_grid(num_steps), used, key_back, ends)
             outcome = replace(outcome, forward_ess=float(metrics.forward_ess(forward)) / forward.size)
@@ -126,7 +127,7 @@ def _importance(surrogate: pid.Surrogate, key, ends):
 
 def _answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
     """The outcome of a run with the default rule, grid and protocol."""
-    has_density = solution.target.has_density
+    has_density = able(solution.target, WithDensity)
 
     def temporaries():
         prepared = pid.Problem(solution.target, pid.harmonic()).prepare(

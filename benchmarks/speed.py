@@ -171,7 +171,7 @@ def plain_log_weight(prepared, key):
 
     steps = jnp.arange(bridges.num_steps), bridges
     (x, log_weight), _ = jax.lax.scan(advance, (start, jnp.zeros((), start.dtype)), steps)
-    return log_weight + rule.log_terminal(target, x)
+    return log_weight + rule.finish(target, x[None])[0]
 
 
 def _bytes(name: str, one: measure.Program, other: measure.Program, limit: float) -> Ratio:

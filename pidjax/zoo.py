@@ -21,7 +21,7 @@ from jaxtyping import Array, DTypeLike, Float, Key
 
 from ._doors.checks import as_dtype, as_positive, check_count, check_key
 from ._doors.show import shown
-from .targets.base import AbstractTarget
+from .targets.base import AbstractTarget, WithDensity
 from .targets.density import Density
 from .targets.mixture import GaussianMixture
 
@@ -56,6 +56,7 @@ class Known(eqx.Module, Generic[Kind]):
 
     def log_density(self, y: Float[Array, " d"]) -> Float[Array, ""]:
         """log p̃(y) of one point."""
+        assert isinstance(self.target, WithDensity)
         return self.target.log_density(y)
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:

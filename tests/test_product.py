@@ -8,6 +8,8 @@ every pair of target, rule, map and start that is allowed occurs; the rest is `e
 """
 
 import itertools
+import re
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -53,8 +55,19 @@ def points(dtype):
     return pid.Samples(jnp.array(rng.normal(size=(40, 2)) ** 3 / 3, dtype), jnp.array(rng.uniform(0.1, 1, 40), dtype))
 
 
+def shown(name):
+    """A class that the README defines."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    (block,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"class {name}(" in code)
+    names = {"jax": jax, "jnp": jnp}
+    exec(block.partition("\n\n\nsolution = ")[0], names)
+    return names[name]
+
+
+Normal, Wide = shown("Normal"), shown("Wide")
 EXACT = {
     "mixture": mixture,
+    "own": lambda dtype: Normal(jnp.array([0.5, -0.3], dtype)),
     "samples": points,
     "surrogate": lambda dtype: pid.Surrogate(density(dtype), wide(dtype)),
 }
@@ -78,6 +91,7 @@ RULES = {
     "corrected": pid.Euler(lambda t, x: 0.3 * jnp.sin(x[::-1])),
     "moment": pid.Moment(),
     "ancestral": pid.Ancestral(),
+    "own": Wide(),
     "controlled": pid.Controlled(lambda t, x: -0.5 * x + t),
 }
 
@@ -104,7 +118,7 @@ def tilted_by_sums(name, observation):
         y, log_p = np.asarray(data.points), np.log(np.asarray(data.weights))
     else:
         y, cell = grid_quadrature(-7.0, 7.0, 281, 2)
-        law = wide(jnp.float64) if name == "surrogate" else mixture(jnp.float64)
+        law = {"surrogate": wide, "own": EXACT["own"]}.get(name, mixture)(jnp.float64)
         log_p = np.asarray(jax.vmap(law.log_density)(jnp.asarray(y))) + np.log(cell)
     return moments(y, log_p - 0.5 * np.sum((value - y @ gain.T) ** 2, axis=1))
 
@@ -205,7 +219,7 @@ def test_weights_are_unbiased(name, rule, kind, start, dtype):
         step = EndingOnDraw(step)
     found = log_weights(TARGETS[name](dtype), protocol(kind, start, dtype), step, 3000)
     assert found.dtype == dtype
-    log_z = 0.0 if name in ("mixture", "samples") else LOG_Z
+    log_z = 0.0 if name in ("mixture", "samples", "own") else LOG_Z
     estimate, error = mean_and_error(jnp.exp(found - log_z))
     assert np.isfinite(error)
     assert_within(estimate, 1, max(error, 1e-13 if dtype == jnp.float64 else 1e-5))

@@ -207,7 +207,7 @@ def test_density_of_a_pytree():
     target = Density(lambda point: jnp.where(point["b"] < 1, -jnp.sum(point["a"] ** 2), -jnp.inf), like)
     y = jnp.array([0.3, -0.5, 0.2])
     assert target.dim == 3
-    assert target.unravel(y)["b"] == 0.2
+    assert target.point(y)["b"] == 0.2
     np.testing.assert_allclose(target.log_density(y), -0.34, rtol=1e-14)
     assert target.log_density(y + 1) == -jnp.inf
     moved = target.rescaled(jnp.ones(3), jnp.array(2.0))

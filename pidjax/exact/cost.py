@@ -204,7 +204,7 @@ def guide_cost(
         0.5000
     """
     check_problem(target, protocol, starts)
-    mean = target.location()[0]
+    mean = target.place().mean
     default = mean if protocol.noise_scale is None else jnp.zeros_like(mean)
     centre = jnp.broadcast_to(default, (protocol.num_pieces, target.dim))
     centre = centre if protocol.centre is None else protocol.centre

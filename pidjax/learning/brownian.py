@@ -46,7 +46,7 @@ def brownian(
     check_key("key", key)
     check_kind("target", target, AbstractTarget, "a target: the order is (key, target)")
     horizon = as_positive("horizon", horizon)
-    mean, spread = target.location()
+    mean, spread = target.place()[:2]
     if isinstance(target, Density):
         mean = jnp.zeros_like(mean)
         if scale is None:

@@ -23,7 +23,7 @@ from ..process.grids import AbstractGrid, uniform_grid
 from ..process.protocol import Protocol
 from ..sampling.problem import Prepared, Problem
 from ..sampling.rules import AbstractGaussianRule
-from ..targets.base import AbstractTarget
+from ..targets.base import AbstractTarget, WithDensity, able
 from .descend import Descent, adam, descend
 from .losses import relative_entropy
 from .networks import Guided
@@ -111,7 +111,7 @@ def _is_guided(rule: AbstractGaussianRule) -> bool:
 
 def _check_arguments(key, target, rule, protocol, grid, loss) -> None:
     check_key("key", key)
-    if not (isinstance(target, AbstractTarget) and target.has_density):
+    if not (isinstance(target, AbstractTarget) and able(target, WithDensity)):
         raise ValueError(
             f"target is a {type(target).__name__}, which has no log-density; pass a GaussianMixture or Density"
         )

@@ -19,7 +19,7 @@ from .._doors.functions import in_words
 from .._doors.show import shown
 from ..process.protocol import Protocol
 from ..sampling.problem import Problem
-from ..targets.base import AbstractTarget
+from ..targets.base import AbstractTarget, WithDensity, able
 from .parameters import Fixed
 
 _NUM_FREQUENCIES = 64
@@ -132,7 +132,7 @@ class Guided(eqx.Module):
     ):
         check_key("key", key)
         check_kind("protocol", protocol, Protocol, "the one to train and sample with")
-        if not (isinstance(target, AbstractTarget) and target.has_density):
+        if not (isinstance(target, AbstractTarget) and able(target, WithDensity)):
             raise ValueError(f"target is a {type(target).__name__}, without a log-density to guide by; pass a Density")
         check_kind("clip", clip, Real, "a number > 0")
         if not clip > 0:

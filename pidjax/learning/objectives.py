@@ -107,7 +107,7 @@ def control_gradient(
     num_times = _count(num_times, 2)
     if np.shape(window) != (2,) or not 0 < window[0] < window[1] < 1:
         raise ValueError(f"window is {window}; pass two increasing shares inside (0, 1)")
-    shares = jnp.linspace(*window, num_times, dtype=target.location()[0].dtype)
+    shares = jnp.linspace(*window, num_times, dtype=target.place().mean.dtype)
     times = shares * protocol.horizon
     unit, grid = inner_times(target, protocol, times)
     norms = _squared_jacobians(target, unit, grid, _nodes(nodes, target))
@@ -184,5 +184,5 @@ def _nodes(nodes: Nodes | None, target: AbstractTarget) -> Nodes:
     check_nodes(nodes, target.dim)
     if nodes is not None:
         return nodes
-    dtype = target.location()[0].dtype
+    dtype = target.place().mean.dtype
     return lattice(target.dim, 24, dtype) if target.dim <= 2 else default_nodes(target.dim, dtype)

@@ -7,7 +7,7 @@
 For V = β|x|²/2 and neither force nor gauge, u* = ( x̂ − C(τ) x ) / S(τ).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,9 +26,17 @@ from ..process.reference import Instant
 from ..process.schedule import harmonic
 from ..process.snr import log_snr_of
 from ..process.unit import Sizes, UnitProblem, unit_problem
-from ..targets.base import AbstractLaw, AbstractTarget, Tiltable
-from ..targets.density import Density
-from .rules import AbstractGaussianRule, AbstractRule, Ancestral, EndingOnDraw, Moment
+from ..targets.base import (
+    AbstractTarget,
+    ExactlyTilted,
+    Tilted,
+    WithCovariance,
+    WithDensity,
+    WithMass,
+    able,
+    check_tilted,
+)
+from .rules import AbstractGaussianRule, AbstractRule, Ancestral, EndingOnDraw, Euler, Moment, Unweighted
 
 
 class Problem(eqx.Module):
@@ -86,9 +94,9 @@ class Problem(eqx.Module):
     ) -> "Plan":
         """The step rule and the grid to solve it with: those given, and good ones where none is.
 
-        `Ancestral` where the tilted laws are exact and `Moment` where they are estimates, on 20 steps uniform in log
-        signal-to-noise. On a target without a density a Gaussian rule ends on a draw. For a bare `Density` it is what suits
-        the surrogate that `sample` fits to it.
+        `Ancestral` where the tilted laws are exact, `Moment` where they are estimates of a density's, else `Euler`; 20 steps,
+        uniform in log signal-to-noise. On a target without a density a Gaussian rule ends on a draw where the laws are exact,
+        and is unweighted elsewhere. For a bare `Density` the plan is that for the surrogate that `sample` fits to it.
 
         Raises:
             ValueError: both a grid and a number of steps; a rule that the target does not allow; a grid that does not end at
@@ -140,6 +148,7 @@ class Problem(eqx.Module):
         Raises:
             ValueError: x of a wrong shape; a time outside of the horizon (NaN while it is traced); as `unit`.
         """
+        check_tilted(self.target)
         if key is not None:
             check_key("key", key)
         x = as_floating("x", x)
@@ -161,16 +170,16 @@ class Plan(NamedTuple):
 
 
 def _rule_for(target: AbstractTarget, rule: AbstractRule | None) -> AbstractRule:
-    is_estimated = not (target.closed_form or type(target) is Density)
+    is_estimated = able(target, Tilted) and not able(target, ExactlyTilted)
     if rule is None:
-        return Moment() if is_estimated else Ancestral()
-    if isinstance(rule, Ancestral) and is_estimated:
+        rule = Ancestral() if not is_estimated else Moment() if able(target, WithDensity) else Euler()
+    if rule.needs is ExactlyTilted and is_estimated:
         raise ValueError(
-            f"rule is Ancestral but {type(target).__name__} only estimates its tilted law; pass Moment() or Euler(), or a "
-            "Surrogate as the target"
+            f"rule is {type(rule).__name__} but {type(target).__name__} only estimates its tilted law; pass Moment() or "
+            "Euler(), or a Surrogate as the target"
         )
-    if isinstance(rule, AbstractGaussianRule) and not target.has_density:
-        return EndingOnDraw(rule)
+    if isinstance(rule, AbstractGaussianRule) and not able(target, WithDensity):
+        return EndingOnDraw(rule) if able(target, ExactlyTilted) else Unweighted(rule)
     return rule
 
 
@@ -181,7 +190,7 @@ class Prepared(eqx.Module):
         start_laws: the step that draws a Gaussian start; None for a point.
     """
 
-    target: Tiltable
+    target: Any
     step_laws: StepLaws
     start_laws: StartLaws | None
     unit: UnitProblem
@@ -199,11 +208,11 @@ class Point(eqx.Module):
     """
 
     unit: UnitProblem
-    target: Tiltable
+    target: Any
     instant: Instant
     remaining: Float[Array, ""]
     x: Float[Array, " d"]
-    law: AbstractLaw
+    law: Any
 
     def __repr__(self):
         return shown("Point", law=type(self.law).__name__, x=self.unit.from_unit(self.x))
@@ -211,6 +220,7 @@ class Point(eqx.Module):
     @property
     def log_psi(self) -> Float[Array, ""]:
         """log ψ(t, x), minus the cost to go; log Z at the start, NaN at t = 1 for a target without a density."""
+        self._check_able(WithMass)
         return _log_psi(self)
 
     @property
@@ -233,7 +243,12 @@ class Point(eqx.Module):
         """∂x̂/∂x = Cov(y|t,x) Bᵀ, for t < horizon. No derivative of the target is taken."""
         return _jacobians(self._before_end())[1]
 
+    def _check_able(self, ability: type) -> None:
+        if not able(self.law, ability):
+            raise ValueError(f"the target's laws are {type(self.law).__name__}, which are not {ability.__name__}")
+
     def _before_end(self) -> "Point":
+        self._check_able(WithCovariance)
         left = concrete(self.remaining)
         if left is not None and not left > 0:
             raise ValueError(
@@ -244,7 +259,7 @@ class Point(eqx.Module):
 
 @eqx.filter_jit
 def _unit_and_sizes(problem: Problem) -> tuple[UnitProblem, Sizes]:
-    unit = unit_problem(problem.protocol, *problem.target.location())
+    unit = unit_problem(problem.protocol, *problem.target.place()[:2])
     return unit, Sizes.of(unit)
 
 
@@ -252,7 +267,7 @@ def _unit_and_sizes(problem: Problem) -> tuple[UnitProblem, Sizes]:
 def _prepared_and_sizes(problem: Problem, grid: AbstractGrid) -> tuple[Prepared, Sizes]:
     target = problem.target
     unit, sizes = _unit_and_sizes(problem)
-    low, high = target.snr_range()
+    low, high = target.place().snr_range
     snr_range = (low * unit.scale**2, high * unit.scale**2)
     start_laws = unit.reference.start_laws(target.dim)
     first_snr = jnp.zeros_like(unit.scale) if start_laws is None else jnp.exp(log_snr_of(start_laws.ahead, target.dim))
@@ -289,7 +304,7 @@ def _check_time(t, remaining, horizon) -> None:
 def _log_psi(point: Point) -> Float[Array, ""]:
     observation, ended = point.instant.observation, point.remaining <= 0
     log_evidence = point.law.log_mass - observation.log_normaliser(point.x.size)
-    at_end = point.target.log_density(point.x) if point.target.has_density else jnp.nan
+    at_end = point.target.log_density(point.x) if able(point.target, WithDensity) else jnp.nan
     log_green = jnp.where(observation.is_spread | ended, point.instant.log_green(point.unit.start, point.x), 0)
     return jnp.where(ended, at_end, log_evidence) - log_green
 
@@ -308,15 +323,13 @@ def _control(point: Point) -> Float[Array, " d"]:
     return jnp.where(point.remaining > 0, on_the_way, at_end) * unit.scale / unit.horizon
 
 
-def control_at_end(
-    target: Tiltable, last: Instant, start: Float[Array, " d"], x: Float[Array, " d"]
-) -> Float[Array, " d"]:
+def control_at_end(target: Any, last: Instant, start: Float[Array, " d"], x: Float[Array, " d"]) -> Float[Array, " d"]:
     """∇log p̃(x) − ∇log G(0, x₀ → 1, x) − A, in the unit problem; NaN for a target without a density.
 
     Args:
         last: the reference at t = 1.
     """
-    if not target.has_density:
+    if not able(target, WithDensity):
         return jnp.full_like(x, jnp.nan)
     slope = jax.grad(target.log_density)(x) - jax.grad(last.log_green, argnums=1)(start, x)
     return slope if last.gauge is None else slope - last.gauge(x)

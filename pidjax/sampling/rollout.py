@@ -1,24 +1,71 @@
-"""The rollout: one path of the controlled process with its exact weight, and a population of them.
+"""The rollout: a population of paths of the controlled process, each with its exact weight.
 
     log W = Σ_k [ log b_k(x_k | x_{k+1}) − log q_k(x_{k+1} | x_k) ] + terminal(x_K),     E[W] = Z
+
+Between steps the population may be resampled, in groups that never exchange, with the weights W ψ̂_k(x_k) that the paths are
+expected to end with; a path that is kept then weighs mean(W ψ̂_k)/ψ̂_k(x_k), with the same ψ̂_k. E[W] stays Z.
 
 Pure: under jit, vmap, grad and sharding. Path i draws from fold_in(key, i), step k of it from fold_in(·, k), whatever the
 chunk or the device: with one half of that key the tilted law at x_k, where it is an estimate, with the other the step. So one
 key realises the same laws on a path that is drawn and on one that is given.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind
+from .._doors.show import shown_fields
+from .._maths.weighted import systematic
 from ..process.bridge import StartLaws, StepLaws, observe
-from ..targets.base import AbstractLaw, Tiltable
-from ..targets.density import Density
+from ..targets.base import AbstractLaw, Tilted, WithMass, able, check_tilted, discrete
 from .problem import Prepared
-from .rules import AbstractRule
+from .rules import AbstractRule, check_law, log_evidence
+
+
+class Resampling(eqx.Module):
+    """Resample each group of paths, systematically, before a step at which its effective number falls below a half.
+
+    Args:
+        island_size: paths in a group, which never exchanges with another: the groups' estimates of Z are independent.
+
+    Source: Heng, Bishop, Deligiannidis & Doucet, *Controlled Sequential Monte Carlo*, arXiv 1708.08396, for the twisting.
+    """
+
+    island_size: int = eqx.field(static=True)
+
+    __repr__ = shown_fields
+
+    def __init__(self, island_size: int = 256):
+        self.island_size = check_count("island_size", island_size)
+
+    def choose(
+        self, keys: Key[Array, " islands"], log_weights: Float[Array, " n"], log_twists: Float[Array, " n"]
+    ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+        """Each path's parent, and its weight from there on.
+
+        Args:
+            keys: one for each group.
+            log_weights, log_twists: log W and log ψ̂ of each path.
+        """
+
+        def of_island(key, log_weights, log_twists):
+            log_expected = log_weights + log_twists
+            log_expected = discrete(jnp.where(jnp.isnan(log_expected), -jnp.inf, log_expected))
+            weights = jax.nn.softmax(log_expected)
+            low = 1 < 0.5 * self.island_size * jnp.sum(weights**2)
+            parents = jnp.where(low, systematic(key, weights, self.island_size), jnp.arange(self.island_size))
+            log_mean = logsumexp(log_expected) - jnp.log(self.island_size)
+            return parents, jnp.where(low, log_mean - log_twists[parents], log_weights)
+
+        shape = keys.size, self.island_size
+        parents, log_weights = jax.vmap(of_island)(keys, log_weights.reshape(shape), log_twists.reshape(shape))
+        offsets = self.island_size * jnp.arange(keys.size)
+        return (parents + offsets[:, None]).ravel(), log_weights.ravel()
 
 
 class Paths(NamedTuple):
@@ -26,8 +73,8 @@ class Paths(NamedTuple):
 
     Attributes:
         samples, log_weights: the end points and log W.
-        states: x_k, if saved.
-        weighted_states: x̂(t_k; x_k), those that the steps were taken with, if saved; None for a bare `Density`.
+        states: x_k, if saved; of resampled paths, those of their ancestors.
+        weighted_states: x̂(t_k; x_k), those that the steps were taken with, if saved; None for a target without tilted laws.
     """
 
     samples: Float[Array, "n d"]
@@ -44,6 +91,7 @@ def rollout(
     *,
     save_states: bool = False,
     segments: int | None = None,
+    resampling: Resampling | None = None,
 ) -> Paths:
     """A population of paths, one for each index.
 
@@ -55,6 +103,10 @@ def rollout(
         save_states: also return every x_k and x̂(t_k; x_k).
         segments: under differentiation, keep the state at the ends of this many segments only and recompute each
             segment once more: temporaries shrink from K states to about `segments` + K/`segments`.
+        resampling: of groups of consecutive paths; `island_size` must divide n. Its choices have no derivative.
+
+    Raises:
+        ValueError: arguments of another kind; laws that are not able to do what the rule needs.
 
     Example:
         >>> from pidjax import Ancestral, GaussianMixture, Problem, harmonic, log_snr_grid
@@ -71,7 +123,76 @@ def rollout(
         )
     if segments is not None:
         segments = check_count("segments", segments)
-    return jax.vmap(lambda index: _path(prepared, rule, jax.random.fold_in(key, index), save_states, segments))(indices)
+    if resampling is not None:
+        _check_resampling(resampling, rule, indices.size)
+    target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
+    asks_law = issubclass(rule.needs, Tilted)
+    with_law = asks_law or (save_states and able(target, Tilted))
+
+    @jax.checkpoint
+    def advance(carry, indexed):
+        x, log_weights = carry
+        k, now = indexed
+        key_laws, key_steps = _keys(key, indices, k)
+        parents = None
+        if resampling is not None:
+
+            def twist(x, key_law):
+                law = _law(rule, target, now, start, x, key_law)
+                check_law(law, (WithMass,), "resampling")
+                return log_evidence(law, now)
+
+            twists = jax.vmap(twist)(x, key_laws)
+            islands = _keys(key, indices[:: resampling.island_size], bridges.num_steps + 1 + k)[0]
+            parents, log_weights = resampling.choose(islands, log_weights, twists)
+            x, key_laws = x[parents], key_laws[parents]
+
+        def step(x, key_law, key_step):
+            law = _law(rule, target, now, start, x, key_law) if with_law else None
+            return *rule.step(law, now, start, x, key_step), None if law is None else law.mean
+
+        after, log_ratios, means = jax.vmap(step)(x, key_laws, key_steps)
+        return (after, log_weights + log_ratios), (after, means, parents) if save_states else None
+
+    first = jnp.broadcast_to(start, (indices.size, start.size))
+    log_weights = jnp.zeros(indices.size, start.dtype)
+    if prepared.start_laws is not None:
+        begin = rule.start_rule
+        key_laws, key_steps = _keys(key, indices, bridges.num_steps)
+
+        def draw(key_law, key_step, now=prepared.start_laws):
+            law = _law(begin, target, now, start, start, key_law) if issubclass(begin.needs, Tilted) else None
+            return begin.step(law, now, start, start, key_step)
+
+        first, log_weights = jax.vmap(draw)(key_laws, key_steps)
+    steps = jnp.arange(bridges.num_steps), bridges
+    (ends, log_weights), saved = _scan(advance, (first, log_weights), steps, segments)
+    log_weights = log_weights + rule.finish(target, ends)
+    return Paths(ends, log_weights, *(_lineages(first, *saved) if save_states else (None, None)))
+
+
+def _lineages(first, after, means, parents) -> tuple[Float[Array, "n times d"], Float[Array, "n K d"] | None]:
+    """The states and x̂ along the path that ends in each slot, from those of the slots at each step."""
+    if parents is not None:
+
+        def recede(slots, step):
+            after, means, parents = step
+            return parents[slots], (after[slots], means[slots])
+
+        slots, (after, means) = jax.lax.scan(recede, jnp.arange(len(first)), (after, means, parents), reverse=True)
+        first = first[slots]
+    states = jnp.concatenate([first[None], after])
+    return jnp.swapaxes(states, 0, 1), None if means is None else jnp.swapaxes(means, 0, 1)
+
+
+def _keys(key: Key[Array, ""], indices: Int[Array, " n"], k) -> tuple[Key[Array, " n"], Key[Array, " n"]]:
+    """Of each path at step k, the key of its tilted law and that of the step; k = K for the start, K + 1 + k for resampling."""
+
+    def of(index):
+        return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, index), k))
+
+    pairs = jax.vmap(of)(indices)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _check_run(prepared, rule, key) -> None:
@@ -81,40 +202,29 @@ def _check_run(prepared, rule, key) -> None:
     rule.check(prepared.step_laws.t[0], prepared.unit.start)
 
 
-def _path(
-    prepared: Prepared, rule: AbstractRule, key: Key[Array, ""], save_states: bool, segments: int | None
-) -> Paths:
-    target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
-    with_law = rule.needs_tilt or (save_states and not isinstance(target, Density))
-
-    @jax.checkpoint
-    def advance(carry, indexed):
-        x, log_weight = carry
-        k, now = indexed
-        key_law, key_step = jax.random.split(jax.random.fold_in(key, k))
-        law = _law(target, now, start, x, key_law) if with_law else None
-        after, log_ratio = rule.step(law, now, start, x, key_step)
-        saved = (after, None if law is None else law.mean) if save_states else (None, None)
-        return (after, log_weight + log_ratio), saved
-
-    carry = start, jnp.zeros((), start.dtype)
-    if prepared.start_laws is not None:
-        key_law, key_step = jax.random.split(jax.random.fold_in(key, bridges.num_steps))
-        law = _law(target, prepared.start_laws, start, start, key_law) if rule.start_rule.needs_tilt else None
-        carry = rule.start_rule.step(law, prepared.start_laws, start, start, key_step)
-    first = carry[0]
-    steps = jnp.arange(bridges.num_steps), bridges
-    (x, log_weight), (states, weighted_states) = _scan(advance, carry, steps, segments)
-    if save_states:
-        states = jnp.concatenate([first[None], states])
-    return Paths(x, log_weight + rule.log_terminal(target, x), states, weighted_states)
+def _check_resampling(resampling, rule, count: int) -> None:
+    check_kind("resampling", resampling, Resampling, "Resampling(island_size)")
+    if not issubclass(rule.needs, Tilted):
+        raise ValueError(
+            f"resampling needs tilted laws, which rule {type(rule).__name__} does not ask for; leave it out"
+        )
+    if count % resampling.island_size:
+        raise ValueError(f"island_size is {resampling.island_size}, which does not divide the number of paths, {count}")
 
 
 def _law(
-    target: Tiltable, now: StepLaws | StartLaws, start: Float[Array, " d"], x: Float[Array, " d"], key: Key[Array, ""]
+    rule: AbstractRule,
+    target: Any,
+    now: StepLaws | StartLaws,
+    start: Float[Array, " d"],
+    x: Float[Array, " d"],
+    key: Key[Array, ""],
 ) -> AbstractLaw:
     """The target's tilted law at x, realised with this key."""
-    return target.tilt(observe(now.observation, x, start), key)
+    check_tilted(target)
+    law = target.tilt(observe(now.observation, x, start), key)
+    check_law(law, rule.needs_law, f"rule {type(rule).__name__}")
+    return law
 
 
 def _scan(body, carry, steps, segments: int | None):
@@ -157,24 +267,23 @@ def given_log_weights(
     """
     target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
 
-    def log_ratio(rule, key, k, now, x, after):
-        key_law, _ = jax.random.split(jax.random.fold_in(key, k))
-        law = _law(target, now, start, x, key_law) if rule.needs_tilt else None
-        return rule.log_ratio(law, now, start, x, after)
+    def log_ratios(rule, k, now, x, after):
+        def of_path(x, after, key_law):
+            law = _law(rule, target, now, start, x, key_law) if issubclass(rule.needs, Tilted) else None
+            return rule.log_ratio(law, now, start, x, after)
 
-    def of_path(index, path):
-        key_path = jax.random.fold_in(key, index)
+        return jax.vmap(of_path)(x, after, _keys(key, indices, k)[0])
 
-        @jax.checkpoint
-        def weigh(log_weight, indexed):
-            return log_weight + log_ratio(rule, key_path, *indexed), None
+    @jax.checkpoint
+    def weigh(log_weights, indexed):
+        return log_weights + log_ratios(rule, *indexed), None
 
-        log_weight = rule.log_terminal(target, path[-1])
-        if prepared.start_laws is not None:
-            log_weight += log_ratio(rule.start_rule, key_path, bridges.num_steps, prepared.start_laws, start, path[0])
-        return jax.lax.scan(weigh, log_weight, (jnp.arange(bridges.num_steps), bridges, path[:-1], path[1:]))[0]
-
-    return jax.vmap(of_path)(indices, states)
+    along = jnp.swapaxes(states, 0, 1)
+    log_weights = rule.finish(target, along[-1])
+    if prepared.start_laws is not None:
+        at_start = jnp.broadcast_to(start, along[0].shape)
+        log_weights += log_ratios(rule.start_rule, bridges.num_steps, prepared.start_laws, at_start, along[0])
+    return jax.lax.scan(weigh, log_weights, (jnp.arange(bridges.num_steps), bridges, along[:-1], along[1:]))[0]
 
 
 def backward_log_weights(
@@ -191,18 +300,13 @@ def backward_log_weights(
     ends = as_floating("ends", ends)
     if ends.ndim != 2 or ends.shape[1:] != prepared.unit.start.shape:
         raise ValueError(f"ends has shape {ends.shape}; pass shape (n, {prepared.unit.start.size})")
-    bridges, start = prepared.step_laws, prepared.unit.start
+    bridges, start, indices = prepared.step_laws, prepared.unit.start, jnp.arange(ends.shape[0])
 
-    def noised(index, end):
-        key_path = jax.random.fold_in(key, index)
+    def recede(after, indexed):
+        k, now = indexed
+        before = jax.vmap(lambda key, after: now.noising.draw(key, start, after))(_keys(key, indices, k)[1], after)
+        return before, before
 
-        def recede(after, indexed):
-            k, now = indexed
-            _, key_step = jax.random.split(jax.random.fold_in(key_path, k))
-            return (before := now.noising.draw(key_step, start, after)), before
-
-        states = jax.lax.scan(recede, end, (jnp.arange(bridges.num_steps), bridges), reverse=True)[1]
-        return jnp.concatenate([states, end[None]])
-
-    indices = jnp.arange(ends.shape[0])
-    return given_log_weights(prepared, rule, key, indices, jax.vmap(noised)(indices, ends))
+    steps = jnp.arange(bridges.num_steps), bridges
+    states = jnp.concatenate([jax.lax.scan(recede, ends, steps, reverse=True)[1], ends[None]])
+    return given_log_weights(prepared, rule, key, indices, jnp.swapaxes(states, 0, 1))

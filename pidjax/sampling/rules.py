@@ -32,7 +32,15 @@ from .._doors.show import shown_fields
 from .._maths.maps import Factor, apply, dense, inverse_factor, log_volume, sandwich
 from .._maths.small import cholesky
 from ..process.bridge import StartLaws, StepLaws
-from ..targets.base import AbstractLaw, Tiltable
+from ..targets.base import (
+    AbstractLaw,
+    ExactlyTilted,
+    Tilted,
+    WithCovariance,
+    WithDraws,
+    WithMass,
+    able,
+)
 
 
 class Proposal(eqx.Module):
@@ -55,12 +63,20 @@ class Proposal(eqx.Module):
 
 
 class AbstractRule(eqx.Module):
-    """How a step is taken. `now` holds the bridges of this one step (every leaf a scalar), `law` the tilted law at x."""
+    """How a step is taken. `now` holds the bridges of this one step (every leaf a scalar), `law` the tilted law at x.
 
-    needs_tilt: ClassVar[bool] = True
-    """Whether it asks for tilted laws, which a bare `Density` does not have."""
+    Attributes:
+        needs: what the target must be able to: `Tilted`, `ExactlyTilted`, or anything for a rule that asks for no law.
+    """
+
+    needs: ClassVar[type] = Tilted
 
     __repr__ = shown_fields
+
+    @property
+    def needs_law(self) -> tuple[type[AbstractLaw], ...]:
+        """What the tilted laws must be able to, beside their mean."""
+        return ()
 
     @property
     def start_rule(self) -> "AbstractRule":
@@ -88,8 +104,8 @@ class AbstractRule(eqx.Module):
         """log b(x|x') − log q(x'|x) of a step that is given."""
 
     @abstractmethod
-    def log_terminal(self, target: Tiltable, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """What the end point adds to the log-weight."""
+    def finish(self, target: Any, ends: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """What the end points add to the log-weights: it sees those of all paths."""
 
 
 class AbstractGaussianRule(AbstractRule):
@@ -106,8 +122,8 @@ class AbstractGaussianRule(AbstractRule):
     def log_ratio(self, law, now, start, x, after):
         return now.noising.log_density(x, start, after) - self.proposal(law, now, x).log_density(after)
 
-    def log_terminal(self, target, x):
-        return target.log_density(x)
+    def finish(self, target, ends):
+        return jax.vmap(target.log_density)(ends)
 
 
 class Euler(AbstractGaussianRule):
@@ -138,7 +154,7 @@ class Controlled(AbstractGaussianRule):
 
     control: Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]]
 
-    needs_tilt: ClassVar[bool] = False
+    needs: ClassVar[type] = object
 
     def __check_init__(self):
         check_kind("control", self.control, Callable, "a function of (t, x), or an Equinox module")
@@ -160,7 +176,7 @@ class Controlled(AbstractGaussianRule):
 class Unconditioned(AbstractGaussianRule):
     """The Gaussian start of the reference, not conditioned on the end."""
 
-    needs_tilt: ClassVar[bool] = False
+    needs: ClassVar[type] = object
 
     def proposal(self, law, now: StartLaws, x):
         return Proposal(now.mean, now.factor)
@@ -169,7 +185,11 @@ class Unconditioned(AbstractGaussianRule):
 class Moment(AbstractGaussianRule):
     """The Gaussian with the mean and covariance of the exact step: left·x + right·x̂ + offset, Σ + right Cov(y|x) rightᵀ."""
 
-    def proposal(self, law: AbstractLaw, now: StepLaws | StartLaws, x):
+    @property
+    def needs_law(self):
+        return (WithCovariance,)
+
+    def proposal(self, law: WithCovariance, now: StepLaws | StartLaws, x):
         covariance = dense(now.ahead.covariance, x.size) + sandwich(now.ahead.right, law.covariance())
         return Proposal(now.ahead.mean(x, law.mean), cholesky(covariance))
 
@@ -181,19 +201,25 @@ class Ancestral(AbstractRule):
     set, a surrogate).
     """
 
+    needs: ClassVar[type] = ExactlyTilted
+
+    @property
+    def needs_law(self):
+        return (WithDraws,)
+
     @property
     def start_rule(self):
         return self
 
-    def step(self, law: AbstractLaw, now, start, x, key):
+    def step(self, law: WithDraws, now, start, x, key):
         key_end, key_bridge = jax.random.split(key)
         return now.ahead.draw(key_bridge, x, law.draw(key_end)), jnp.zeros((), x.dtype)
 
     def log_ratio(self, law, now, start, x, after):
         return jnp.zeros((), x.dtype)
 
-    def log_terminal(self, target, x):
-        return target.log_weight(x)
+    def finish(self, target, ends):
+        return jax.vmap(target.log_correction)(ends)
 
 
 class EndingOnDraw(AbstractRule):
@@ -204,31 +230,72 @@ class EndingOnDraw(AbstractRule):
 
     rule: AbstractGaussianRule
 
+    needs: ClassVar[type] = ExactlyTilted
+
+    @property
+    def needs_law(self):
+        return (*self.rule.needs_law, WithMass, WithDraws)
+
     def check(self, t, x):
         self.rule.check(t, x)
 
-    def step(self, law: AbstractLaw, now, start, x, key):
+    def step(self, law: Any, now, start, x, key):
         return jax.lax.cond(
             now.ahead.is_spread,
             lambda key: self.rule.step(law, now, start, x, key),
-            lambda key: (law.draw(key), _log_evidence(law, now)),
+            lambda key: (law.draw(key), log_evidence(law, now)),
             key,
         )
 
-    def log_ratio(self, law: AbstractLaw, now, start, x, after):
+    def log_ratio(self, law: Any, now, start, x, after):
         return jax.lax.cond(
             now.ahead.is_spread,
             lambda: self.rule.log_ratio(law, now, start, x, after),
-            lambda: _log_evidence(law, now),
+            lambda: log_evidence(law, now),
         )
 
-    def log_terminal(self, target, x):
-        return target.log_weight(x)
+    def finish(self, target, ends):
+        return jax.vmap(target.log_correction)(ends)
 
 
-def _log_evidence(law: AbstractLaw, now: StepLaws | StartLaws) -> Float[Array, ""]:
+class Unweighted(AbstractRule):
+    """A rule whose steps are taken as if exact: for a target of which nothing but the mean of its laws is known.
+
+    Every weight is one, and the samples are the target's as the step → 0 only.
+    """
+
+    rule: AbstractGaussianRule
+
+    @property
+    def start_rule(self):
+        return Unweighted(self.rule.start_rule)  # pyright: ignore[reportArgumentType]
+
+    def check(self, t, x):
+        self.rule.check(t, x)
+
+    def step(self, law, now, start, x, key):
+        return self.rule.step(law, now, start, x, key)[0], jnp.zeros((), x.dtype)
+
+    def log_ratio(self, law, now, start, x, after):
+        return jnp.zeros((), x.dtype)
+
+    def finish(self, target, ends):
+        return jnp.zeros(ends.shape[0], ends.dtype)
+
+
+def log_evidence(law: Any, now: StepLaws | StartLaws) -> Float[Array, ""]:
     """log ∫ p(y) N(x; My + n, Σ) dy; the mass of p where x says nothing."""
     return law.log_mass - now.observation.log_normaliser(law.mean.size)
+
+
+def check_law(law: AbstractLaw, needs: tuple[type[AbstractLaw], ...], of: str) -> None:
+    """Raise unless a tilted law is able to do what is needed of it."""
+    lacking = " and ".join(ability.__name__ for ability in needs if not able(law, ability))
+    if lacking:
+        raise ValueError(
+            f"{of} needs tilted laws {lacking}, and those of the target are {type(law).__name__}: take Euler(), which needs "
+            f"their mean alone, or let the law inherit from {lacking}"
+        )
 
 
 def _check_field(name: str, field: Callable, t: Float[Array, ""], x: Float[Array, " d"]) -> None:

@@ -20,14 +20,14 @@ from .._doors.show import brief
 from .._maths.weighted import SharedSample, effective_size
 from ..process.grids import AbstractGrid
 from ..process.protocol import Protocol
-from ..targets.base import AbstractTarget
+from ..targets.base import AbstractTarget, Tilted, WithDensity, able
 from ..targets.density import Density, Surrogate
 from ..targets.fitting import Fit, fit_surrogate
 from ..targets.mixture import GaussianMixture
 from ..targets.pool import LocalDraws, Pool
 from .problem import Prepared, Problem
 from .rollout import rollout
-from .rules import AbstractRule
+from .rules import AbstractRule, EndingOnDraw, Unweighted
 from .solution import Solution
 
 _FLOATS_PER_CHUNK = 2**22
@@ -86,7 +86,7 @@ def sample(
     num_samples = check_count("num_samples", num_samples)
     key_fit, key_paths = jax.random.split(key)
     fit, evaluations = None, jnp.zeros((), int)
-    if type(target) is Density and rule.needs_tilt:
+    if type(target) is Density and issubclass(rule.needs, Tilted):
         target, fit = _with_surrogate(key_fit, target, progress)
         evaluations = fit.num_energy_evaluations
         problem = Problem(target, problem.protocol)
@@ -112,8 +112,9 @@ def sample(
         "rescaled": protocol.noise_scale is None,
     }
     pool = target if isinstance(target, Pool) else target.pool if isinstance(target, LocalDraws) else None
+    evaluations_per_path = prepared.step_laws.num_steps * target.evaluations_per_tilt + able(target, WithDensity)
     return Solution(
-        samples=_unravelled(target, samples),
+        samples=jax.vmap(target.point)(samples),
         log_weights=log_weights,
         states=states,
         weighted_states=expected,
@@ -121,7 +122,7 @@ def sample(
         prepared=prepared,
         rule=rule,
         num_nonfinite=jnp.sum(nonfinite),
-        num_energy_evaluations=evaluations + num_samples * _evaluations_per_path(target, prepared.step_laws.num_steps),
+        num_energy_evaluations=evaluations + num_samples * evaluations_per_path,
         shared=None if pool is None else SharedSample(effective_size(pool.log_ratios), pool.log_ratios.size),
         fit=fit,
         num_islands=num_samples,
@@ -193,16 +194,6 @@ def _checked_mixture(fit: Fit) -> GaussianMixture:
 
 
 
-def _evaluations_per_path(target: AbstractTarget, num_steps: int) -> int:
-    """Calls of the log-density that one path makes."""
-    if not target.has_density:
-        return 0
-    return 1 + (num_steps * target.num_draws if isinstance(target, LocalDraws) else 0)
-
-
-def _unravelled(target: AbstractTarget, samples: Array) -> Any:
-    density = getattr(target, "density", target)
-    return jax.vmap(density.unravel)(samples) if isinstance(density, Density) else samples
 
 
 def _default_batch(dim: int, num_samples: int) -> int:
@@ -218,5 +209,6 @@ def _spread(indices: np.ndarray) -> Array:
 
 
 def _describe(module: eqx.Module) -> str:
-    inner = getattr(module, "rule", None)
-    return type(module).__name__ if inner is None else f"{_describe(inner)}, last step drawn"
+    if isinstance(module, EndingOnDraw | Unweighted):
+        return f"{_describe(module.rule)}, {'last step drawn' if isinstance(module, EndingOnDraw) else 'unweighted'}"
+    return type(module).__name__

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from .._doors.checks import as_floating, as_scalar, check_key
 from .._doors.show import brief, sheet
 from .._maths.weighted import Outcome, SharedSample, Weighted
-from ..targets.base import AbstractTarget
+from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density, Surrogate
 from ..targets.fitting import Fit
 from ..targets.pool import LocalDraws, Pool
@@ -179,7 +179,7 @@ class Solution(Weighted):
         middle, spread = np.abs(np.median(values, axis=0)), np.std(np.asarray(values, np.float64), axis=0)
         step = float(jnp.finfo(values.dtype).eps)
         coarse = (middle * step > 0.1 * spread) & np.isfinite(spread)
-        if not (self.target.has_density and coarse.any()):
+        if not (able(self.target, WithDensity) and coarse.any()):
             return []
         first = int(np.argmax(coarse))
         text = (

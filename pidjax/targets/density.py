@@ -7,7 +7,7 @@ The surrogate's own chain, drawn exactly (`Ancestral`), has a path weight that t
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,11 +18,11 @@ from jaxtyping import Array, Float
 
 from .._doors.checks import as_dtype, as_point, check_kind, check_single
 from .._doors.functions import check_scalar
-from .base import AbstractTarget
+from .base import AbstractTarget, ExactlyTilted, Place, WithDensity
 from .mixture import GaussianMixture
 
 
-class Density(AbstractTarget):
+class Density(AbstractTarget, WithDensity):
     """The target p ∝ exp(log_density).
 
     Args:
@@ -48,9 +48,6 @@ class Density(AbstractTarget):
     scale: Float[Array, ""]
     like: Any = eqx.field(static=True)
 
-    has_density: ClassVar[bool] = True
-    closed_form: ClassVar[bool] = False
-
     def __init__(self, log_density, like, *, dtype=None):
         like = _example(like, dtype)
         leaves, structure = jax.tree.flatten(like)
@@ -72,7 +69,7 @@ class Density(AbstractTarget):
     def dim(self) -> int:
         return self.shift.shape[-1]
 
-    def unravel(self, y: Float[Array, " d"]) -> Any:
+    def point(self, y):
         """The vector as a point of the kind the log-density takes."""
         structure, leaves = self.like
         example = structure.unflatten([jnp.zeros(shape, dtype) for shape, dtype in leaves])
@@ -80,7 +77,7 @@ class Density(AbstractTarget):
 
     def log_density(self, y):
         y = as_point("y", y, self.dim)
-        value = self.function(self.unravel(self.shift + self.scale * y))
+        value = self.function(self.point(self.shift + self.scale * y))
         return jnp.asarray(value, y.dtype) + self.dim * jnp.log(self.scale)
 
     def rescaled(self, shift, scale):
@@ -88,21 +85,10 @@ class Density(AbstractTarget):
             lambda density: (density.shift, density.scale), self, (self.shift + self.scale * shift, self.scale * scale)
         )
 
-    def tilt(self, observation, key=None):
-        raise TypeError(
-            "a bare Density has no tilted law, which value function, control and every rule but Controlled need: call "
-            "pidjax.sample, which fits a surrogate to it, or wrap it in Surrogate, Pool or LocalDraws"
-        )
-
-    def log_weight(self, y):
-        return self.log_density(y)
-
-    def location(self):
+    def place(self):
         check_single("the density", self.shift, 1)
-        return jnp.zeros_like(self.shift), jnp.ones_like(self.scale)
-
-    def snr_range(self):
-        return jnp.full_like(self.scale, 0.1), jnp.full_like(self.scale, 1000)
+        one = jnp.ones_like(self.scale)
+        return Place(jnp.zeros_like(self.shift), one, widest=3**0.5 * one, narrowest=0.003**0.5 * one)
 
 
 def _example(like, dtype) -> Any:
@@ -135,14 +121,11 @@ def _example(like, dtype) -> Any:
     return example
 
 
-class Surrogate(AbstractTarget):
+class Surrogate(AbstractTarget, ExactlyTilted, WithDensity):
     """A density with a Gaussian mixture p̂ in its place: the tilts are p̂'s, the end point is weighted by p̃/p̂."""
 
     density: Density
     mixture: GaussianMixture
-
-    has_density: ClassVar[bool] = True
-    closed_form: ClassVar[bool] = True
 
     def __check_init__(self):
         check_kind("density", self.density, Density, "a Density")
@@ -165,15 +148,15 @@ class Surrogate(AbstractTarget):
     def log_density(self, y):
         return self.density.log_density(y)
 
-    def log_weight(self, y):
+    def log_correction(self, y):
         y = as_point("y", y, self.dim)
         return self.density.log_density(y) - self.mixture.log_density(y)
 
-    def location(self):
-        return self.mixture.location()
+    def place(self):
+        return self.mixture.place()
 
-    def snr_range(self):
-        return self.mixture.snr_range()
+    def point(self, y):
+        return self.density.point(y)
 
     def rescaled(self, shift, scale):
         return Surrogate(self.density.rescaled(shift, scale), self.mixture.rescaled(shift, scale))

@@ -10,8 +10,6 @@ S_k ≥ I, so nothing diverges at t = 0 (A = 0), and the determinant, which keep
 weights and the means is the same for every state, and the factors are as structured as the covariances and A.
 """
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,10 +41,10 @@ from .._maths.maps import (
 )
 from .._maths.small import HIGHEST, eigenvalues, matmul, transpose
 from ..process.bridge import Observation
-from .base import AbstractLaw, AbstractTarget, discrete
+from .base import AbstractTarget, ExactlyTilted, Place, WithCovariance, WithDensity, WithDraws, WithMass, discrete
 
 
-class TiltedMixture(AbstractLaw):
+class TiltedMixture(WithMass, WithCovariance, WithDraws):
     """A Gaussian mixture as a law.
 
     Attributes:
@@ -94,7 +92,7 @@ def discrete_component(key: Key[Array, ""], log_weights: Float[Array, " k"]) -> 
     return jnp.sum(cumulative[:-1] <= uniform)
 
 
-class GaussianMixture(AbstractTarget):
+class GaussianMixture(AbstractTarget, ExactlyTilted, WithDensity):
     """The mixture Σ_k π_k N(μ_k, Σ_k), normalised.
 
     Args:
@@ -117,9 +115,6 @@ class GaussianMixture(AbstractTarget):
     means: Float[Array, "k d"]
     factors: Float[Array, "k *map"]
     weights: Float[Array, " k"]
-
-    has_density: ClassVar[bool] = True
-    closed_form: ClassVar[bool] = True
 
     def __init__(self, means, covariances, weights=None):
         means, covariances = as_floating("means", means), as_floating("covariances", covariances)
@@ -229,9 +224,6 @@ class GaussianMixture(AbstractTarget):
         )
         return of_components
 
-    def log_weight(self, y):
-        return jnp.zeros((), as_point("y", y, self.dim).dtype)
-
     def mean(self) -> Float[Array, " d"]:
         check_single("the mixture", self.means, 2)
         return self.weights @ self.means
@@ -240,13 +232,10 @@ class GaussianMixture(AbstractTarget):
         offsets = self.means - self.mean()[None]
         return _mean(self.weights, self.covariances) + matmul(transpose(self.weights[:, None] * offsets), offsets)
 
-    def location(self):
-        return self.mean(), jnp.sqrt(jnp.trace(self.covariance()) / self.dim)
-
-    def snr_range(self):
-        total, factors = jax.lax.stop_gradient((self.covariance(), self.factors))
-        smallest = jnp.where(self.weights > 0, _smallest_eigenvalues(factors), jnp.inf)
-        return 0.3 * self.dim / jnp.trace(total), 3 / jnp.min(smallest)
+    def place(self):
+        spread = jnp.sqrt(jnp.trace(self.covariance()) / self.dim)
+        smallest = jnp.where(self.weights > 0, _smallest_eigenvalues(jax.lax.stop_gradient(self.factors)), jnp.inf)
+        return Place(self.mean(), spread, narrowest=jnp.sqrt(jnp.min(smallest)))
 
     def rescaled(self, shift, scale):
         return GaussianMixture.of_factors((self.means - shift[None]) / scale, self.factors / scale, self.weights)

@@ -12,7 +12,7 @@ The control is then an estimate, and the path weights stay exact under it: the e
 """
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,10 +24,10 @@ from .._doors.checks import check_count, check_kind
 from .._maths.maps import Map, adjoint, apply, dense, identity, inverse, log_determinant, product
 from .._maths.small import matmul, transpose
 from ..process.bridge import Observation
-from .base import AbstractLaw, AbstractTarget
+from .base import AbstractTarget, Place, Tilted, WithCovariance, WithDensity, WithDraws, WithMass
 from .density import Density
 from .mixture import GaussianMixture, discrete_component
-from .samples import StreamedSamples, location_of
+from .samples import StreamedSamples, mean_and_spread
 
 
 def _check_parts(density: Density, **parts: Any) -> None:
@@ -41,7 +41,7 @@ def _check_parts(density: Density, **parts: Any) -> None:
             )
 
 
-class Pool(AbstractTarget):
+class Pool(AbstractTarget, Tilted, WithDensity):
     """A density through one pool of weighted points.
 
     Attributes:
@@ -55,9 +55,6 @@ class Pool(AbstractTarget):
     points: Float[Array, "J d"]
     log_target: Float[Array, " J"]
     log_proposal: Float[Array, " J"]
-
-    has_density: ClassVar[bool] = True
-    closed_form: ClassVar[bool] = False
 
     def __check_init__(self):
         _check_parts(self.density, mixture=self.mixture)
@@ -103,16 +100,13 @@ class Pool(AbstractTarget):
     def log_density(self, y):
         return self.density.log_density(y)
 
-    def log_weight(self, y):
-        raise TypeError(
-            "a Pool ends on its own points, which have no density: step with Moment or Euler, or use a Surrogate"
-        )
+    def place(self):
+        mean, spread = mean_and_spread(self.points, jax.nn.softmax(self.log_ratios))
+        drawn_from = self.mixture.place()
+        return Place(mean, spread, widest=drawn_from.spread, narrowest=drawn_from.narrowest)
 
-    def location(self):
-        return location_of(self.points, jax.nn.softmax(self.log_ratios))
-
-    def snr_range(self):
-        return self.mixture.snr_range()
+    def point(self, y):
+        return self.density.point(y)
 
     def rescaled(self, shift, scale):
         volume = self.dim * jnp.log(scale)
@@ -125,7 +119,7 @@ class Pool(AbstractTarget):
         )
 
 
-class WeightedPoints(AbstractLaw):
+class WeightedPoints(WithMass, WithCovariance, WithDraws):
     """Points (m, d) with log-weights (m,), not normalised, as a law.
 
     Its covariance is Σ w (y − m)(y − m)ᵀ + 2 Σw² C, with C that of the law the points were drawn from: their scatter falls
@@ -153,7 +147,7 @@ class WeightedPoints(AbstractLaw):
         return self.points[discrete_component(key, self.log_weights)]
 
 
-class LocalDraws(AbstractTarget):
+class LocalDraws(AbstractTarget, Tilted, WithDensity):
     """A density through fresh points at every particle and step, and a pool if one is given.
 
     Attributes:
@@ -168,9 +162,6 @@ class LocalDraws(AbstractTarget):
     proposal: GaussianMixture | None
     num_draws: int = eqx.field(static=True)
     pool: Pool | None
-
-    has_density: ClassVar[bool] = True
-    closed_form: ClassVar[bool] = False
 
     def __init__(self, density, proposal, num_draws: int, pool: Pool | None = None):
         num_draws = check_count("num_draws", num_draws)
@@ -241,14 +232,15 @@ class LocalDraws(AbstractTarget):
     def log_density(self, y):
         return self.density.log_density(y)
 
-    def log_weight(self, y):
-        raise TypeError("LocalDraws ends on drawn points, which have no density: step with Moment or Euler")
+    @property
+    def evaluations_per_tilt(self) -> int:
+        return self.num_draws
 
-    def location(self):
-        return self._reference.location()
+    def place(self):
+        return self._reference.place()
 
-    def snr_range(self):
-        return self._reference.snr_range()
+    def point(self, y):
+        return self.density.point(y)
 
     def rescaled(self, shift, scale):
         return LocalDraws(

@@ -8,7 +8,7 @@ attention with query ζ, keys and values y. The points are streamed in chunks wi
 one chunk of weights a particle; a draw takes one uniform number a chunk (a running reservoir), not one a point.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from .._doors.show import of_numbers, shown
 from .._maths.maps import Map, adjoint, apply
 from .._maths.small import HIGHEST, matvec
 from ..process.bridge import Observation
-from .base import AbstractLaw, AbstractTarget, Tiltable, discrete
+from .base import AbstractTarget, ExactlyTilted, Place, WithCovariance, WithDraws, WithMass, discrete
 
 _CHUNK = 1024
 _PRODUCTS_ABOVE = 16
@@ -64,7 +64,7 @@ def _finite(maximum):
     return jnp.where(jnp.isfinite(maximum), maximum, 0)
 
 
-class TiltedSamples(AbstractLaw):
+class TiltedSamples(WithMass, WithCovariance, WithDraws):
     """A data set as a law: the chunks of its points less their centre, the observation that tilts them, log-mass, mean."""
 
     log_mass: Float[Array, ""]
@@ -135,7 +135,7 @@ class TiltedSamples(AbstractLaw):
         return self.centre + self.chunks.points.reshape(count * size, -1)[chosen]
 
 
-class StreamedSamples(Tiltable):
+class StreamedSamples(ExactlyTilted):
     """A data set less its centre, cut into chunks, the norms computed once: what the rollout works with."""
 
     chunks: Chunks
@@ -147,24 +147,11 @@ class StreamedSamples(Tiltable):
         centre = jax.nn.softmax(log_weights) @ points
         return cls(Chunks.of(points - centre[None], log_weights), centre)
 
-    has_density: ClassVar[bool] = False
-    closed_form: ClassVar[bool] = True
-
-    @property
-    def dim(self) -> int:
-        return self.chunks.points.shape[-1]
-
     def tilt(self, observation, key=None):
         return TiltedSamples(self.chunks, self.centre, observation)
 
-    def log_density(self, y):
-        raise TypeError("a data set has no density")
 
-    def log_weight(self, y):
-        return jnp.zeros((), y.dtype)
-
-
-def location_of(
+def mean_and_spread(
     points: Float[Array, "n d"], weights: Float[Array, " n"]
 ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
     """The mean of weighted points, and their standard deviation per coordinate; 1 for a single one."""
@@ -173,7 +160,7 @@ def location_of(
     return mean, jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
 
 
-class Samples(AbstractTarget):
+class Samples(AbstractTarget, ExactlyTilted):
     """A data set Σ_i w_i δ(y − y_i) as the target: what comes out at t = 1 are its points.
 
     Args:
@@ -192,9 +179,6 @@ class Samples(AbstractTarget):
 
     points: Float[Array, "n d"]
     weights: Float[Array, " n"]
-
-    has_density: ClassVar[bool] = False
-    closed_form: ClassVar[bool] = True
 
     def __init__(self, points, weights=None):
         points = as_floating("points", points)
@@ -222,31 +206,21 @@ class Samples(AbstractTarget):
     def tilt(self, observation: Observation, key=None) -> TiltedSamples:
         return self.rescaled(jnp.zeros(self.dim, self.points.dtype), jnp.ones((), self.points.dtype)).tilt(observation)
 
-    def log_density(self, y):
-        raise TypeError("a data set has no density")
-
-    def log_weight(self, y):
-        return jnp.zeros((), as_point("y", y, self.dim).dtype)
-
-    def location(self):
-        check_single("the data set", self.points, 2)
-        return location_of(self.points, self.weights)
-
-    def snr_range(self):
-        """From 0.3/variance to where nearest points come apart, at 3/(half their squared distance/d).
+    def place(self):
+        """Its narrowest width is that at which nearest points come apart: half their squared distance/d is its square.
 
         Distances are those of at most 512 points to each other.
         """
+        check_single("the data set", self.points, 2)
+        mean, spread = mean_and_spread(self.points, self.weights)
         points = jax.lax.stop_gradient(self.points)
         some = points[:: max(1, points.shape[0] // 512)][:512]
-        variance = jnp.mean(self.weights @ (points - (self.weights @ points)[None]) ** 2)
         norms = jnp.sum(some**2, axis=-1)
         squared = norms[:, None] + norms[None] - 2 * jnp.matmul(some, some.T, precision=HIGHEST)
         resolution = jnp.finfo(points.dtype).eps * jnp.max(norms)
         nearest = jnp.min(jnp.where(squared > 100 * resolution, squared, jnp.inf), axis=-1)
         typical = jnp.median(jnp.where(jnp.isfinite(nearest), nearest, 1)) / (2 * self.dim)
-        low = 0.3 / jnp.where(variance > 0, variance, 1)
-        return low, jnp.maximum(3 / typical, 2 * low)
+        return Place(mean, spread, narrowest=jnp.minimum(jnp.sqrt(typical), spread * 5**0.5))
 
     def rescaled(self, shift, scale):
         alive = self.weights > 0
