@@ -58,18 +58,21 @@ def test_the_observation_is_moved_as_well_as_the_target():
     np.testing.assert_allclose(one.draw(KEY), other.draw(KEY), rtol=1e-12)
     np.testing.assert_allclose(moved.log_density(one.mean), wrapped.log_density(one.mean), rtol=1e-12)
     denoiser = Rescaled(Denoiser(target), shift, scale)
-    assert able(wrapped, WithDensity) and not able(denoiser, WithDensity)
-    assert able(other, WithCovariance) and not able(denoiser.tilt(observation), WithCovariance)
+    assert able(wrapped, WithDensity)
+    assert not able(denoiser, WithDensity)
+    assert able(other, WithCovariance)
+    assert not able(denoiser.tilt(observation), WithCovariance)
 
 
 @pytest.mark.slow
 def test_a_mean_is_enough_for_eulers_steps():
     """Path by path those of the mixture itself; without weights, which only a density or a mass could give."""
-    options = dict(num_samples=64, grid=pid.uniform_grid(30))
+    options = {"num_samples": 64, "grid": pid.uniform_grid(30)}
     found = pid.sample(KEY, Denoiser(mixture()), **options)
     expected = pid.sample(KEY, mixture(), rule=pid.Euler(), **options)
     np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-9)
-    assert found.settings["rule"] == "Euler, unweighted" and (found.log_weights == 0).all()
+    assert found.settings["rule"] == "Euler, unweighted"
+    assert (found.log_weights == 0).all()
     with pytest.raises(ValueError, match="Moment needs tilted laws WithCovariance, and those of the target are Mean"):
         pid.sample(KEY, Denoiser(mixture()), rule=pid.Moment(), **options)
     point = pid.Problem(Denoiser(mixture())).at(0.5, jnp.zeros(2))
