@@ -22,6 +22,8 @@ from pidjax.targets.base import (
 )
 
 KEY = jax.random.key(31)
+SHIFT = 1.5
+SPOILT = pid.Euler(lambda t, x: jnp.full_like(x, SHIFT))
 
 
 class Mean(AbstractLaw):
@@ -82,10 +84,12 @@ def test_a_mean_is_enough_for_eulers_steps():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment()], ids=["euler", "moment"])
 @pytest.mark.parametrize("name", ["exact", "estimated"])
-def test_resampling_keeps_the_mean_of_the_weights(name, rule):
-    """E[W] = Z from 400 groups of 32, each an independent estimate, of exact laws and of laws estimated by 4 draws."""
+def test_resampling_keeps_the_mean_of_the_weights(name):
+    """E[W] = Z from 400 groups of 32, each an independent estimate, of exact laws and of laws estimated by 4 draws.
+
+    The control is spoilt, so that weights spread and groups do resample.
+    """
     target = mixture()
     if name == "estimated":
         target = pid.LocalDraws(
@@ -95,11 +99,11 @@ def test_resampling_keeps_the_mean_of_the_weights(name, rule):
 
     @jax.jit
     def log_weights(resampling):
-        return pid.rollout(prepared, rule, KEY, jnp.arange(32 * 400), resampling=resampling).log_weights
+        return pid.rollout(prepared, SPOILT, KEY, jnp.arange(32 * 400), resampling=resampling).log_weights
 
     groups = np.exp(log_weights(Resampling(32))).reshape(400, 32).mean(axis=1)
     assert_within(*[mean_and_error(groups)[0], 1, mean_and_error(groups)[1]])
-    assert np.unique(np.asarray(log_weights(Resampling(32)))).size < np.unique(np.asarray(log_weights(None))).size
+    assert jnp.std(log_weights(Resampling(32))) < 0.7 * jnp.std(log_weights(None))
 
 
 @pytest.mark.slow
@@ -107,13 +111,13 @@ def test_saved_paths_are_those_of_the_ancestors():
     """Each ends where its path does; some starts of a Gaussian start have no descendants; each step is short."""
     start = pid.GaussianStart(jnp.zeros(2), 0.5)
     prepared = pid.Problem(mixture(), pid.harmonic(0.0, noise_scale=1.0, start=start)).prepare(pid.uniform_grid(8))
-    run = prepared, pid.Euler(), KEY, jnp.arange(64)
+    run = prepared, SPOILT, KEY, jnp.arange(64)
     paths = pid.rollout(*run, save_states=True, resampling=Resampling(64))
     np.testing.assert_array_equal(paths.states[:, -1], paths.samples)
     assert len(np.unique(np.asarray(paths.states[:, 0]), axis=0)) < 64
     drift = jax.vmap(jax.vmap(lambda now, x, mean: now.drift(x, mean), in_axes=(0, 0, 0)), in_axes=(None, 0, 0))
     moved = paths.states[:, :-1] + drift(prepared.step_laws, paths.states[:, :-1], paths.weighted_states) / 8
-    noise = np.asarray((paths.states[:, 1:] - moved) * np.sqrt(8))
+    noise = np.asarray((paths.states[:, 1:] - moved) * np.sqrt(8)) - SHIFT / np.sqrt(8)
     assert np.abs(noise).max() < 6
     with pytest.raises(ValueError, match="does not divide"):
         pid.rollout(*run, resampling=Resampling(60))
