@@ -223,7 +223,7 @@ def _law(
     """The target's tilted law at x, realised with this key."""
     check_tilted(target)
     law = target.tilt(observe(now.observation, x, start), key)
-    check_law(law, rule.needs_law, f"rule {type(rule).__name__}")
+    check_law(law, rule.needs_law, f"rule {type(getattr(rule, 'rule', rule)).__name__}")
     return law
 
 

@@ -267,6 +267,10 @@ class Unweighted(AbstractRule):
     rule: AbstractGaussianRule
 
     @property
+    def needs_law(self):
+        return self.rule.needs_law
+
+    @property
     def start_rule(self):
         return Unweighted(self.rule.start_rule)  # pyright: ignore[reportArgumentType]
 
