@@ -14,7 +14,7 @@ from .process.grids import at_times, log_snr_grid, uniform_grid
 from .process.protocol import GaussianStart, Protocol
 from .process.schedule import from_function, harmonic, piecewise
 from .sampling.problem import Problem
-from .sampling.rollout import backward_log_weights, rollout
+from .sampling.rollout import Resampling, backward_log_weights, rollout
 from .sampling.rules import Ancestral, Controlled, Euler, Moment
 from .sampling.sample import sample
 from .sampling.solution import Solution
@@ -29,7 +29,7 @@ _ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "metrics", "
 
 __all__ = [
     "Ancestral", "Controlled", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment",
-    "Outcome", "Pool", "Problem", "Protocol", "Samples", "SamplingError", "Solution", "Surrogate", "at_times",
+    "Outcome", "Pool", "Problem", "Protocol", "Resampling", "Samples", "SamplingError", "Solution", "Surrogate", "at_times",
     "backward_log_weights", "fit_surrogate", "from_function", "harmonic", "load", "log_snr_grid", "piecewise", "rollout",
     "sample", "save", "uniform_grid",
 ]  # fmt: skip

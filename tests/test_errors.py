@@ -154,7 +154,7 @@ def conjugate():
         (lambda: pid.Problem(TARGET, pid.harmonic()).prepare(20), "grid is a int; pass one of"),
         (
             lambda: pid.rollout(TARGET, pid.Moment(), KEY, jnp.arange(3)),
-            "prepared is a GaussianMixture; pass what prepare",
+            "prepared is a GaussianMixture; pass what Problem",
         ),
         (lambda: pid.Controlled(None), "control is a NoneType; pass a function"),
         (lambda: pid.Euler(correction=3.0), "correction is a float; pass a function"),

@@ -8,8 +8,8 @@ import pytest
 from helpers import assert_within, mean_and_error
 
 import pidjax as pid
+from pidjax import Resampling
 from pidjax.process.bridge import Observation
-from pidjax.sampling.rollout import Resampling
 from pidjax.targets.base import (
     AbstractLaw,
     AbstractTarget,
@@ -104,6 +104,27 @@ def test_resampling_keeps_the_mean_of_the_weights(name):
     groups = np.exp(log_weights(Resampling(32))).reshape(400, 32).mean(axis=1)
     assert_within(*[mean_and_error(groups)[0], 1, mean_and_error(groups)[1]])
     assert jnp.std(log_weights(Resampling(32))) < 0.7 * jnp.std(log_weights(None))
+
+
+@pytest.mark.slow
+def test_errors_of_resampled_paths_are_those_of_groups():
+    """Over 40 runs of 32 groups of 32: the spread of log Ẑ is the error that each says, within four of their standard errors."""
+    options = {
+        "rule": SPOILT,
+        "num_samples": 1024,
+        "grid": pid.uniform_grid(8),
+        "protocol": pid.harmonic(1.0, noise_scale=1.0),
+    }
+    runs = [pid.sample(key, mixture(), resampling=Resampling(32), **options) for key in jax.random.split(KEY, 40)]
+    values, errors = (np.array([float(run.log_z[part]) for run in runs]) for part in (0, 1))
+    assert runs[0].num_islands == 32
+    assert_within(values.mean(), 0, values.std(ddof=1) / np.sqrt(40))
+    assert_within(values.var(ddof=1), np.mean(errors**2), values.var(ddof=1) * np.sqrt(2 / 39))
+    halves = pid.sample(KEY, mixture(), resampling=Resampling(32), batch_size=512, **options)
+    whole = pid.sample(KEY, mixture(), resampling=Resampling(32), **options)
+    np.testing.assert_allclose(halves.log_weights, whole.log_weights, rtol=1e-8)
+    with pytest.raises(ValueError, match="no multiple of the island_size"):
+        pid.sample(KEY, mixture(), resampling=Resampling(300), **options)
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ paths spread over the devices. `grad` goes through it; under `jit` and `vmap` it
 """
 
 import math
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,19 +13,17 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from .._doors.checks import check_count, check_key, concrete
+from .._doors.checks import check_count, check_key, check_kind, concrete
 from .._doors.progress import progress_bar
 from .._doors.show import brief
-from .._maths.weighted import SharedSample, effective_size
 from ..process.grids import AbstractGrid
 from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget, Tilted, WithDensity, able
 from ..targets.density import Density, Surrogate
 from ..targets.fitting import Fit, fit_surrogate
 from ..targets.mixture import GaussianMixture
-from ..targets.pool import LocalDraws, Pool
 from .problem import Prepared, Problem
-from .rollout import rollout
+from .rollout import Resampling, rollout
 from .rules import AbstractRule, EndingOnDraw, Unweighted
 from .solution import Solution
 
@@ -44,6 +41,7 @@ def sample(
     grid: AbstractGrid | None = None,
     batch_size: int | None = None,
     save_paths: bool = False,
+    resampling: Resampling | None = None,
     progress: bool = True,
 ) -> Solution:
     """Draw weighted samples of a target by path integral diffusion.
@@ -64,6 +62,7 @@ def sample(
         batch_size: paths run at once; by default what keeps a chunk's states at some 16 MB. Changes the result by
             rounding only.
         save_paths: keep x(t) and x̂(t; x(t)).
+        resampling: of groups of paths between steps; useful where steps are not exact. Errors are then those of the groups.
         progress: show a bar (if tqdm is installed) when a fit, or a run of several chunks, takes more than two seconds.
 
     Raises:
@@ -91,14 +90,15 @@ def sample(
         evaluations = fit.num_energy_evaluations
         problem = Problem(target, problem.protocol)
     protocol, prepared = problem.protocol, problem.prepare(grid)
+    island = 1 if resampling is None else _island_size(resampling, num_samples)
     most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
-    num_chunks = math.ceil(num_samples / most)
-    chunk = math.ceil(num_samples / num_chunks)
+    num_chunks = math.ceil(num_samples / max(most, island))
+    chunk = math.ceil(num_samples / num_chunks / island) * island
     parts = []
     with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
         for number in range(num_chunks):
             indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
-            parts.append(jax.block_until_ready(_run_chunk(prepared, rule, key_paths, indices, save_paths)))
+            parts.append(jax.block_until_ready(_run_chunk(prepared, rule, key_paths, indices, save_paths, resampling)))
             advance(1)
     samples, log_weights, nonfinite, states, expected = jax.tree.map(
         lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts
@@ -111,7 +111,8 @@ def sample(
         "beta": brief(protocol.beta[0] if protocol.num_pieces == 1 else protocol.beta),
         "rescaled": protocol.noise_scale is None,
     }
-    pool = target if isinstance(target, Pool) else target.pool if isinstance(target, LocalDraws) else None
+    if resampling is not None:
+        choices["resampling"] = f"in groups of {resampling.island_size}"
     evaluations_per_path = prepared.step_laws.num_steps * target.evaluations_per_tilt + able(target, WithDensity)
     return Solution(
         samples=jax.vmap(target.point)(samples),
@@ -123,17 +124,17 @@ def sample(
         rule=rule,
         num_nonfinite=jnp.sum(nonfinite),
         num_energy_evaluations=evaluations + num_samples * evaluations_per_path,
-        shared=None if pool is None else SharedSample(effective_size(pool.log_ratios), pool.log_ratios.size),
+        shared=target.shared_sample,
         fit=fit,
-        num_islands=num_samples,
+        num_islands=num_samples // island,
         choices=tuple(choices.items()),
     )
 
 
 @eqx.filter_jit
-def _run_chunk(prepared: Prepared, rule: AbstractRule, key, indices, save_paths: bool):
+def _run_chunk(prepared: Prepared, rule: AbstractRule, key, indices, save_paths: bool, resampling: Resampling | None):
     """One chunk in the user's units, with what is not finite given no weight and marked."""
-    paths = rollout(prepared, rule, key, indices, save_states=save_paths)
+    paths = rollout(prepared, rule, key, indices, save_states=save_paths, resampling=resampling)
     finite = jnp.isfinite(paths.samples).all(axis=-1) & (paths.log_weights < jnp.inf)
     log_weights = jnp.where(finite, paths.log_weights, -jnp.inf)
     states = expected = None
@@ -192,8 +193,13 @@ def _checked_mixture(fit: Fit) -> GaussianMixture:
     return GaussianMixture(fit.means, fit.covariances, fit.weights)
 
 
-
-
+def _island_size(resampling: Resampling, num_samples: int) -> int:
+    check_kind("resampling", resampling, Resampling, "Resampling(island_size)")
+    if num_samples % resampling.island_size:
+        raise ValueError(
+            f"num_samples is {num_samples}, no multiple of the island_size {resampling.island_size}; pass one that is"
+        )
+    return resampling.island_size
 
 
 def _default_batch(dim: int, num_samples: int) -> int:

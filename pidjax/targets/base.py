@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._maths.maps import apply
+from .._maths.weighted import SharedSample
 from ..process.bridge import Observation
 
 
@@ -112,6 +113,11 @@ class AbstractTarget(eqx.Module):
     def evaluations_per_tilt(self) -> int:
         """Calls of the user's log-density that one tilted law takes."""
         return 0
+
+    @property
+    def shared_sample(self) -> SharedSample | None:
+        """The weighted sample that all tilted laws are made of, whose own error every estimate then has; None without."""
+        return None
 
     def rescaled(self, shift: Float[Array, " d"], scale: Float[Array, ""]) -> Any:
         """The target of y' = (y − shift)/scale, with the same mass."""

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Key
 from .._doors.checks import check_count, check_kind
 from .._maths.maps import Map, adjoint, apply, dense, identity, inverse, log_determinant, product
 from .._maths.small import matmul, transpose
+from .._maths.weighted import SharedSample, effective_size
 from ..process.bridge import Observation
 from .base import AbstractTarget, Place, Tilted, WithCovariance, WithDensity, WithDraws, WithMass
 from .density import Density
@@ -99,6 +100,10 @@ class Pool(AbstractTarget, Tilted, WithDensity):
 
     def log_density(self, y):
         return self.density.log_density(y)
+
+    @property
+    def shared_sample(self) -> SharedSample:
+        return SharedSample(effective_size(self.log_ratios), self.log_ratios.size)
 
     def place(self):
         mean, spread = mean_and_spread(self.points, jax.nn.softmax(self.log_ratios))
@@ -235,6 +240,10 @@ class LocalDraws(AbstractTarget, Tilted, WithDensity):
     @property
     def evaluations_per_tilt(self) -> int:
         return self.num_draws
+
+    @property
+    def shared_sample(self) -> SharedSample | None:
+        return None if self.pool is None else self.pool.shared_sample
 
     def place(self):
         return self._reference.place()
