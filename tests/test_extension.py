@@ -108,7 +108,7 @@ def test_resampling_keeps_the_mean_of_the_weights(name):
 
 @pytest.mark.slow
 def test_errors_of_resampled_paths_are_those_of_groups():
-    """Over 40 runs of 32 groups of 32: the spread of log Ẑ is the error that each says, within four of their standard errors."""
+    """Over 40 runs of 32 groups of 32: log Ẑ spreads as each says, within four standard errors."""
     options = {
         "rule": SPOILT,
         "num_samples": 1024,
