@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
@@ -76,6 +77,12 @@ def outcome(
             + (where or "let it read inside")
         )
     return found
+
+
+@eqx.filter_jit
+def evaluate(function: Callable, *arguments: Any) -> Any:
+    """function(*arguments), traced and lowered once for all the places of compiled programs that call it."""
+    return function(*arguments)
 
 
 def check_array(name: str, function: Any, *arguments: Any, of: str = "one point", on_host: bool = False) -> None:

@@ -297,7 +297,7 @@ def check_law(law: AbstractLaw, needs: tuple[type[AbstractLaw], ...], of: str) -
     lacking = " and ".join(ability.__name__ for ability in needs if not able(law, ability))
     if lacking:
         raise ValueError(
-            f"{of} needs tilted laws {lacking}, and those of the target are {type(law).__name__}: take Euler(), which needs "
+            f"{of} needs tilted laws {lacking}, and those of the target are {type(getattr(law, 'given', law)).__name__}: take Euler(), which needs "
             f"their mean alone, or let the law inherit from {lacking}"
         )
 

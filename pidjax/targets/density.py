@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._doors.checks import as_dtype, as_point, check_kind, check_single
-from .._doors.functions import check_scalar
+from .._doors.functions import check_scalar, evaluate
 from .base import AbstractTarget, ExactlyTilted, Place, WithDensity
 from .mixture import GaussianMixture
 
@@ -77,7 +77,7 @@ class Density(AbstractTarget, WithDensity):
 
     def log_density(self, y):
         y = as_point("y", y, self.dim)
-        value = self.function(self.point(self.shift + self.scale * y))
+        value = evaluate(self.function, self.point(self.shift + self.scale * y))
         return jnp.asarray(value, y.dtype) + self.dim * jnp.log(self.scale)
 
     def rescaled(self, shift, scale):

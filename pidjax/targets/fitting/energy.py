@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..._doors.functions import evaluate
 from ..._maths.small import HIGHEST
 
 
@@ -22,7 +23,7 @@ class Energy(eqx.Module):
 
     def __call__(self, points: Float[Array, "d n"]) -> tuple[Float[Array, " n"], Int[Array, ""]]:
         places = self.shift[:, None] + jnp.matmul(self.scale, points, precision=HIGHEST)
-        values = jax.vmap(self.log_density, in_axes=1)(places).astype(points.dtype)
+        values = jax.vmap(lambda place: evaluate(self.log_density, place), in_axes=1)(places).astype(points.dtype)
         values = values + jnp.sum(jnp.log(jnp.diagonal(self.scale)))
         invalid = jnp.isnan(values) | (values == jnp.inf)
         return jnp.where(invalid, -jnp.inf, values), jnp.sum(invalid)
