@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from . import decisions, figures, protocols, report, speed
-from .cases import CASES
+from .cases import CASES, QUICK
 from .core import run_core
 from .ledger import Ledger
 from .outcome import Budget
@@ -25,7 +25,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="where results and figures go; a stopped run goes on"
     )
-    parser.add_argument("--quick", action="store_true", help="smaller budgets: some ten minutes on two cores")
+    parser.add_argument(
+        "--quick", action="store_true", help="four cases at smaller budgets: some five minutes on two cores"
+    )
     parser.add_argument(
         "--seeds", type=int, help="of every method; by default 2 in the quick form, else 5, fewer of PIS"
     )
@@ -81,9 +83,10 @@ def run(options: argparse.Namespace) -> report.Results | None:
         decisions.run_decisions(ledgers["decisions"], options.out, quick=options.quick, seeds=options.seeds)
     if "core" not in suites:
         return None
-    run_core(cases or list(CASES), budget, ledgers["core"])
+    cases = cases or (list(QUICK) if options.quick else list(CASES))
+    run_core(cases, budget, ledgers["core"])
     results = ledgers["core"].results()
-    figures.draw(results, cases or list(CASES), budget, options.out)
+    figures.draw(results, cases, budget, options.out)
     return results
 
 

@@ -202,3 +202,5 @@ CASES: Mapping[str, Callable[[int], Case]] = {
     "digits": digits,
 }
 """Name → the case, comparing so many samples."""
+
+QUICK = ("nine", "gmm40", "funnel", "digits")

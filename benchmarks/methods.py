@@ -165,6 +165,7 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
     """PIS: the same integrator at β = 0, its control a network and a gated gradient, trained for this case."""
     key_probe, key_weights, key_fit, key_solve, key_back, key_exact = jax.random.split(key, 6)
     target, grid = pid.Density(case.log_density, case.dim), pid.uniform_grid(PIS_STEPS)
+    num_iterations = budget.pis_iterations_on(case.name)
 
     def train_and_sample():
         protocol = learning.brownian(key_probe, target, scale=case.scale, start=case.center)
@@ -175,9 +176,9 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
             control,
             protocol=protocol,
             grid=grid,
-            num_iterations=budget.pis_iterations,
+            num_iterations=num_iterations,
             batch_size=budget.pis_batch,
-            optimiser=learning.adam(PIS_LEARNING_RATE, decay=budget.pis_iterations, clip=1.0),
+            optimiser=learning.adam(PIS_LEARNING_RATE, decay=num_iterations, clip=1.0),
         )
         number = budget.num_samples
         return (
@@ -201,7 +202,7 @@ def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> di
     return {
         PIS: replace(
             _answer(solution, cost),
-            budget=f"{budget.pis_iterations} iterations of {budget.pis_batch} paths, K = {PIS_STEPS}",
+            budget=f"{num_iterations} iterations of {budget.pis_batch} paths, K = {PIS_STEPS}",
             weighted=False,
             forward_ess=float(metrics.forward_ess(forward)) / forward.size,
             gradient_evaluations=trained.num_evaluations + sampling,

@@ -19,10 +19,12 @@ EXACT = "exact samples"
 @dataclass(frozen=True)
 class Budget:
     """How much is spent: paths of each run; seeds of each method, of PIS, and of every method on the digits; training
-    iterations of PIS and paths in each; draws a particle and step of Schrödinger–Föllmer (a quarter of them on the digits)."""
+    iterations of PIS on `nine` and elsewhere, and paths in each; draws a particle and step of Schrödinger–Föllmer (a quarter of
+    them on the digits)."""
 
     num_samples: int
     seeds: int
+    pis_iterations_on_nine: int
     pis_iterations: int
     pis_batch: int
     pis_seeds: int
@@ -31,11 +33,14 @@ class Budget:
 
     @classmethod
     def quick(cls) -> "Budget":
-        return cls(2048, seeds=2, pis_iterations=150, pis_batch=300, pis_seeds=1, digits_seeds=1, follmer_draws=128)
+        return cls(2048, 2, 1000, 150, pis_batch=300, pis_seeds=1, digits_seeds=1, follmer_draws=128)
 
     @classmethod
     def full(cls) -> "Budget":
-        return cls(4096, seeds=5, pis_iterations=4000, pis_batch=512, pis_seeds=2, digits_seeds=5, follmer_draws=256)
+        return cls(4096, 5, 4000, 4000, pis_batch=512, pis_seeds=2, digits_seeds=5, follmer_draws=256)
+
+    def pis_iterations_on(self, case: str) -> int:
+        return self.pis_iterations_on_nine if case == "nine" else self.pis_iterations
 
     def seeds_of(self, method: str, case: str) -> int:
         most = self.digits_seeds if case == "digits" else self.seeds

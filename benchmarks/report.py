@@ -144,8 +144,10 @@ def summary(results: Results) -> str:
     cases = list(dict.fromkeys(case for case, _ in grouped))
     failures = sum(row["error"] is not None for row in results["rows"])
     mine, other = (_standing(grouped, cases, method) for method in (ENERGY, PIS))
-    iterations = results["options"]["pis_iterations"]
-    first = f"From the energy alone, H-PID {mine}; PIS after {iterations} training iterations {other}."
+    budgets = {
+        row["budget"].partition(" of ")[0] for (_, method), rows in grouped.items() if method == PIS for row in rows
+    }
+    first = f"From the energy alone, H-PID {mine}; PIS, after {' or '.join(sorted(budgets)) or 'no training'}, {other}."
     beaten = []
     for case in cases:
         worst = {method: middle(rows, "worst") for (name, method), rows in grouped.items() if name == case}

@@ -152,6 +152,10 @@ def conjugate():
             "target is a Protocol; pass a GaussianMixture.* in the order",
         ),
         (lambda: pid.Problem(TARGET, pid.harmonic()).prepare(20), "grid is a int; pass one of"),
+        (lambda: pid.Problem(TARGET).at(0.5, jnp.full(2, 1e300)).log_psi, "log_psi is NaN at x"),
+        (lambda: pid.Problem(TARGET).at(0.0, jnp.ones(2)).control, "control is NaN at x.* only the start has a law"),
+        (lambda: pid.Problem(pid.Samples(jnp.eye(2))).at(1.0, jnp.ones(2)).control, "only a target with a density"),
+        (lambda: pid.sample(KEY, TARGET, num_samples=10**12), "num_samples is 1000000000000; pass at most"),
         (
             lambda: pid.rollout(TARGET, pid.Moment(), KEY, jnp.arange(3)),
             "prepared is a GaussianMixture; pass what Problem",

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, as_scalar, check_key, check_kind, concrete
-from .._doors.show import shown
+from .._doors.show import brief, shown
 from .._maths.maps import dense
 from .._maths.small import matmul, transpose
 from ..process.bridge import StartLaws, StepLaws, observe
@@ -141,12 +142,13 @@ class Problem(eqx.Module):
 
         Args:
             t: time in [0, horizon].
-            x: state, shape (d,), in the user's units. At t = 0 only the start has a law; elsewhere values are NaN.
+            x: state, shape (d,), in the user's units; at t = 0 the start.
             remaining: horizon − t, where the caller knows it better than the subtraction does.
             key: for targets whose tilted laws are estimated.
 
         Raises:
-            ValueError: x of a wrong shape; a time outside of the horizon (NaN while it is traced); as `unit`.
+            ValueError: x of a wrong shape; a time outside of the horizon; as `unit`. What is asked of the point raises where it
+                would be NaN, and is NaN while it is traced.
         """
         check_tilted(self.target)
         if key is not None:
@@ -221,17 +223,17 @@ class Point(eqx.Module):
     def log_psi(self) -> Float[Array, ""]:
         """log ψ(t, x), minus the cost to go; log Z at the start, NaN at t = 1 for a target without a density."""
         self._check_able(WithMass)
-        return _log_psi(self)
+        return self._known("log_psi", _log_psi(self))
 
     @property
     def weighted_state(self) -> Float[Array, " d"]:
         """x̂(t, x) = E[y | t, x], the mean end point given the state: the target's mean at t = 0, x itself at t = 1."""
-        return _weighted_state(self)
+        return self._known("weighted_state", _weighted_state(self))
 
     @property
     def control(self) -> Float[Array, " d"]:
         """u*(t, x); NaN at t = 1 for a target without a density."""
-        return _control(self)
+        return self._known("control", _control(self))
 
     @property
     def control_jacobian(self) -> Float[Array, "d d"]:
@@ -242,6 +244,16 @@ class Point(eqx.Module):
     def weighted_state_jacobian(self) -> Float[Array, "d d"]:
         """∂x̂/∂x = Cov(y|t,x) Bᵀ, for t < horizon. No derivative of the target is taken."""
         return _jacobians(self._before_end())[1]
+
+    def _known(self, name: str, value: Array) -> Array:
+        """The value; raise if it is concrete and NaN."""
+        number = concrete(value)
+        if number is not None and np.isnan(number).any():
+            raise ValueError(
+                f"{name} is NaN at x = {brief(self.unit.from_unit(self.x))}: at t = 0 only the start has a law, at the horizon "
+                f"only a target with a density has a control; elsewhere {self.x.dtype} does not hold numbers of this size"
+            )
+        return value
 
     def _check_able(self, ability: type) -> None:
         if not able(self.law, ability):

@@ -296,9 +296,10 @@ def check_law(law: AbstractLaw, needs: tuple[type[AbstractLaw], ...], of: str) -
     """Raise unless a tilted law is able to do what is needed of it."""
     lacking = " and ".join(ability.__name__ for ability in needs if not able(law, ability))
     if lacking:
+        kind = type(getattr(law, "given", law)).__name__
         raise ValueError(
-            f"{of} needs tilted laws {lacking}, and those of the target are {type(getattr(law, 'given', law)).__name__}: take Euler(), which needs "
-            f"their mean alone, or let the law inherit from {lacking}"
+            f"{of} needs tilted laws {lacking}, and those of the target are {kind}: take Euler(), which needs their mean "
+            f"alone, or let the law inherit from {lacking}"
         )
 
 

@@ -28,6 +28,7 @@ from .rules import AbstractRule, EndingOnDraw, Unweighted
 from .solution import Solution
 
 _FLOATS_PER_CHUNK = 2**22
+_MOST_SAMPLES = 2**31 - 1
 
 
 def sample(
@@ -83,6 +84,8 @@ def sample(
     problem = Problem(target, protocol)
     rule, grid = problem.plan(rule, grid, num_steps)
     num_samples = check_count("num_samples", num_samples)
+    if num_samples > _MOST_SAMPLES:
+        raise ValueError(f"num_samples is {num_samples}; pass at most {_MOST_SAMPLES}, since paths have 32-bit numbers")
     key_fit, key_paths = jax.random.split(key)
     fit, evaluations = None, jnp.zeros((), int)
     if type(target) is Density and issubclass(rule.needs, Tilted):
