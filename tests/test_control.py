@@ -29,11 +29,8 @@ def unit(beta, dtype=jnp.float64, start=0.0):
 
 @eqx.filter_jit
 def answers(target, protocol, t, x):
-    return (
-        Problem(target, protocol).at(t, x).log_psi,
-        Problem(target, protocol).at(t, x).weighted_state[0],
-        Problem(target, protocol).at(t, x).control[0],
-    )
+    point = Problem(target, protocol).at(t, x)
+    return point.log_psi, point.weighted_state[0], point.control[0]
 
 
 @eqx.filter_jit
