@@ -295,7 +295,7 @@ ZOO = [
     (lambda: pid.Density(square, 2, dtype="foo"), "dtype is 'foo'"),
     (lambda: pid.fit_surrogate(key(), square, 2, dtype="float16"), "dtype is float16"),
     (lambda: pid.Density(square, 2).log_density(jnp.zeros(1)), r"y has shape \(1,\); pass one point of shape \(2,\)"),
-    (lambda: pid.Surrogate(pid.Density(square, 2), plane()).log_weight([0.0]), r"y has shape \(1,\)"),
+    (lambda: pid.Surrogate(pid.Density(square, 2), plane()).log_correction([0.0]), r"y has shape \(1,\)"),
     (lambda: pid.Pool.draw(key(), pid.Density(square, 2), plane(), 2), "points has 2 points in dimension 2"),
     (
         lambda: brownian(force=(jnp.ones(3), jnp.ones(2))),

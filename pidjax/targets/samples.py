@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._doors.checks import as_floating, as_point, check_single, normalised_weights
+from .._doors.checks import as_floating, check_single, normalised_weights
 from .._doors.show import of_numbers, shown
 from .._maths.maps import Map, adjoint, apply
 from .._maths.small import HIGHEST, matvec
