@@ -31,23 +31,23 @@ def nine(shift=0.0, scale=1.0):
 
 
 def log_ratio(fit, log_density, points):
-    surrogate = GaussianMixture(fit.means, fit.covariances, fit.weights)
+    surrogate = fit.mixture
     return jax.jit(jax.vmap(lambda x: log_density(x) - surrogate.log_density(x)))(points)
 
 
 def fresh_weights(fit, key, log_density):
     """log p̃/p̂ at draws the fit has never seen; (log Z, its standard error, ESS/N)."""
-    points = GaussianMixture(fit.means, fit.covariances, fit.weights).sample(key, DRAWS)
+    points = fit.mixture.sample(key, DRAWS)
     weights = np.exp(np.asarray(log_ratio(fit, log_density, points), np.float64))
     ess = weights.mean() ** 2 / (weights**2).mean()
     return np.log(weights.mean()), np.sqrt((1 / ess - 1) / DRAWS), ess
 
 
 def assert_sound(fit):
-    for leaf in (fit.weights, fit.means, fit.covariances, fit.location, fit.scale):
+    for leaf in (fit.mixture.weights, fit.mixture.means, fit.mixture.factors, fit.location, fit.scale):
         assert jnp.all(jnp.isfinite(leaf))
-    assert jnp.all(jnp.isfinite(jnp.linalg.cholesky(fit.covariances)))
-    assert abs(float(jnp.sum(fit.weights)) - 1) < 1e-5
+    assert jnp.all(jnp.diagonal(fit.mixture.factors, axis1=1, axis2=2) > 0)
+    assert abs(float(jnp.sum(fit.mixture.weights)) - 1) < 1e-5
     assert jnp.sum(jnp.isfinite(fit.ess)) <= fit.num_rounds
 
 

@@ -21,7 +21,6 @@ from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget, Tilted, WithDensity, able
 from ..targets.density import Density, Surrogate
 from ..targets.fitting import Fit, fit_surrogate
-from ..targets.mixture import GaussianMixture
 from .problem import Prepared, Problem
 from .rollout import Resampling, rollout
 from .rules import AbstractRule, EndingOnDraw, Unweighted
@@ -154,8 +153,8 @@ def _with_surrogate(key, density: Density, progress: bool) -> tuple[Surrogate, F
     fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     _check_untraced(jax.random.key_data(key), *jax.tree.leaves(eqx.filter(fixed, eqx.is_array)))
     fit = fit_surrogate(key, fixed.log_density, density.dim, dtype=density.shift.dtype, progress=progress)
-    _check_untraced(fit.means)
-    return Surrogate(density, _checked_mixture(fit)), fit
+    _check_untraced(fit.log_z)
+    return Surrogate(density, fit.check().mixture), fit
 
 
 def _check_untraced(*arrays: Array) -> None:
@@ -165,35 +164,6 @@ def _check_untraced(*arrays: Array) -> None:
             "is fitted to it on the host. Fit it first, target = pidjax.sample(key, density).target, and use Problem and "
             "rollout with that; or make log_density an Equinox module, whose arrays grad can follow"
         )
-
-
-def _checked_mixture(fit: Fit) -> GaussianMixture:
-    tried, invalid = int(fit.num_energy_evaluations), int(fit.non_finite)
-    if not jnp.isfinite(fit.log_z[fit.num_rounds - 1]):
-        raise ValueError(
-            f"log_density was finite at none of the points where the last round looked, {invalid} of {tried} values in all "
-            "being NaN or +inf: its support is small, or far from the origin for its size, or it has no finite mass and the "
-            "fit ran away. Shift and scale it so that the origin lies within, or pass pidjax.fit_surrogate(..., "
-            "centre=...) a place inside; bound it, or add a prior"
-        )
-    if not all(jnp.isfinite(part).all() for part in (fit.means, fit.covariances)):
-        raise ValueError(
-            f"the surrogate's fit ran away to infinity in {int(fit.num_rounds)} rounds: log_density does not fall off, and "
-            "has no finite mass. Bound it, or add a prior"
-        )
-    if float(fit.unresolved) > 0.02:
-        raise ValueError(
-            f"components that hold {float(fit.unresolved):.0%} of the surrogate's mass are narrower than {fit.means.dtype} "
-            "resolves at their place: log_density has a singularity, or a mode far narrower than its surroundings. Sample "
-            "another variable (the logarithm of one that piles up at 0), or in float64"
-        )
-    smallest = np.linalg.eigvalsh(np.asarray(fit.covariances))[:, 0]
-    if not (smallest > 0).all():
-        raise ValueError(
-            f"{int((smallest <= 0).sum())} of the surrogate's components became flat: log_density lies within "
-            f"{fit.means.dtype}'s resolution of a set of lower dimension. Take out a coordinate, or use float64"
-        )
-    return GaussianMixture(fit.means, fit.covariances, fit.weights)
 
 
 def _island_size(resampling: Resampling, num_samples: int) -> int:

@@ -11,7 +11,8 @@ from ..._doors.checks import as_dtype, as_floating, check_count, check_key, conc
 from ..._doors.functions import check_scalar
 from ..._doors.progress import progress_bar
 from ..._doors.show import shown
-from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul, transpose
+from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
+from ..mixture import GaussianMixture
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
 from .rounds import (
@@ -30,29 +31,28 @@ from .tempered import MOVES, PARTICLES, probe, tempered_particles
 LEAST_COMPONENTS, MOST_COMPONENTS = 8, 64
 FIRST_ITERATIONS = 20
 TRUSTED = 0.1
+MOST_UNRESOLVED = 0.02
 FARTHEST = 1e11
 """Scale beyond which a fit that did not settle has run away: the probe looks up to 1e6."""
 _ROUNDS_PER_CALL = 8
 
 
 class Fit(eqx.Module):
-    """p̂(x) = Σ_k w_k N(x; m_k, Σ_k) ≈ p̃(x)/Z, and how it was found.
+    """The mixture p̂ ≈ p̃/Z, and how it was found.
 
-    `log_z` and `ess` (effective sample size over the number of draws) are a history over the rounds, NaN after the
-    last one: each is by fresh draws of that round's mixture, and the last is that of the mixture returned. `location`
-    and `scale` are the mixture's mean and standard deviations. `converged` says that the rounds ended before their
-    limit, or at it, with ess ≥ 0.1; below that not even the standard errors are to be believed. `non_finite` counts
-    log-densities of NaN or +∞, which were read as −∞. The means of a fit that ran away, not settled at scales above 1e11, are
-    infinite: the density has no finite mass. `unresolved` is the mass of components that were left out: so near
-    the origin, and so narrow, that the roundings of the place y − shift show in them. A component of weight zero is finite,
-    with a valid covariance.
+    Attributes:
+        mixture: p̂. Components that were left out have weight zero; the last one is the widened Gaussian of them all.
+        log_z, ess: log Z and the effective sample size over the number of draws, by fresh draws of each round's mixture; NaN
+            after the last round, whose mixture is the one returned.
+        num_rounds, num_energy_evaluations: what was spent.
+        non_finite: log-densities of NaN or +∞, which were read as −∞.
+        unresolved: the mass of components that were left out: so near the origin, and so narrow, that the roundings of the
+            place y − shift show in them.
+        converged: the rounds ended before their limit, or at it, with ess ≥ 0.1; below that not even the standard errors are
+            to be believed.
     """
 
-    weights: Float[Array, " k"]
-    means: Float[Array, "k d"]
-    covariances: Float[Array, "k d d"]
-    location: Float[Array, " d"]
-    scale: Float[Array, " d"]
+    mixture: GaussianMixture
     log_z: Float[Array, " rounds"]
     ess: Float[Array, " rounds"]
     num_rounds: Int[Array, ""]
@@ -66,7 +66,51 @@ class Fit(eqx.Module):
         if isinstance(self.num_rounds, jax.Array) and self.num_rounds.ndim == 0:
             history = {name: leaf[self.num_rounds - 1] for name, leaf in history.items()}
         facts = {"location": self.location, "scale": self.scale, **history, "num_rounds": self.num_rounds}
-        return shown("Fit", components=self.weights.shape[-1], **facts, converged=self.converged)
+        return shown("Fit", components=self.mixture.weights.shape[-1], **facts, converged=self.converged)
+
+    @property
+    def location(self) -> Float[Array, " d"]:
+        """The mixture's mean."""
+        return self.mixture.means[..., -1, :]
+
+    @property
+    def scale(self) -> Float[Array, " d"]:
+        """The mixture's standard deviations."""
+        return jnp.linalg.norm(self.mixture.factors[..., -1, :, :], axis=-1) / DEFENCE_WIDTH
+
+    def check(self) -> "Fit":
+        """Return self if the mixture can be sampled with.
+
+        Raises:
+            ValueError: a log-density that was finite nowhere, does not fall off, or is narrower than its dtype resolves.
+        """
+        tried, invalid, dtype = int(self.num_energy_evaluations), int(self.non_finite), self.mixture.means.dtype
+        if not jnp.isfinite(self.log_z[self.num_rounds - 1]):
+            raise ValueError(
+                f"log_density was finite at none of the points where the last round looked, {invalid} of {tried} values in all "
+                "being NaN or +inf: its support is small, or far from the origin for its size, or it has no finite mass and "
+                "the fit ran away. Shift and scale it so that the origin lies within, or pass pidjax.fit_surrogate(..., "
+                "centre=...) a place inside; bound it, or add a prior"
+            )
+        finite = all(jnp.isfinite(part).all() for part in (self.mixture.means, self.mixture.factors))
+        if not (finite and (self.converged or jnp.all(self.scale < FARTHEST))):
+            raise ValueError(
+                f"the surrogate's fit ran away to infinity in {int(self.num_rounds)} rounds: log_density does not fall off, "
+                "and has no finite mass. Bound it, or add a prior"
+            )
+        if float(self.unresolved) > MOST_UNRESOLVED:
+            raise ValueError(
+                f"components that hold {float(self.unresolved):.0%} of the surrogate's mass are narrower than {dtype} resolves "
+                "at their place: log_density has a singularity, or a mode far narrower than its surroundings. Sample another "
+                "variable (the logarithm of one that piles up at 0), or in float64"
+            )
+        flat = jnp.any(jnp.diagonal(self.mixture.factors, axis1=1, axis2=2) <= 0, axis=1)
+        if flat.any():
+            raise ValueError(
+                f"{int(flat.sum())} of the surrogate's components became flat: log_density lies within {dtype}'s resolution of "
+                "a set of lower dimension. Take out a coordinate, or use float64"
+            )
+        return self
 
 
 def fit_surrogate(
@@ -155,29 +199,21 @@ _play = eqx.filter_jit(population_monte_carlo)
 @eqx.filter_jit
 def _finish(energy: Energy, population: Population, spent: Int[Array, ""], invalid: Int[Array, ""]) -> Fit:
     final = in_coordinates_of(energy, defended(population.mixture))
-    covariances = matmul(final.factors, transpose(final.factors))
-    widths = jnp.sqrt(jnp.diagonal(covariances, axis1=1, axis2=2))
+    widths = jnp.linalg.norm(final.factors, axis=-1)
     cancelled = jnp.abs(energy.shift)[None] - 16 * jnp.abs(final.means)
     resolved = jnp.all(widths > 64 * jnp.finfo(widths.dtype).eps * cancelled, axis=1)
-    covariances = jnp.where(resolved[:, None, None], covariances, covariances[-1:])
+    factors = jnp.where(resolved[:, None, None], final.factors, final.factors[-1:])
     weights = jnp.exp(final.log_weights)
     refits = population.rounds - 1
-    converged = population.ess[refits] >= TRUSTED
-    scale = jnp.sqrt(jnp.diagonal(covariances[-1])) / DEFENCE_WIDTH
-    ran_away = ~converged & ~jnp.all(scale < FARTHEST)
     return Fit(
-        weights=jnp.where(resolved, weights, 0),
-        means=jnp.where(ran_away, jnp.inf, final.means),
-        covariances=covariances,
-        location=final.means[-1],
-        scale=scale,
+        mixture=GaussianMixture.of_factors(final.means, factors, jnp.where(resolved, weights, 0)),
         log_z=population.log_z,
         ess=population.ess,
         num_rounds=population.rounds,
         num_energy_evaluations=spent + DRAWS * population.rounds + CHAINS * CHAIN_MOVES * refits,
         non_finite=invalid + population.invalid,
         unresolved=jnp.sum(jnp.where(resolved, 0, weights)),
-        converged=converged,
+        converged=population.ess[refits] >= TRUSTED,
     )
 
 
