@@ -14,7 +14,7 @@ At either end of its interval the law is a point, L = 0.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -154,3 +154,14 @@ class StartLaws(NamedTuple):
     noising: Bridge
     mean: Float[Array, " d"]
     factor: Factor
+
+
+def stacked(trees: list) -> Any:
+    """One tree with the trees along a new leading axis: one batch of matrices instead of several programs of them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def unstacked(tree: Any) -> list:
+    """The trees along the leading axis."""
+    count = jax.tree.leaves(tree)[0].shape[0]
+    return [jax.tree.map(lambda leaf: leaf[k], tree) for k in range(count)]  # noqa: B023

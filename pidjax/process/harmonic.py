@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from .bridge import Bridge, LinearDrift, StepLaws
+from .bridge import Bridge, LinearDrift, StepLaws, unstacked
 from .clock import time_at_snr
 from .green import Green, Pinned
 from .reference import AbstractReference, Instant
@@ -29,22 +29,18 @@ class Harmonic(AbstractReference):
         to_end, to_centre = self.green.pull(remaining)
         return LinearDrift(to_end, to_centre, (to_centre - to_end) * self.centre)
 
-    def step_laws(self, times):
-        def along(t, step, remaining, after):
-            return StepLaws(
-                t=t,
-                step=step,
-                observation=self._bridge(self.green.pin(t, remaining)),
-                ahead=self._bridge(self.green.pin(step, after)),
-                noising=self._bridge(self.green.pin(t, step)),
-                drift=self._pull(remaining),
-                force=None,
-            )
+    def _bridges(self, before, after) -> Bridge:
+        return jax.vmap(lambda *durations: self._bridge(self.green.pin(*durations)))(before, after)
 
-        return jax.vmap(along)(times.t[:-1], times.step, times.remaining[:-1], times.remaining[1:])
+    def step_laws(self, times):
+        t, remaining = times.t[:-1], times.remaining
+        before, after = jnp.stack([t, times.step, t]), jnp.stack([remaining[:-1], remaining[1:], times.step])
+        observation, ahead, noising = unstacked(jax.vmap(self._bridges)(before, after))
+        drift = jax.vmap(self._pull)(remaining[:-1])
+        return StepLaws(t, times.step, observation, ahead, noising, drift, force=None)
 
     def observations(self, times):
-        return jax.vmap(lambda *now: self._bridge(self.green.pin(*now)))(times.t[:-1], times.remaining[:-1])
+        return self._bridges(times.t[:-1], times.remaining[:-1])
 
     def instant(self, t, remaining):
         begun, goes_on = t > 0, remaining > 0

@@ -5,8 +5,6 @@
 A gauge cx, which changes no law, keeps the propagators valid up to the conjugate point.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,7 @@ from jaxtyping import Array, Float
 
 from .._maths.maps import Map, adjoint, cholesky, identity, norm
 from .._maths.small import eigenvalues
-from .bridge import Affine, LinearDrift, StartLaws, StepLaws
+from .bridge import Affine, LinearDrift, StartLaws, StepLaws, stacked, unstacked
 from .propagator import Generator, Propagator, compose, condition, segments
 from .reference import AbstractReference, Instant, Times
 from .snr import search_times
@@ -98,7 +96,7 @@ class Piecewise(AbstractReference):
             firsts, seconds = [before, backward], [forward, after]
             if num_inner:
                 firsts, seconds = [*firsts, since], [*seconds, forward]
-            through, remaining, *stepped = _unstacked(jax.vmap(compose)(_stacked(firsts), _stacked(seconds)))
+            through, remaining, *stepped = unstacked(jax.vmap(compose)(stacked(firsts), stacked(seconds)))
             since = stepped[0] if num_inner else forward
             return (through, since, remaining), (before, since, remaining)
 
@@ -119,7 +117,7 @@ class Piecewise(AbstractReference):
         later = jax.tree.map(lambda leaf, last: jnp.concatenate([leaf[1:], last[None]]), after, self._none)
         fuzzy = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (times.step.size, *leaf.shape)), self._fuzzy)
         pairs = [before, step, before, fuzzy], [after, later, step, after]
-        observation, ahead, noising, coupling = _unstacked(jax.vmap(jax.vmap(condition))(*map(_stacked, pairs)))
+        observation, ahead, noising, coupling = unstacked(jax.vmap(jax.vmap(condition))(*map(stacked, pairs)))
         t = times.t[:-1]
         reference = self._at(Affine(self.generator.drift, self.generator.push), t)
         pull = jax.vmap(Propagator.pull)(after, coupling)
@@ -145,7 +143,7 @@ class Piecewise(AbstractReference):
         regauge_start = self.regauge if self.start_covariance is None else jnp.zeros_like(self.regauge)
         log_green = Partial(_log_green, before, self.regauge, regauge_start)
         pairs = [before, self._fuzzy], [after, after]
-        observation, ahead = _unstacked(jax.vmap(condition)(*map(_stacked, pairs)))
+        observation, ahead = unstacked(jax.vmap(condition)(*map(stacked, pairs)))
         to_end, to_centre, push = after.pull(ahead)
         pull = LinearDrift(to_end, to_centre + self.regauge * identity(to_centre), push)
         return Instant(observation, pull, log_green, self._at(self.force, t), self._at(self.gauge, t))
@@ -157,7 +155,7 @@ class Piecewise(AbstractReference):
         ends = jnp.concatenate([zero, one])
         whole = jax.tree.map(lambda leaf: leaf[0], self.propagators(Times(ends, ends[::-1], one))[2])
         pairs = [self._none, self._beginning, self._none], [whole, whole, self._beginning]
-        observation, ahead, noising = _unstacked(jax.vmap(condition)(*map(_stacked, pairs)))
+        observation, ahead, noising = unstacked(jax.vmap(condition)(*map(stacked, pairs)))
         return StartLaws(observation, ahead, noising, self.start, cholesky(self.start_covariance))
 
     def pieces(self):
@@ -202,14 +200,3 @@ def regauging(
     omega = jnp.sqrt(jnp.clip(-jnp.min(smallest), 1e-6, 9.6))
     needed = jnp.maximum(jnp.max(fastest), 0) + jnp.maximum(1 - omega / jnp.tan(omega), 0)
     return jnp.where(indefinite, needed, 0)
-
-
-def _stacked(trees: list) -> Any:
-    """One tree with the trees along a new leading axis: one batch of matrices instead of several programs of them."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _unstacked(tree: Any) -> list:
-    """The trees along the leading axis."""
-    count = jax.tree.leaves(tree)[0].shape[0]
-    return [jax.tree.map(lambda leaf: leaf[k], tree) for k in range(count)]  # noqa: B023

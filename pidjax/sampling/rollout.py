@@ -126,14 +126,14 @@ def rollout(
     if resampling is not None:
         _check_resampling(resampling, rule, indices.size)
     target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
-    asks_law = issubclass(rule.needs, Tilted)
-    with_law = asks_law or (save_states and able(target, Tilted))
+    keys = _of_paths(key, indices)
+    with_law = issubclass(rule.needs, Tilted) or (save_states and able(target, Tilted))
 
     @jax.checkpoint
     def advance(carry, indexed):
         x, log_weights = carry
         k, now = indexed
-        key_laws, key_steps = _keys(key, indices, k)
+        key_laws, key_steps = _at_step(keys, k)
         parents = None
         if resampling is not None:
 
@@ -143,7 +143,7 @@ def rollout(
                 return log_evidence(law, now)
 
             twists = jax.vmap(twist)(x, key_laws)
-            islands = _keys(key, indices[:: resampling.island_size], bridges.num_steps + 1 + k)[0]
+            islands = _at_step(keys[:: resampling.island_size], bridges.num_steps + 1 + k)[0]
             parents, log_weights = resampling.choose(islands, log_weights, twists)
             x, key_laws = x[parents], key_laws[parents]
 
@@ -158,7 +158,7 @@ def rollout(
     log_weights = jnp.zeros(indices.size, start.dtype)
     if prepared.start_laws is not None:
         begin = rule.start_rule
-        key_laws, key_steps = _keys(key, indices, bridges.num_steps)
+        key_laws, key_steps = _at_step(keys, bridges.num_steps)
 
         def draw(key_law, key_step, now=prepared.start_laws):
             law = _law(begin, target, now, start, start, key_law) if issubclass(begin.needs, Tilted) else None
@@ -185,13 +185,14 @@ def _lineages(first, after, means, parents) -> tuple[Float[Array, "n times d"], 
     return jnp.swapaxes(states, 0, 1), None if means is None else jnp.swapaxes(means, 0, 1)
 
 
-def _keys(key: Key[Array, ""], indices: Int[Array, " n"], k) -> tuple[Key[Array, " n"], Key[Array, " n"]]:
+def _of_paths(key: Key[Array, ""], indices: Int[Array, " n"]) -> Key[Array, " n"]:
+    """The key of each path."""
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
+
+
+def _at_step(keys: Key[Array, " n"], k) -> tuple[Key[Array, " n"], Key[Array, " n"]]:
     """Of each path at step k, the key of its tilted law and that of the step; k = K for the start, K + 1 + k for resampling."""
-
-    def of(index):
-        return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, index), k))
-
-    pairs = jax.vmap(of)(indices)
+    pairs = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, k)))(keys)
     return pairs[:, 0], pairs[:, 1]
 
 
@@ -266,13 +267,14 @@ def given_log_weights(
         True
     """
     target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
+    keys = _of_paths(key, indices)
 
     def log_ratios(rule, k, now, x, after):
         def of_path(x, after, key_law):
             law = _law(rule, target, now, start, x, key_law) if issubclass(rule.needs, Tilted) else None
             return rule.log_ratio(law, now, start, x, after)
 
-        return jax.vmap(of_path)(x, after, _keys(key, indices, k)[0])
+        return jax.vmap(of_path)(x, after, _at_step(keys, k)[0])
 
     @jax.checkpoint
     def weigh(log_weights, indexed):
@@ -301,10 +303,11 @@ def backward_log_weights(
     if ends.ndim != 2 or ends.shape[1:] != prepared.unit.start.shape:
         raise ValueError(f"ends has shape {ends.shape}; pass shape (n, {prepared.unit.start.size})")
     bridges, start, indices = prepared.step_laws, prepared.unit.start, jnp.arange(ends.shape[0])
+    keys = _of_paths(key, indices)
 
     def recede(after, indexed):
         k, now = indexed
-        before = jax.vmap(lambda key, after: now.noising.draw(key, start, after))(_keys(key, indices, k)[1], after)
+        before = jax.vmap(lambda key, after: now.noising.draw(key, start, after))(_at_step(keys, k)[1], after)
         return before, before
 
     steps = jnp.arange(bridges.num_steps), bridges
