@@ -128,3 +128,19 @@ def test_coefficients_may_be_lists_and_pairs_of_functions():
     protocol = pid.from_function(3, centre=[0.0, 1.0], force=(lambda t: t, lambda t: jnp.ones(2) * t))
     assert protocol.centre.shape == (3, 2)
     assert jnp.allclose(protocol.force.matrix, jnp.array([1, 3, 5]) / 6)
+
+
+@pytest.mark.slow
+def test_a_log_density_is_traced_at_most_three_times():
+    """In a run without gradients, the fit of its surrogate included; and not once more in another run of the same."""
+    traced = []
+
+    def log_density(y):
+        traced.append(y)
+        return -0.5 * jnp.sum((y - 1) ** 2)
+
+    target = pid.Density(log_density, 2)
+    pid.sample(jax.random.key(0), target, num_samples=64, num_steps=4, progress=False)
+    assert len(traced) <= 3
+    pid.sample(jax.random.key(1), target, num_samples=64, num_steps=4, progress=False)
+    assert len(traced) <= 3
