@@ -19,11 +19,13 @@ from .sampling.rules import Ancestral, Controlled, Euler, Moment
 from .sampling.sample import sample
 from .sampling.solution import Solution
 from .storage import load, save
-from .targets.density import Density, Surrogate
+from .targets.density import Density
 from .targets.fitting import Fit, fit_surrogate
+from .targets.local import LocalDraws
 from .targets.mixture import GaussianMixture
-from .targets.pool import LocalDraws, Pool
+from .targets.pool import Pool
 from .targets.samples import Samples
+from .targets.surrogate import Surrogate
 
 _ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "metrics", "plot", "zoo")
 

@@ -19,8 +19,9 @@ from .._doors.show import brief
 from ..process.grids import AbstractGrid
 from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget, Tilted, WithDensity, able
-from ..targets.density import Density, Surrogate
+from ..targets.density import Density
 from ..targets.fitting import Fit, fit_surrogate
+from ..targets.surrogate import Surrogate
 from .problem import Prepared, Problem
 from .rollout import Resampling, rollout
 from .rules import AbstractRule, EndingOnDraw, Unweighted

@@ -13,9 +13,11 @@ from .._doors.checks import as_floating, as_scalar, check_key
 from .._doors.show import brief, sheet
 from .._maths.weighted import Outcome, SharedSample, Weighted
 from ..targets.base import AbstractTarget, WithDensity, able
-from ..targets.density import Density, Surrogate
+from ..targets.density import Density
 from ..targets.fitting import Fit
-from ..targets.pool import LocalDraws, Pool
+from ..targets.local import LocalDraws
+from ..targets.pool import Pool
+from ..targets.surrogate import Surrogate
 from .problem import Prepared
 from .rollout import backward_log_weights
 from .rules import AbstractRule

@@ -1,9 +1,6 @@
-"""An unnormalised log-density, alone or with a Gaussian mixture standing in for it.
+"""An unnormalised log-density alone: it has no tilted law.
 
-    Density      log p̃ alone: no tilted law. What a learned control (the Path Integral Sampler) works with.
-    Surrogate    a Gaussian mixture p̂ tilts in closed form; the end point is weighted by p̃/p̂.
-
-The surrogate's own chain, drawn exactly (`Ancestral`), has a path weight that telescopes to p̃(y)/p̂(y) at its end point.
+A learned control (the Path Integral Sampler) works with it as it is; `sample` fits a surrogate to it, which has one.
 """
 
 from collections.abc import Callable
@@ -16,10 +13,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._doors.checks import as_dtype, as_point, check_kind, check_single
+from .._doors.checks import as_dtype, as_point, check_single
 from .._doors.functions import check_scalar, evaluate
-from .base import AbstractTarget, ExactlyTilted, Place, WithDensity
-from .mixture import GaussianMixture
+from .base import AbstractTarget, Place, WithDensity
 
 
 class Density(AbstractTarget, WithDensity):
@@ -119,44 +115,3 @@ def _example(like, dtype) -> Any:
         if leaf.dtype in (jnp.float16, jnp.bfloat16):
             raise ValueError(f"like is of {leaf.dtype}, too coarse to sample with; pass float32 or float64")
     return example
-
-
-class Surrogate(AbstractTarget, ExactlyTilted, WithDensity):
-    """A density with a Gaussian mixture p̂ in its place: the tilts are p̂'s, the end point is weighted by p̃/p̂."""
-
-    density: Density
-    mixture: GaussianMixture
-
-    def __check_init__(self):
-        check_kind("density", self.density, Density, "a Density")
-        check_kind("mixture", self.mixture, GaussianMixture, "a GaussianMixture")
-        if self.mixture.dim != self.density.dim:
-            raise ValueError(
-                f"mixture has dimension {self.mixture.dim} but density has dimension {self.density.dim}; pass equal ones"
-            )
-
-    def __repr__(self):
-        return f"Surrogate({self.density!r}, {self.mixture!r})"
-
-    @property
-    def dim(self) -> int:
-        return self.density.dim
-
-    def tilt(self, observation, key=None):
-        return self.mixture.tilt(observation)
-
-    def log_density(self, y):
-        return self.density.log_density(y)
-
-    def log_correction(self, y):
-        y = as_point("y", y, self.dim)
-        return self.density.log_density(y) - self.mixture.log_density(y)
-
-    def place(self):
-        return self.mixture.place()
-
-    def point(self, y):
-        return self.density.point(y)
-
-    def rescaled(self, shift, scale):
-        return Surrogate(self.density.rescaled(shift, scale), self.mixture.rescaled(shift, scale))
