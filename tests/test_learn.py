@@ -327,7 +327,7 @@ def test_bad_input_is_named():
         (lambda: learning.sharpness(target, protocol, num_times=2), "num_times is 2"),
         (lambda: guides.product_of_experts([target], [1, 2]), r"trust is \[1, 2\] for 1 experts"),
         (lambda: guides.product_of_experts([target], [0]), "trust is"),
-        (lambda: guides.fuse_guides([protocol], [1.0]), "centres"),
+        (lambda: guides.fuse_protocols([protocol], [1.0]), "centres"),
         (lambda: guides.mean_field.mean_field(target, target, jnp.ones(2), num_pieces=3), "num_pieces is 3"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -163,7 +163,7 @@ def test_fused_guides(is_matrix):
         piecewise(scale * stiffness, centre=jnp.array([[place, 1.0]]), linear=linear, noise_scale=1.0)
         for scale, place, linear in ((1.0, -1.0, None), (3.0, 2.0, jnp.array([[0.3, -0.2]])))
     ]
-    fused = guides.fuse_guides(pair, [2.0, 0.5])
+    fused = guides.fuse_protocols(pair, [2.0, 0.5])
 
     def potential(protocol, x):
         offset, beta = x - protocol.centre[0], protocol.beta[0]

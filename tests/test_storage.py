@@ -52,6 +52,13 @@ def user_network():
     return pid.Euler(correction=eqx.nn.MLP(3, 2, 4, 1, key=KEY))
 
 
+def decision_problem():
+    model = pid.discrete.ising_glass(2)
+    messages = pid.discrete.Cavity(model, pid.discrete.belief_propagation(model))
+    prior = pid.discrete.Corrected(model, pid.discrete.Features(model) + messages)
+    return prior, pid.discrete.Transfer(model, guide=pid.discrete.total(4, jnp.zeros(5)))
+
+
 def module_on_a_pytree():
     like = {"a": jnp.zeros(2), "b": jnp.zeros(())}
     return pid.Surrogate(
@@ -73,12 +80,23 @@ def partial():
         (user_network, {}),
         (module_on_a_pytree, {"Bowl": Bowl}),
         (lambda: pid.discrete.sample(KEY, pid.discrete.ising_glass(2), num_samples=8, population=4), {}),
+        (decision_problem, {}),
         (
             lambda: {"grid": pid.at_times(jnp.array([0.0, 0.3, 1.0])), "rules": [pid.Moment(), (None, 2.5, "x", True)]},
             {},
         ),
     ],
-    ids=["solution", "surrogate", "protocol", "network", "user network", "module", "decisions", "containers"],
+    ids=[
+        "solution",
+        "surrogate",
+        "protocol",
+        "network",
+        "user network",
+        "module",
+        "decisions",
+        "discrete",
+        "containers",
+    ],
 )
 def test_round_trip(make, given, tmp_path):
     value, path = make(), tmp_path / "value.npz"

@@ -27,7 +27,9 @@ class Draws(NamedTuple):
 Method = Callable[[jax.Array, df.Pairwise, int], Draws]
 
 
-def from_prior(prior: Callable[[jax.Array, df.Pairwise], df.Prior], spent: int = 0, population: int = 1) -> Method:
+def from_prior(
+    prior: Callable[[jax.Array, df.Pairwise], df.AbstractPrior], spent: int = 0, population: int = 1
+) -> Method:
     def method(key, model, number):
         fit_key, key = jax.random.split(key)
         solution = df.sample(key, model, prior(fit_key, model), num_samples=number, population=population)
@@ -68,7 +70,7 @@ def neural(iterations: int) -> Method:
     return from_prior(prior, spent=256 * iterations)
 
 
-def fitted(kind: Callable[[df.Pairwise], df.Green]) -> Method:
+def fitted(kind: Callable[[df.Pairwise], df.AbstractValueEstimate]) -> Method:
     """Two rounds of 1,000 paths, each drawn and backed up once."""
     return from_prior(lambda key, model: df.fit(key, model, kind(model)), spent=4000)
 

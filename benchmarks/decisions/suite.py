@@ -104,7 +104,7 @@ def correlation_times(case: str, num_sweeps: int = 5000) -> list[dict]:
         if name == "Swendsen–Wang" and not ferromagnetic(model):
             continue
         values = df.run(jax.random.key(1), sweep(model), num_chains=NUM_CHAINS, num_sweeps=num_sweeps, start=start)
-        energy = df.autocorrelation_time(jax.vmap(jax.vmap(model.log_weight))(values))
+        energy = df.autocorrelation_time(jax.vmap(jax.vmap(model.log_density))(values))
         total = df.autocorrelation_time(model.spins(values).sum(axis=2))
         rows.append({"method": name, "energy": list(map(float, energy)), "total": list(map(float, total))})
     return rows

@@ -164,6 +164,12 @@ def check_count(name: str, value) -> int:
     return count
 
 
+def check_below(name: str, value: Any, bound: float, wanted: str) -> None:
+    """Raise unless the value is one of the integers 0 ≤ value < bound."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < bound:
+        raise ValueError(f"{name} is {value!r}; pass {wanted}")
+
+
 def check_key(name: str, key) -> None:
     """Raise unless the value is one typed random key; its type is known under a transformation too."""
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):

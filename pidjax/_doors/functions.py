@@ -113,6 +113,13 @@ def check_scalar(name: str, function: Any, *arguments: Any, of: str = "one point
         )
 
 
+def check_gives(name: str, function: Callable, arguments: tuple, kind: Any, wanted: str, ndim: int = 0) -> None:
+    """Raise unless a function of these arguments gives one array of a kind, and reads inside of them; it is not run."""
+    found = outcome(name, lambda *arguments: jnp.asarray(function(*arguments)), *arguments, of="arguments")
+    if len(found.shape) != ndim or not jnp.issubdtype(found.dtype, kind):
+        raise ValueError(f"{name} gives {in_words(found)}; let it give {wanted}")
+
+
 def _given(arguments: tuple) -> str:
     return in_words(arguments[0] if len(arguments) == 1 else arguments)
 

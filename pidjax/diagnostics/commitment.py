@@ -198,7 +198,8 @@ def _check_probabilities(probabilities, shape: tuple[int, ...], reliability) -> 
         if known is not None and not (0 <= known and (known <= 1 or name == "entropy")):
             raise ValueError(f"{name} is {known:g}; pass a number in [0, 1], or of nats for the entropy")
     if probabilities.shape[:-1] != shape:
-        raise ValueError(f"probabilities has shape {probabilities.shape}; pass shape {(*shape, 'k')}")
+        wanted = f"({', '.join(map(str, shape))}, number of classes)"
+        raise ValueError(f"probabilities has shape {probabilities.shape}; pass shape {wanted}")
     known = concrete(probabilities)
     if known is not None and not np.allclose(known.sum(axis=-1), 1, atol=1e-3):
         raise ValueError(f"probabilities sum to {known.sum(axis=-1).max():g}; pass probabilities that sum to one")

@@ -1,12 +1,12 @@
 """The cheapest exact way for a model."""
 
 from .elimination import Elimination
-from .exact import Enumeration, Exact
+from .enumeration import AbstractExact, Enumeration
 from .model import Pairwise, as_model
 from .transfer import Transfer
 
 
-def exact(model: Pairwise) -> Exact:
+def exact(model: Pairwise) -> AbstractExact:
     """Enumeration up to 2^10 configurations, else Transfer along the graph's order, or Elimination if it is much narrower.
 
     Raises:

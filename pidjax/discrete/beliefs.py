@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._doors.checks import as_scalar, check_count, check_kind
+from .._doors.checks import as_scalar, check_count, check_kind, concrete
 from .._doors.show import shown
 from .._maths.logs import log_sum
-from ._doors import check_range
+from .graph import Graph
 from .model import Pairwise, as_model
-from .prior import Green, model_order
+from .prior import AbstractValueEstimate, model_order
 
 
 class Beliefs(eqx.Module):
@@ -27,11 +27,13 @@ class Beliefs(eqx.Module):
         messages: log m_{j→i}(v), shape (2M, q), at `directed[i, ·]` of the graph those *into* i; each normalised.
         probabilities: b_i(v), shape (n, q).
         change: the largest change of a log-message in the last iteration; small if they have settled.
+        graph: that of the model.
     """
 
     messages: Float[Array, "2M q"]
     probabilities: Float[Array, "n q"]
     change: Float[Array, ""]
+    graph: Graph = eqx.field(static=True)
 
     def __repr__(self):
         return shown("Beliefs", probabilities=self.probabilities, change=self.change)
@@ -89,7 +91,9 @@ def belief_propagation(model: Pairwise, *, num_iterations: int = 200, damping: A
 
 def _checked(model: Pairwise, num_iterations: int, damping: ArrayLike) -> tuple[Pairwise, int, Float[Array, ""]]:
     damping = as_scalar("damping", damping).astype(as_model(model).dtype)
-    check_range("damping", damping, 0, 1, "0 <= damping < 1")
+    known = concrete(damping)
+    if known is not None and not 0 <= known < 1:
+        raise ValueError(f"damping is {known:g}; pass 0 <= damping < 1")
     return model, check_count("num_iterations", num_iterations), damping
 
 
@@ -121,10 +125,10 @@ def _belief_propagation(model: Pairwise, num_iterations: int, damping: Float[Arr
     else:
         start = jnp.full((len(into), model.num_values), -np.log(model.num_values), model.dtype)
         messages, change = jax.lax.fori_loop(0, num_iterations, iterate, (start, jnp.zeros((), model.dtype)))
-    return Beliefs(messages, jax.nn.softmax(belief(messages)), change)
+    return Beliefs(messages, jax.nn.softmax(belief(messages)), change, model.graph)
 
 
-class Cavity(Green):
+class Cavity(AbstractValueEstimate):
     """ĝ_t(prefix) = Σ log m_{j→i}(v_i) over bonds between a revealed i and an unrevealed j: the unrevealed sites send the
     messages of belief propagation. Exact if all they say is independent: on a tree revealed outward from a root.
 
@@ -149,10 +153,11 @@ class Cavity(Green):
     def __init__(self, model: Pairwise, beliefs: Beliefs, order: ArrayLike | None = None):
         check_kind("beliefs", beliefs, Beliefs, "belief_propagation(model)")
         self.model, self.order, self.messages = model, model_order(model, order), beliefs.messages
-        wanted = max(2 * len(model.graph.edges), 1), model.num_values
-        if self.messages.shape != wanted:
+        num_values = self.messages.shape[1]
+        if beliefs.graph != model.graph or num_values != model.num_values:
             raise ValueError(
-                f"beliefs hold messages of shape {self.messages.shape}, of another model; this one has {wanted}"
+                f"beliefs are of another model, with {num_values} values on a {beliefs.graph}; this one has "
+                f"{model.num_values} on a {model.graph}"
             )
 
     @property
@@ -162,7 +167,7 @@ class Cavity(Green):
     def __repr__(self):
         return shown("Cavity", messages=self.messages)
 
-    def ratio(self, step, values):
+    def increments(self, step, values):
         site = self.order[step]
         neighbours = jnp.asarray(self.model.graph.neighbours)[site]
         directed = jnp.asarray(self.model.graph.directed)[site]

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._doors.checks import as_floating, as_real, check_count, check_kind, concrete
+from .._doors.functions import outcome
 from .._doors.show import shown
 from .._maths.logs import log_mean, log_scatter, safe_log
 
@@ -26,7 +27,7 @@ OUTSIDE = -1
 """A successor that is no state: `Sparse` refuses it."""
 
 
-class Chain(eqx.Module):
+class AbstractChain(eqx.Module):
     """A Markov prior on states 0 … n−1: its first law, and where each step leads from each state."""
 
     start: eqx.AbstractVar[Float[Array, " n"]]
@@ -58,7 +59,7 @@ class Chain(eqx.Module):
         return jax.vmap(self.successors, (None, 0))(step, jnp.arange(self.num_states))
 
 
-class Dense(Chain):
+class Dense(AbstractChain):
     """A chain from arrays: transitions[t, s, s'] = p_t(s'|s).
 
     Args:
@@ -98,7 +99,7 @@ class Dense(Chain):
         return log_mean(jnp.broadcast_to(log_masses[None], self.transitions.shape[1:]), self.transitions[step].T)
 
 
-class Sparse(Chain):
+class Sparse(AbstractChain):
     """A chain from a function of state: step(t, s) gives k successors and their probabilities. Memory O(n k), not O(n²).
 
     Args:
@@ -123,14 +124,13 @@ class Sparse(Chain):
     start: Float[Array, " n"]
 
     def __init__(self, step: Callable, num_states: int, num_steps: int, start: ArrayLike = 0):
-        check_kind("step", step, Callable, "a function of (time, state)")
         num_states, num_steps = check_count("num_states", num_states), check_count("num_steps", num_steps)
         self.step, self.num_steps = step, num_steps
-        states, probabilities = _shapes(jax.eval_shape(step, jnp.array(0), jnp.array(0)))
+        states, probabilities = _shapes(outcome("step", step, jnp.array(0), jnp.array(0), of="a time and a state"))
         self.start = _first_law(start, num_states, probabilities.dtype)
         every = num_states * states.shape[0] * num_steps <= 2**22
         for t in range(num_steps) if every else (0, num_steps - 1):
-            states, probabilities = eqx.filter_jit(Chain._table)(self, jnp.array(t))
+            states, probabilities = eqx.filter_jit(AbstractChain._table)(self, jnp.array(t))
             _check_rows(f"step({t}, ·)", probabilities)
             found = concrete(states)
             if found is not None and not ((found >= 0) & (found < num_states)).all():
@@ -143,7 +143,7 @@ class Sparse(Chain):
         return self.step(step, state)
 
 
-def log_forward(chain: Chain, costs: ArrayLike | None = None) -> Float[Array, "times n"]:
+def log_forward(chain: AbstractChain, costs: ArrayLike | None = None) -> Float[Array, "times n"]:
     """log π_t(s): the prior's mass at s, its running costs taken as killing; shape (T+1, n)."""
 
     costs = as_costs(chain, "costs", costs)
@@ -158,7 +158,9 @@ def log_forward(chain: Chain, costs: ArrayLike | None = None) -> Float[Array, "t
     return jnp.concatenate([first[None], later])
 
 
-def log_desirability(chain: Chain, costs: ArrayLike | None, log_final: Float[Array, " n"]) -> Float[Array, "times n"]:
+def log_backward(
+    chain: AbstractChain, costs: ArrayLike | None, log_final: Float[Array, " n"]
+) -> Float[Array, "times n"]:
     """log ψ_t(s) for every t and s, shape (T+1, n): the backward recursion. With log_final = log δ_y it is log G_t(s|y)."""
     costs = as_costs(chain, "costs", costs)
     log_final = -as_cost("-log_final", -jnp.asarray(log_final), (chain.num_states,))
@@ -172,16 +174,16 @@ def log_desirability(chain: Chain, costs: ArrayLike | None, log_final: Float[Arr
     return jnp.concatenate([earlier, log_final[None]])
 
 
-def log_green(chain: Chain, costs: ArrayLike | None = None) -> Float[Array, "times n n"]:
+def log_green(chain: AbstractChain, costs: ArrayLike | None = None) -> Float[Array, "times n n"]:
     """log G_t(s|y), the prior's Green function from s at t to y at T; shape (T+1, n, n)."""
     costs = as_costs(chain, "costs", costs)
     deltas = jnp.where(jnp.eye(chain.num_states, dtype=bool), jnp.zeros((), chain.start.dtype), -jnp.inf)
-    return jax.vmap(lambda delta: log_desirability(chain, costs, delta), out_axes=2)(deltas)
+    return jax.vmap(lambda delta: log_backward(chain, costs, delta), out_axes=2)(deltas)
 
 
-def as_costs(chain: Chain, name: str, costs: ArrayLike | None) -> Float[Array, "T n"]:
+def as_costs(chain: AbstractChain, name: str, costs: ArrayLike | None) -> Float[Array, "T n"]:
     """Running costs c_t(s) of any time and state, given of each state or of both; none if None."""
-    check_kind("chain", chain, Chain, "a chain: Dense(...) or Sparse(...)")
+    check_kind("chain", chain, AbstractChain, "a chain: Dense(...) or Sparse(...)")
     shape, dtype = (chain.num_steps, chain.num_states), chain.start.dtype
     if costs is None:
         return jnp.zeros(shape, dtype)

@@ -23,7 +23,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, Key
 from .._doors.checks import check_count, check_key, concrete
 from .._doors.show import shown
 from .._maths.logs import log_mean, pick, safe_log
-from .chain import Chain, as_cost, as_costs, log_desirability, log_forward
+from .chain import AbstractChain, as_cost, as_costs, log_backward, log_forward
 
 
 class Decisions(eqx.Module):
@@ -36,7 +36,7 @@ class Decisions(eqx.Module):
         log_psi: log ψ_t(s), the log-desirability, shape (T+1, n).
     """
 
-    chain: Chain
+    chain: AbstractChain
     costs: Float[Array, "T n"]
     log_final: Float[Array, " n"]
     log_psi: Float[Array, "times n"]
@@ -102,7 +102,7 @@ class Decisions(eqx.Module):
         return shown("Decisions", chain=self.chain, log_psi=self.log_psi)
 
 
-def solve(chain: Chain, energy: ArrayLike, *, running_costs: ArrayLike | None = None) -> Decisions:
+def solve(chain: AbstractChain, energy: ArrayLike, *, running_costs: ArrayLike | None = None) -> Decisions:
     """Decision Flow: the chain nearest to the prior (and its running costs) whose final law is e^{−E}/Z.
 
     Args:
@@ -137,7 +137,7 @@ def solve(chain: Chain, energy: ArrayLike, *, running_costs: ArrayLike | None = 
     return _solved(chain, costs, log_final)
 
 
-def solve_control(chain: Chain, final_costs: ArrayLike, *, running_costs: ArrayLike | None = None) -> Decisions:
+def solve_control(chain: AbstractChain, final_costs: ArrayLike, *, running_costs: ArrayLike | None = None) -> Decisions:
     """Linearly solvable control: least E[log dq/dp + Σ c + φ(s_T)], whatever the final law.
 
     Args:
@@ -159,7 +159,7 @@ def solve_control(chain: Chain, final_costs: ArrayLike, *, running_costs: ArrayL
 
 
 def _solved(chain, costs, log_final):
-    decisions = Decisions(chain, costs, log_final, log_desirability(chain, costs, log_final))
+    decisions = Decisions(chain, costs, log_final, log_backward(chain, costs, log_final))
     log_z = concrete(decisions.log_z)
     if log_z is not None and np.isneginf(log_z):
         raise ValueError("infeasible: no path of the prior ends, at finite cost, where the weight is positive")

@@ -16,12 +16,12 @@ from jaxtyping import Array, Float
 
 from .._doors.show import shown
 from .._maths.logs import log_sum, pick
-from .exact import MAX_STATES, Exact
+from .enumeration import MAX_STATES, AbstractExact
 from .graph import Graph
 from .model import Pairwise, as_model
 
 
-class Elimination(Exact):
+class Elimination(AbstractExact):
     """Exact sums for graphs of small treewidth: trees, sparse random graphs, ladders.
 
     Args:

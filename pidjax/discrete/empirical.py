@@ -19,12 +19,12 @@ from jaxtyping import Array, Int, Key
 from .._doors.checks import check_count, check_key
 from .._doors.show import shown
 from .model import Pairwise
-from .prior import Prior
-from .sample import reveal, sample
+from .prior import AbstractPrior
+from .revealing import reveal, sample
 from .solution import Solution
 
 
-class Empirical(Prior):
+class Empirical(AbstractPrior):
     """The chain of K weighted paths.
 
     Attributes:
@@ -43,10 +43,10 @@ class Empirical(Prior):
     num_values: int = eqx.field(static=True)
 
     @classmethod
-    def from_prior(cls, key: Key[Array, ""], model: Pairwise, prior: Prior, *, num_paths: int) -> "Empirical":
+    def from_prior(cls, key: Key[Array, ""], target: Pairwise, prior: AbstractPrior, *, num_paths: int) -> "Empirical":
         """K independent paths of a prior, weighted."""
-        paths = sample(key, model, prior, num_samples=check_count("num_paths", num_paths))
-        return cls(prior.order, paths, model.num_values)
+        paths = sample(key, target, prior, num_samples=check_count("num_paths", num_paths))
+        return cls(prior.order, paths, target.num_values)
 
     def log_conditional(self, step, values):
         consistent = jnp.all((values < 0)[None, :] | (values[None, :] == self.paths.samples), axis=1)

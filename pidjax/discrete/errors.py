@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._doors.checks import as_floating, check_kind, concrete
 from .._maths.small import matmul
-from .exact import Exact
+from .enumeration import AbstractExact
 
 
 class MomentErrors(NamedTuple):
@@ -39,6 +39,8 @@ def moments(spins: ArrayLike, weights: ArrayLike | None = None) -> Moments:
     Raises:
         ValueError: a wrong shape; NaN or infinity; weights that are negative or do not sum to one.
     """
+    if not jnp.issubdtype(jnp.result_type(spins), jnp.inexact):
+        raise ValueError(f"spins is of {jnp.result_type(spins)}; pass numbers with a point, as model.spins(values)")
     spins = as_floating("spins", spins)
     if spins.ndim != 2 or spins.shape[0] < 1:
         raise ValueError(f"spins has shape {spins.shape}; pass (N, n), N at least 1")
@@ -56,9 +58,9 @@ def moments(spins: ArrayLike, weights: ArrayLike | None = None) -> Moments:
     return Moments(jnp.sum(weighted, axis=0), matmul(weighted.T, spins))
 
 
-def exact_moments(exact: Exact) -> Moments:
+def exact_moments(exact: AbstractExact) -> Moments:
     """The true ones."""
-    check_kind("exact", exact, Exact, "exact(model), Transfer(model), ...")
+    check_kind("exact", exact, AbstractExact, "exact(model), Transfer(model), ...")
     return Moments(exact.magnetisations, exact.correlations)
 
 

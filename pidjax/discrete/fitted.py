@@ -21,19 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from .._doors.checks import check_count, check_key, check_kind
+from .._doors.checks import check_below, check_count, check_key, check_kind
 from .._doors.show import shown
 from .._maths.logs import log_scatter, log_sum
 from .._maths.small import cholesky, inverse_triangular, matmul, matvec, transpose
-from ._doors import check_below
 from .graph import Graph, checked_order
 from .model import Pairwise, as_model
-from .prior import Corrected, Green, Prior, check_prior, hidden
-from .sample import reveal
+from .prior import AbstractPrior, AbstractValueEstimate, Corrected, check_prior, hidden
+from .revealing import reveal
 
 
-class Fitted(Green):
-    """A green function with parameters for each step, axis 0 of length n + 1; all zero before the fit and at step n."""
+class AbstractFitted(AbstractValueEstimate):
+    """A value estimate with parameters for each step, axis 0 of length n + 1; all zero before the fit and at step n."""
 
     order: eqx.AbstractVar[tuple[int, ...]]
     num_values: eqx.AbstractVar[int]
@@ -57,13 +56,13 @@ class Fitted(Green):
     def __repr__(self):
         return shown(type(self).__name__, sites=len(self.order), frontier=self.frontier)
 
-    def ratio(self, step, values):
+    def increments(self, step, values):
         before, after = ([leaf[step + ahead] for leaf in self.parameters] for ahead in (0, 1))
         site = jnp.array(self.order)[step]
         now = jnp.where(step == 0, 0, self.value(tuple(before), step, values))
-        return self._next(tuple(after), step, site, values) - now
+        return self.next_values(tuple(after), step, site, values) - now
 
-    def _next(self, after, step, site, values):
+    def next_values(self, after, step, site, values):
         """ĝ_{t+1} for each value of the site revealed at step t."""
         next_value = lambda v: self.value(after, step + 1, values.at[site].set(v))  # noqa: E731
         return jax.vmap(next_value)(jnp.arange(self.num_values))
@@ -71,27 +70,27 @@ class Fitted(Green):
 
 def fit(
     key: Key[Array, ""],
-    model: Pairwise,
-    green: Fitted,
+    target: Pairwise,
+    estimate: AbstractFitted,
     *,
-    base: Green | None = None,
+    base: AbstractValueEstimate | None = None,
     num_paths: int = 1000,
     num_rounds: int = 2,
 ) -> Corrected:
-    """A prior whose decisions follow a green function fitted to its own paths.
+    """A prior whose decisions follow a value estimate fitted to its own paths.
 
     Round r draws `num_paths` paths with fold_in(key, r): the first by the local Boltzmann law (or `base`), the next by the
     fit so far. Each path costs two sweeps of local energies: one to draw it, one to fit.
 
     Args:
         key: a typed key.
-        model: the target.
-        green: `Table(model)` or `Features(model)`.
+        target: a pairwise model.
+        estimate: `Table(target)` or `Features(target)`.
         base: an estimate to be corrected, as `Cavity`; None for none.
         num_paths, num_rounds: paths in a round, and rounds.
 
     Raises:
-        ValueError: counts below 1; a green function for another model, or no `Table` or `Features`.
+        ValueError: counts below 1; an estimate for another target, or no `Table` or `Features`.
 
     Example:
         >>> from pidjax.discrete import ising_glass
@@ -102,22 +101,26 @@ def fit(
         True
     """
     check_key("key", key)
-    check_kind("green", green, Fitted, "Table(model, window=...) or Features(model)")
-    check_kind("base", base, (Green, type(None)), "an estimate to be corrected, as Cavity(...), or None")
+    check_kind("estimate", estimate, AbstractFitted, "Table(model, window=...) or Features(model)")
+    check_kind(
+        "base", base, (AbstractValueEstimate, type(None)), "an estimate to be corrected, as Cavity(...), or None"
+    )
     num_paths, num_rounds = check_count("num_paths", num_paths), check_count("num_rounds", num_rounds)
-    check_prior(model, _prior(model, green, base))
+    check_prior(target, _prior(target, estimate, base))
     for index in range(num_rounds):
-        green = _round(jax.random.fold_in(key, index), model, green, base, num_paths)
-    return _prior(model, green, base)
+        estimate = _round(jax.random.fold_in(key, index), target, estimate, base, num_paths)
+    return _prior(target, estimate, base)
 
 
-def _prior(model, green: Fitted, base: Green | None) -> Corrected:
-    return Corrected(model, green if base is None else base + green, np.array(green.order))
+def _prior(target, estimate: AbstractFitted, base: AbstractValueEstimate | None) -> Corrected:
+    return Corrected(target, estimate if base is None else base + estimate, np.array(estimate.order))
 
 
 @eqx.filter_jit
-def _round(key, model: Pairwise, green: Fitted, base: Green | None, num_paths: int) -> Fitted:
-    prior: Prior = _prior(model, green, base)
+def _round(
+    key, target: Pairwise, estimate: AbstractFitted, base: AbstractValueEstimate | None, num_paths: int
+) -> AbstractFitted:
+    prior: AbstractPrior = _prior(target, estimate, base)
     values = reveal(key, prior, num_paths)[0]
 
     def step(after, time):
@@ -125,19 +128,19 @@ def _round(key, model: Pairwise, green: Fitted, base: Green | None, num_paths: i
 
         def backed_up(prefix):
             site = prior.order[time]
-            gain = model.local(site, prefix) + green._next(after, time, site, prefix)
-            return log_sum(gain if base is None else gain + base.ratio(time, prefix), 0)
+            gain = target.local(site, prefix) + estimate.next_values(after, time, site, prefix)
+            return log_sum(gain if base is None else gain + base.increments(time, prefix), 0)
 
-        parameters = green.regress(time, prefixes, jax.vmap(backed_up)(prefixes))
+        parameters = estimate.regress(time, prefixes, jax.vmap(backed_up)(prefixes))
         return parameters, parameters
 
-    last = tuple(jnp.zeros_like(leaf[0]) for leaf in green.parameters)
-    fitted = jax.lax.scan(step, last, jnp.arange(model.num_sites), reverse=True)[1]
+    last = tuple(jnp.zeros_like(leaf[0]) for leaf in estimate.parameters)
+    fitted = jax.lax.scan(step, last, jnp.arange(target.num_sites), reverse=True)[1]
     parameters = tuple(jnp.concatenate([leaf, end[None]]) for leaf, end in zip(fitted, last))
-    return eqx.tree_at(lambda g: g.parameters, green, parameters)
+    return eqx.tree_at(lambda one: one.parameters, estimate, parameters)
 
 
-class Table(Fitted):
+class Table(AbstractFitted):
     """ĝ pooled over states: one number for each assignment of `window` sites of the frontier.
 
     These are the ones whose unrevealed neighbours come soonest. With a window as wide as the frontier, and paths enough to
@@ -183,7 +186,7 @@ class Table(Fitted):
         return (jnp.where(counts > 0, means, overall),)
 
 
-class Features(Fitted):
+class Features(AbstractFitted):
     """ĝ = c + Σ_a c_a x_a + Σ_{a<b} c_ab x_a x_b, with x the values of the frontier (spins, for q = 2) in contrasts of mean
     zero; for Ising effective fields and couplings. By least squares with a ridge of 1e-6 of the number of paths, and above
     what rounding does to its matrix in float32.

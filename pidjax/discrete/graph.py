@@ -7,6 +7,7 @@ graphs, and what algorithms ask of them: neighbours, a colouring, an order of el
 from collections.abc import Sequence
 from functools import cached_property
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
@@ -14,7 +15,7 @@ from jaxtyping import Array, Int, Key
 from .._doors.checks import check_count, check_key
 
 
-class Graph:
+class Graph(eqx.Module):
     """Sites 0 … n−1 and M bonds between different sites.
 
     Args:
@@ -35,20 +36,28 @@ class Graph:
         [[1, -1], [0, 2], [1, -1]]
     """
 
+    num_sites: int = eqx.field(static=True)
+    _edges: tuple[tuple[int, int], ...] = eqx.field(static=True)
+    _order: tuple[int, ...] = eqx.field(static=True)
+
     def __init__(self, num_sites: int, edges: Sequence | np.ndarray, order: Sequence | np.ndarray | None = None):
         self.num_sites = check_count("num_sites", num_sites)
-        self.edges = _pairs(edges)
-        if self.edges.size and not (self.edges.min() >= 0 and self.edges.max() < self.num_sites):
+        pairs = _pairs(edges)
+        if pairs.size and not (pairs.min() >= 0 and pairs.max() < self.num_sites):
             raise ValueError(
-                f"edges name sites {self.edges.min()} … {self.edges.max()}; pass numbers from 0 to {self.num_sites - 1}"
+                f"edges name sites {pairs.min()} … {pairs.max()}; pass numbers from 0 to {self.num_sites - 1}"
             )
-        if (self.edges[:, 0] == self.edges[:, 1]).any():
-            raise ValueError(
-                f"edges hold the loop {tuple(self.edges[self.edges[:, 0] == self.edges[:, 1]][0].tolist())}"
-            )
-        if len(np.unique(np.sort(self.edges, axis=1), axis=0)) < len(self.edges):
+        loops = pairs[pairs[:, 0] == pairs[:, 1]]
+        if loops.size:
+            raise ValueError(f"edges hold the loop {tuple(loops[0].tolist())}")
+        if len(np.unique(np.sort(pairs, axis=1), axis=0)) < len(pairs):
             raise ValueError("edges hold a bond twice; add the two couplings into one")
-        self.order = checked_order(self.num_sites, order)
+        self._edges, self._order = (
+            tuple(map(tuple, pairs.tolist())),
+            tuple(checked_order(self.num_sites, order).tolist()),
+        )
+
+    def __check_init__(self):
         pieces = np.unique(self.components)
         if len(pieces) > 1:
             sizes = np.bincount(self.components)
@@ -58,18 +67,29 @@ class Graph:
                 "piece by itself, or join them by bonds of coupling 0"
             )
 
+    @cached_property
+    def edges(self) -> Int[np.ndarray, "M 2"]:
+        return np.array(self._edges, np.int64).reshape(-1, 2)
+
+    @cached_property
+    def order(self) -> Int[np.ndarray, " n"]:
+        return np.array(self._order, np.int64)
+
+    @property
     def _content(self):
-        return self.num_sites, self.edges.tobytes(), self.order.tobytes()
+        return self.num_sites, self._edges, self._order
 
     def __hash__(self):
         return self._hash
 
     @cached_property
     def _hash(self):
-        return hash(self._content())
+        return hash(self._content)
 
     def __eq__(self, other):
-        return self is other or (isinstance(other, Graph) and self._content() == other._content())
+        return self is other or (
+            isinstance(other, Graph) and hash(self) == hash(other) and self._content == other._content
+        )
 
     def __repr__(self):
         return f"Graph({self.num_sites} sites, {len(self.edges)} bonds)"

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._doors.checks import as_real, check_count, check_kind, concrete
+from .._doors.checks import as_real, check_below, check_count, check_kind, concrete
+from .._doors.functions import check_gives
 from .._doors.show import shown
-from ._doors import check_below, check_gives
-from .chain import OUTSIDE, Chain, Sparse
+from .chain import OUTSIDE, AbstractChain, Sparse
 from .model import UNKNOWN, Pairwise
 
 
@@ -138,7 +138,7 @@ class _Total(Guide):
             raise ValueError(
                 f"log_weight has shape {log_weight.shape}; pass (n (q − 1) + 1,) for n = {self.num_sites} sites"
             )
-        super().__init__(last + 1, jax.tree_util.Partial(_added, last), log_weight)
+        super().__init__(last + 1, _Added(last), log_weight)
 
     def __repr__(self):
         return shown("total", num_sites=self.num_sites, log_weight=self.weights)
@@ -152,12 +152,16 @@ class _Total(Guide):
             )
 
 
-def _added(last, site, count, value):
+class _Added(eqx.Module):
     """The next sum, which a count that no path reaches does not take past the last."""
-    return jnp.minimum(count + value, last)
+
+    last: int = eqx.field(static=True)
+
+    def __call__(self, site, count, value):
+        return jnp.minimum(count + value, self.last)
 
 
-def augmented(chain: Chain, num_counts: int, update: Callable, start: int = 0) -> Sparse:
+def augmented(chain: AbstractChain, num_counts: int, update: Callable, start: int = 0) -> Sparse:
     """A chain on pairs (state, count), the state s with count c numbered s·num_counts + c: c' = update(t, c, s').
 
     An energy or cost of pairs then conditions the chain on its own history: see `solve` and `solve_control`.
@@ -174,7 +178,7 @@ def augmented(chain: Chain, num_counts: int, update: Callable, start: int = 0) -
         0.375
     """
 
-    check_kind("chain", chain, Chain, "a chain: Dense(...) or Sparse(...)")
+    check_kind("chain", chain, AbstractChain, "a chain: Dense(...) or Sparse(...)")
     num_counts = check_count("num_counts", num_counts)
     check_kind("update", update, Callable, "a function of (time, count, state)")
     check_below("start", start, num_counts, f"a count from 0 to {num_counts - 1}")

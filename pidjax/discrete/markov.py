@@ -20,11 +20,10 @@ from jaxtyping import Array, ArrayLike, Float, Int, Key
 from .._doors.checks import as_floating, check_count, check_key, check_kind, concrete
 from .._doors.show import shown
 from .._maths.logs import pick
-from ._doors import as_values
-from .model import Pairwise, as_model
+from .model import Pairwise, as_model, as_values
 
 
-class Sweep(eqx.Module):
+class AbstractSweep(eqx.Module):
     """A Markov kernel that leaves the model's law invariant."""
 
     model: eqx.AbstractVar[Pairwise]
@@ -37,7 +36,7 @@ class Sweep(eqx.Module):
         return shown(type(self).__name__, model=self.model)
 
 
-class Metropolis(Sweep):
+class Metropolis(AbstractSweep):
     """n single-site proposals at random sites.
 
     Example:
@@ -66,7 +65,7 @@ class Metropolis(Sweep):
         return jax.lax.scan(step, values, (sites, shifts, log_uniforms))[0]
 
 
-class Gibbs(Sweep):
+class Gibbs(AbstractSweep):
     """Every site once, from its law given its neighbours; sites of a colour at the same time (a lattice's checkerboard)."""
 
     model: Pairwise = eqx.field(converter=as_model)
@@ -86,7 +85,7 @@ class Gibbs(Sweep):
         return values
 
 
-class SwendsenWang(Sweep):
+class SwendsenWang(AbstractSweep):
     """Cluster moves.
 
     Raises:
@@ -142,7 +141,7 @@ def clusters(first, second, bound, num_sites: int) -> Int[Array, " n"]:
 
 def run(
     key: Key[Array, ""],
-    sweep: Sweep,
+    sweep: AbstractSweep,
     *,
     num_chains: int,
     num_sweeps: int,
@@ -159,7 +158,7 @@ def run(
         ValueError: counts below 1; a sweep that is none; a start that is not of values, one configuration for each chain.
     """
     check_key("key", key)
-    check_kind("sweep", sweep, Sweep, "Metropolis(model), Gibbs(model) or SwendsenWang(model)")
+    check_kind("sweep", sweep, AbstractSweep, "Metropolis(model), Gibbs(model) or SwendsenWang(model)")
     num_chains, num_sweeps = check_count("num_chains", num_chains), check_count("num_sweeps", num_sweeps)
     if start is not None:
         start = as_values("start", start, sweep.model.num_values, (num_chains, sweep.model.num_sites))
@@ -167,7 +166,7 @@ def run(
 
 
 @eqx.filter_jit
-def _run(key, sweep: Sweep, num_chains: int, num_sweeps: int, start):
+def _run(key, sweep: AbstractSweep, num_chains: int, num_sweeps: int, start):
     model = sweep.model
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_chains))
     if start is None:

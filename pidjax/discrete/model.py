@@ -6,6 +6,7 @@ Derivatives of log Z are moments: in fields[i, a] it is P(v_i = a), in couplings
 """
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +16,6 @@ from jaxtyping import Array, ArrayLike, DTypeLike, Float, Int, Key
 
 from .._doors.checks import as_floating, as_scalar, check_count, check_key, check_kind, concrete
 from .._doors.show import shown
-from ._doors import are_values, as_values
 from .graph import Graph, complete, lattice
 
 UNKNOWN = -1
@@ -37,7 +37,7 @@ class Pairwise(eqx.Module):
 
     Example:
         >>> model = ising(lattice(1, 2), couplings=jnp.array([0.5]), fields=jnp.array([0.1, 0.0]))
-        >>> round(float(model.log_weight(jnp.array([1, 0]))), 4)
+        >>> round(float(model.log_density(jnp.array([1, 0]))), 4)
         -0.4
     """
 
@@ -76,13 +76,13 @@ class Pairwise(eqx.Module):
     def dtype(self):
         return self.fields.dtype
 
-    def log_weight(self, values: Int[Array, " n"]) -> Float[Array, ""]:
+    def log_density(self, values: Int[Array, " n"]) -> Float[Array, ""]:
         """log p̃ of a configuration, minus its energy; NaN if traced values are not all in 0 … q−1."""
         values = as_values("values", values, self.num_values, (self.num_sites,))
         first, second = self.graph.edges.T
         bonds = self.couplings[jnp.arange(len(first)), values[first], values[second]]
-        log_weight = jnp.sum(self.fields[jnp.arange(self.num_sites), values]) + jnp.sum(bonds)
-        return jnp.where(jnp.all(are_values(values, self.num_values)), log_weight, jnp.nan)
+        log_density = jnp.sum(self.fields[jnp.arange(self.num_sites), values]) + jnp.sum(bonds)
+        return jnp.where(jnp.all(are_values(values, self.num_values)), log_density, jnp.nan)
 
     def local(self, site: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
         """What each value of a site adds to log p̃, given those of its neighbours that are known (not −1)."""
@@ -117,9 +117,31 @@ class Pairwise(eqx.Module):
         return Pairwise(self.graph, self.fields + field[:, None] * self.levels[None, :], self.couplings, self.levels)
 
 
-def as_model(model: Pairwise) -> Pairwise:
+def as_values(
+    name: str, values: Any, num_values: int, shape: tuple[int, ...] | None = None, lowest: int = 0
+) -> Int[Array, "..."]:
+    """Values 0 … q−1 (or from −1, not revealed) as an array of integers, of a shape if one is given."""
+    values = jnp.asarray(values)
+    wanted = f"integers from {lowest} to {num_values - 1}"
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise ValueError(f"{name} is of {values.dtype}; pass {wanted}")
+    if shape is not None and values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}; pass {shape}, and jax.vmap over many")
+    known = concrete(values)
+    if known is not None and not ((known >= lowest) & (known < num_values)).all():
+        spins = "; for spins ∓1 the values 0 and 1" if num_values == 2 and known.min() == -1 else ""
+        raise ValueError(f"{name} holds {known.min()} … {known.max()}; pass {wanted}{spins}")
+    return values
+
+
+def are_values(values: Int[Array, "..."], num_values: int) -> Array:
+    """Which of them are in 0 … q−1: for what nothing can be raised about, while it is traced."""
+    return (values >= 0) & (values < num_values)
+
+
+def as_model(model: Pairwise, name: str = "model") -> Pairwise:
     """The model, if it is one."""
-    check_kind("model", model, Pairwise, "a Pairwise model: ising(...), potts(...)")
+    check_kind(name, model, Pairwise, "a Pairwise model: ising(...), potts(...)")
     return model
 
 
@@ -173,7 +195,7 @@ def potts(graph: Graph, couplings: ArrayLike, fields: ArrayLike) -> Pairwise:
 
     Example:
         >>> model = potts(lattice(1, 3), 1.0, jnp.zeros((3, 4)))
-        >>> float(model.log_weight(jnp.array([2, 2, 3])))
+        >>> float(model.log_density(jnp.array([2, 2, 3])))
         1.0
     """
     check_graph(graph)

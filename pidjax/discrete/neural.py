@@ -28,12 +28,12 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int, Key
 
 from .._doors.checks import check_count, check_key, check_kind
+from .._doors.functions import check_gives
 from .._doors.show import shown
 from ..learning import Descent, adam, descend, only
-from ._doors import check_gives
 from .model import Pairwise
-from .prior import Prior, check_prior, law_of, log_probability
-from .sample import reveal
+from .prior import AbstractPrior, check_prior, law_of, log_probability
+from .revealing import reveal
 
 
 class Perceptrons(eqx.Module):
@@ -65,7 +65,7 @@ class Perceptrons(eqx.Module):
         return self.out[step] @ hidden + self.skip[step] @ inputs + self.shift[step]
 
 
-class Neural(Prior):
+class Neural(AbstractPrior):
     """A prior with a network added to its log-law.
 
     Args:
@@ -87,10 +87,10 @@ class Neural(Prior):
         True
     """
 
-    base: Prior
+    base: AbstractPrior
     network: Perceptrons
 
-    def __init__(self, key: Key[Array, ""], base: Prior, *, num_values: int = 2, width: int = 16):
+    def __init__(self, key: Key[Array, ""], base: AbstractPrior, *, num_values: int = 2, width: int = 16):
         check_key("key", key)
         law = law_of(base)
         if law.shape != (num_values,):
@@ -111,8 +111,8 @@ class Neural(Prior):
     def log_conditional(self, step, values):
         return jax.nn.log_softmax(self.base.log_conditional(step, values) + self.network(step, values))
 
-    def green_ratio(self, step, values):
-        return self.base.green_ratio(step, values)
+    def value_increments(self, step, values):
+        return self.base.value_increments(step, values)
 
 
 Loss = Callable[[Float[Array, " batch"], Float[Array, ""]], Float[Array, ""]]
@@ -151,7 +151,7 @@ class Trainee(eqx.Module):
 
 def train(
     key: Key[Array, ""],
-    model: Pairwise,
+    target: Pairwise,
     prior: Neural,
     *,
     loss: Loss = trajectory_balance,
@@ -167,7 +167,7 @@ def train(
 
     Args:
         key: a typed key.
-        model: the target.
+        target: a pairwise model.
         prior: the network and its base.
         loss: `trajectory_balance`, `log_variance` or `reverse_kl`, or a function with their signature.
         num_iterations, batch_size, learning_rate: as they say; a sweep of local energies is spent on each path.
@@ -178,14 +178,14 @@ def train(
 
     Raises:
         ValueError: counts below 1 (2 of a batch); a rate that is not positive; a prior that is no `Neural`, of another
-            model, or without full support; a loss that is no scalar; as `pidjax.learning.descend`.
+            target, or without full support; a loss that is no scalar; as `pidjax.learning.descend`.
     """
     num_iterations, batch_size = check_count("num_iterations", num_iterations), check_count("batch_size", batch_size)
-    _check_arguments(key, model, prior, loss, batch_size)
+    _check_arguments(key, target, prior, loss, batch_size)
     optimiser = adam(learning_rate, decay=num_iterations)
-    log_z = _first_log_z(jax.random.fold_in(key, num_iterations), model, prior, batch_size)
+    log_z = _first_log_z(jax.random.fold_in(key, num_iterations), target, prior, batch_size)
     descent = descend(
-        eqx.Partial(_of_trainee, loss, model, batch_size),
+        eqx.Partial(_of_trainee, loss, target, batch_size),
         only(lambda one: (one.prior.network, one.tenth), Trainee(prior, log_z / 10)),
         optimiser=optimiser,
         num_iterations=num_iterations,
@@ -196,27 +196,27 @@ def train(
     return replace(descent, num_evaluations=descent.history.size * batch_size)
 
 
-def _of_trainee(loss: Loss, model: Pairwise, batch_size: int, trainee: Trainee, key):
-    return loss(_log_ratios(key, model, trainee.prior, batch_size), trainee.log_z)
+def _of_trainee(loss: Loss, target: Pairwise, batch_size: int, trainee: Trainee, key):
+    return loss(_log_ratios(key, target, trainee.prior, batch_size), trainee.log_z)
 
 
-def _check_arguments(key, model, prior, loss, batch_size: int) -> None:
+def _check_arguments(key, target, prior, loss, batch_size: int) -> None:
     check_key("key", key)
     check_kind("prior", prior, Neural, "Neural(key, base)")
-    check_prior(model, prior)
+    check_prior(target, prior)
     check_kind("loss", loss, Callable, "trajectory_balance, log_variance or reverse_kl")
     check_gives(
-        "loss", loss, (jnp.zeros(batch_size, model.dtype), jnp.zeros((), model.dtype)), jnp.floating, "one number"
+        "loss", loss, (jnp.zeros(batch_size, target.dtype), jnp.zeros((), target.dtype)), jnp.floating, "one number"
     )
     if batch_size < 2:
         raise ValueError(f"batch_size is {batch_size}; pass an integer >= 2")
 
 
-def _log_ratios(key, model, prior, batch_size):
+def _log_ratios(key, target, prior, batch_size):
     values = reveal(key, prior, batch_size)[0]
-    return jax.vmap(model.log_weight)(values) - jax.vmap(lambda v: log_probability(prior, v))(values)
+    return jax.vmap(target.log_density)(values) - jax.vmap(lambda v: log_probability(prior, v))(values)
 
 
 @eqx.filter_jit
-def _first_log_z(key, model, prior, batch_size: int):
-    return jnp.mean(_log_ratios(key, model, prior, batch_size))
+def _first_log_z(key, target, prior, batch_size: int):
+    return jnp.mean(_log_ratios(key, target, prior, batch_size))

@@ -27,13 +27,13 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._doors.checks import as_floating, check_kind, concrete
+from .._doors.functions import check_gives, outcome
 from .._doors.show import shown
-from ._doors import are_values, as_values, check_gives
 from .graph import checked_order
-from .model import UNKNOWN, Pairwise, as_model
+from .model import UNKNOWN, Pairwise, are_values, as_model, as_values
 
 
-class Prior(eqx.Module):
+class AbstractPrior(eqx.Module):
     """A law of configurations, site by site.
 
     Attributes:
@@ -50,7 +50,7 @@ class Prior(eqx.Module):
     def log_conditional(self, step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
         """log p_t of each value of site o(t), given the values revealed before; those of other sites are −1."""
 
-    def green_ratio(self, step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
+    def value_increments(self, step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
         """ĝ_{t+1}(prefix, v) − ĝ_t(prefix) for each v, with ĝ_n = 0; zero of a prior without an estimate."""
         return jnp.zeros_like(self.log_conditional(step, values))
 
@@ -61,7 +61,7 @@ class Prior(eqx.Module):
         return shown(type(self).__name__, order=self.order)
 
 
-class Uniform(Prior):
+class Uniform(AbstractPrior):
     """Every value with probability 1/q.
 
     Example:
@@ -81,7 +81,7 @@ class Uniform(Prior):
         return self.law
 
 
-class Product(Prior):
+class Product(AbstractPrior):
     """Independent sites.
 
     Args:
@@ -122,7 +122,7 @@ class Product(Prior):
         return shown("Product", probabilities=self.probabilities)
 
 
-class Boltzmann(Prior):
+class Boltzmann(AbstractPrior):
     """Each site by its Boltzmann law given the neighbours that are known: ĝ = 0.
 
     Example:
@@ -145,12 +145,12 @@ class Boltzmann(Prior):
         return shown("Boltzmann", model=self.model)
 
 
-class Corrected(Prior):
+class Corrected(AbstractPrior):
     """The decision ∝ exp( what v adds to log p̃ + ĝ_{t+1}(prefix, v) ), for an estimate ĝ of the Green function.
 
     Args:
         model: a pairwise model.
-        green: ĝ, an object with `ratio(step, values)`, see `Prior.green_ratio`: `Cavity`, `Table`, `Features`, a sum of them.
+        estimate: ĝ: `Cavity`, `Table`, `Features`, a sum of them, or your own.
         order: by default the model's.
 
     Raises:
@@ -159,28 +159,31 @@ class Corrected(Prior):
 
     order: Int[Array, " n"]
     model: Pairwise
-    green: "Green"
+    estimate: "AbstractValueEstimate"
 
-    def __init__(self, model: Pairwise, green: "Green", order: ArrayLike | None = None):
-        check_kind("green", green, Green, "an estimate: Cavity(...), Table(...), Features(...), or a sum of them")
-        self.model, self.green, self.order = model, green, model_order(model, order)
-        for made_for in green.orders:
+    def __init__(self, model: Pairwise, estimate: "AbstractValueEstimate", order: ArrayLike | None = None):
+        wanted = "an estimate: Cavity(...), Table(...), Features(...), or a sum of them"
+        check_kind("estimate", estimate, AbstractValueEstimate, wanted)
+        self.model, self.estimate, self.order = model, estimate, model_order(model, order)
+        for made_for in estimate.orders:
             _check_same_order(made_for, self.order)
-        ratio = jax.eval_shape(green.ratio, *_arguments(self))
-        if ratio.shape != (model.num_values,):
-            raise ValueError(f"green gives ratios of shape {ratio.shape}; the model has {model.num_values} values")
+        increments = outcome("estimate.increments", estimate.increments, *_arguments(self), of="a step and values")
+        if increments.shape != (model.num_values,):
+            raise ValueError(
+                f"estimate gives increments of shape {increments.shape}; the model has {model.num_values} values"
+            )
 
     def log_conditional(self, step, values):
-        return jax.nn.log_softmax(self.model.local(self.order[step], values) + self.green.ratio(step, values))
+        return jax.nn.log_softmax(self.model.local(self.order[step], values) + self.estimate.increments(step, values))
 
-    def green_ratio(self, step, values):
-        return self.green.ratio(step, values)
+    def value_increments(self, step, values):
+        return self.estimate.increments(step, values)
 
     def __repr__(self):
-        return shown("Corrected", model=self.model, green=self.green)
+        return shown("Corrected", model=self.model, estimate=self.estimate)
 
 
-class Autoregressive(Prior):
+class Autoregressive(AbstractPrior):
     """Any autoregressive sampler.
 
     Args:
@@ -209,7 +212,7 @@ class Autoregressive(Prior):
         return shown("Autoregressive", order=self.order, function=getattr(self.function, "__name__", "function"))
 
 
-class Green(eqx.Module):
+class AbstractValueEstimate(eqx.Module):
     """An estimate ĝ_t(prefix) of the logarithm of the Green function, with ĝ_n = 0."""
 
     @property
@@ -218,35 +221,35 @@ class Green(eqx.Module):
         return ()
 
     @abstractmethod
-    def ratio(self, step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
+    def increments(self, step: Int[Array, ""], values: Int[Array, " n"]) -> Float[Array, " q"]:
         """ĝ_{t+1}(prefix, v) − ĝ_t(prefix) for each value v of the site revealed at this step."""
 
-    def __add__(self, other: "Green") -> "Green":
-        return _Sum(self, other) if isinstance(other, Green) else NotImplemented
+    def __add__(self, other: "AbstractValueEstimate") -> "AbstractValueEstimate":
+        return _Sum(self, other) if isinstance(other, AbstractValueEstimate) else NotImplemented
 
 
-class _Sum(Green):
-    first: Green
-    second: Green
+class _Sum(AbstractValueEstimate):
+    first: AbstractValueEstimate
+    second: AbstractValueEstimate
 
     @property
     def orders(self):
         return (*self.first.orders, *self.second.orders)
 
-    def ratio(self, step, values):
-        return self.first.ratio(step, values) + self.second.ratio(step, values)
+    def increments(self, step, values):
+        return self.first.increments(step, values) + self.second.increments(step, values)
 
     def __repr__(self):
         return f"{self.first} + {self.second}"
 
 
-def hidden(prior: Prior, step: Int[Array, ""], values: Int[Array, " n"]) -> Int[Array, " n"]:
+def hidden(prior: AbstractPrior, step: Int[Array, ""], values: Int[Array, " n"]) -> Int[Array, " n"]:
     """The values as they were before a step: −1 at sites that come at it or later."""
     later = jnp.zeros(prior.num_sites, bool).at[prior.order].set(jnp.arange(prior.num_sites) >= step)
     return jnp.where(later, UNKNOWN, values)
 
 
-def log_probability(prior: Prior, values: Int[Array, " n"]) -> Float[Array, ""]:
+def log_probability(prior: AbstractPrior, values: Int[Array, " n"]) -> Float[Array, ""]:
     """log p of one configuration; NaN if traced values are not all in 0 … q−1.
 
     Example:
@@ -265,9 +268,11 @@ def log_probability(prior: Prior, values: Int[Array, " n"]) -> Float[Array, ""]:
     return jnp.where(jnp.all(are_values(values, num_values)), log_law, jnp.nan)
 
 
-def law_of(prior: Prior) -> jax.ShapeDtypeStruct:
+def law_of(prior: AbstractPrior) -> jax.ShapeDtypeStruct:
     """The shape and dtype of a prior's laws; raise if there are none."""
-    check_kind("prior", prior, Prior, "a prior: Boltzmann(model), Uniform(model), Corrected(model, green), ...")
+    check_kind(
+        "prior", prior, AbstractPrior, "a prior: Boltzmann(model), Uniform(model), Corrected(model, estimate), ..."
+    )
     law = jax.eval_shape(prior.log_conditional, *_arguments(prior))
     if len(law.shape) != 1 or law.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
@@ -276,15 +281,16 @@ def law_of(prior: Prior) -> jax.ShapeDtypeStruct:
     return law
 
 
-def check_prior(model: Pairwise, prior: Prior) -> None:
-    """Raise unless the prior reveals the sites of the model, once each, with all of their values."""
-    as_model(model)
+def check_prior(target: Pairwise, prior: AbstractPrior) -> None:
+    """Raise unless the prior reveals the sites of the target, once each, with all of their values, and reads inside of them."""
+    as_model(target, "target")
     num_values = law_of(prior).shape[0]
-    if prior.num_sites != model.num_sites:
-        raise ValueError(f"prior reveals {prior.num_sites} sites but the model has {model.num_sites}")
-    if num_values != model.num_values:
-        raise ValueError(f"prior has laws of {num_values} values but the model has {model.num_values}")
-    _order(model.num_sites, prior.order)
+    if prior.num_sites != target.num_sites:
+        raise ValueError(f"prior reveals {prior.num_sites} sites but the target has {target.num_sites}")
+    if num_values != target.num_values:
+        raise ValueError(f"prior has laws of {num_values} values but the target has {target.num_values}")
+    outcome("prior.log_conditional", prior.log_conditional, *_arguments(prior), of="a step and values")
+    _order(target.num_sites, prior.order)
     prior.check_support()
 
 
@@ -305,11 +311,11 @@ def _check_same_order(made_for: ArrayLike, order: ArrayLike) -> None:
     made, asked = concrete(made_for), concrete(order)
     if made is not None and asked is not None and not np.array_equal(made, asked):
         raise ValueError(
-            f"green is made for another order, of {made.size} sites, than the prior reveals; make it for this model, and "
+            f"estimate is made for another order, of {made.size} sites, than the prior reveals; make it for this model, and "
             "pass both the same order"
         )
 
 
-def _arguments(prior: Prior) -> tuple[Array, Array]:
+def _arguments(prior: AbstractPrior) -> tuple[Array, Array]:
     """A step and values, as `log_conditional` takes them."""
     return jnp.array(0), jnp.full(prior.num_sites, UNKNOWN)

@@ -25,13 +25,13 @@ from jaxtyping import Array, Float, Int
 from .._doors.checks import check_kind
 from .._doors.show import shown
 from .._maths.logs import log_sum, pick
-from .exact import MAX_STATES, Exact, digits
+from .enumeration import MAX_STATES, AbstractExact, digits
 from .graph import Graph, checked_order
 from .guide import Guide
 from .model import UNKNOWN, Pairwise, as_model
 
 
-class Transfer(Exact):
+class Transfer(AbstractExact):
     """Exact sums over a window of an order.
 
     Args:

@@ -88,7 +88,7 @@ def _product(first: GaussianMixture, second: GaussianMixture) -> GaussianMixture
     return GaussianMixture(means, covariances, jnp.exp(log_weights - logsumexp(log_weights)))
 
 
-def fuse_guides(protocols: Sequence[Protocol], trust: Sequence[ArrayLike]) -> Protocol:
+def fuse_protocols(protocols: Sequence[Protocol], trust: Sequence[ArrayLike]) -> Protocol:
     """The protocol whose potential is Σ κ_i V_i, but for a constant that no law and no control depends on.
 
     Args:
@@ -103,7 +103,7 @@ def fuse_guides(protocols: Sequence[Protocol], trust: Sequence[ArrayLike]) -> Pr
     Example:
         >>> from pidjax import harmonic
         >>> left, right = (harmonic(2.0, centre=jnp.full(1, place), noise_scale=1.0) for place in (-1.0, 1.0))
-        >>> fused = fuse_guides([left, right], [1.0, 3.0])
+        >>> fused = fuse_protocols([left, right], [1.0, 3.0])
         >>> fused.beta, fused.centre
         (Array([8.], dtype=float32), Array([[0.5]], dtype=float32))
 

@@ -27,7 +27,7 @@ MAX_STATES = 2**20
 """The largest table that is built: messages of Transfer, cliques of Elimination, all configurations of Enumeration."""
 
 
-class Exact(eqx.Module):
+class AbstractExact(eqx.Module):
     """A model, and a way to sum over all of its configurations."""
 
     model: eqx.AbstractVar[Pairwise]
@@ -65,7 +65,7 @@ class Exact(eqx.Module):
         return _correlations(self)
 
     @property
-    def mean_log_weight(self) -> Float[Array, ""]:
+    def mean_log_density(self) -> Float[Array, ""]:
         """E[log p̃] = d log Z/dβ at β = 1, minus the mean energy."""
         model, gradient = self.model, _gradient(self)
         return jnp.sum(gradient.fields * model.fields) + jnp.sum(gradient.couplings * model.couplings)
@@ -87,17 +87,17 @@ class Exact(eqx.Module):
 
 
 @eqx.filter_jit
-def _log_z(exact: Exact):
+def _log_z(exact: AbstractExact):
     return exact.log_partition(exact.model)
 
 
 @eqx.filter_jit
-def _gradient(exact: Exact) -> Any:
+def _gradient(exact: AbstractExact) -> Any:
     return eqx.filter_grad(exact.log_partition)(exact.model)
 
 
 @eqx.filter_jit
-def _correlations(exact: Exact):
+def _correlations(exact: AbstractExact):
     model = exact.model
     field = jnp.zeros(model.num_sites, model.dtype)
     gradient = jax.grad(lambda field: exact.log_partition(model.in_field(field)))
@@ -108,11 +108,11 @@ def _correlations(exact: Exact):
 
 
 @eqx.filter_jit
-def _draw(exact: Exact, key, num_samples: int):
+def _draw(exact: AbstractExact, key, num_samples: int):
     return exact.draw(key, num_samples), exact.log_partition(exact.model)
 
 
-class Enumeration(Exact):
+class Enumeration(AbstractExact):
     """All qⁿ configurations.
 
     Raises:
@@ -146,13 +146,13 @@ class Enumeration(Exact):
     @property
     def probabilities(self) -> Float[Array, " states"]:
         """Of each of `configurations`."""
-        return jax.nn.softmax(self.log_weights(self.model))
+        return jax.nn.softmax(self.log_densities(self.model))
 
-    def log_weights(self, model: Pairwise) -> Float[Array, " states"]:
-        return jax.lax.map(model.log_weight, self.configurations, batch_size=2**14)
+    def log_densities(self, model: Pairwise) -> Float[Array, " states"]:
+        return jax.lax.map(model.log_density, self.configurations, batch_size=2**14)
 
     def log_partition(self, model):
-        return log_sum(self.log_weights(model), 0)
+        return log_sum(self.log_densities(model), 0)
 
     def draw(self, key, num_samples):
         cumulative = jnp.cumsum(self.probabilities)

@@ -168,7 +168,7 @@ class TestGuide:
         model = df.ising(df.lattice(6, 6), -0.5)
         wanted = jnp.where(jnp.arange(37) == 36, 0.0, -jnp.inf)
         log_probability = df.Transfer(model, guide=df.total(36, wanted)).log_z - df.Transfer(model).log_z
-        expected = model.log_weight(jnp.ones(36, int)) - df.Elimination(model).log_z
+        expected = model.log_density(jnp.ones(36, int)) - df.Elimination(model).log_z
         assert expected < -50
         np.testing.assert_allclose(log_probability, expected, rtol=1e-10)
 

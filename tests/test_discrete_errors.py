@@ -80,13 +80,13 @@ CALLS = {
     ],
     "values": [
         (
-            lambda: MODEL.log_weight(SPINS),
+            lambda: MODEL.log_density(SPINS),
             r"values holds -1 … 1; pass integers from 0 to 1; for spins ∓1 the values 0 and 1",
         ),
-        (lambda: MODEL.log_weight(jnp.full(4, 5)), "values holds 5 … 5"),
-        (lambda: MODEL.log_weight(jnp.zeros((3, 4), int)), r"values has shape \(3, 4\); pass \(4,\), and jax.vmap"),
-        (lambda: MODEL.log_weight(jnp.zeros(4)), "values is of float64; pass integers from 0 to 1"),
-        (lambda: MODEL.log_weight(jnp.zeros(4, bool)), "values is of bool"),
+        (lambda: MODEL.log_density(jnp.full(4, 5)), "values holds 5 … 5"),
+        (lambda: MODEL.log_density(jnp.zeros((3, 4), int)), r"values has shape \(3, 4\); pass \(4,\), and jax.vmap"),
+        (lambda: MODEL.log_density(jnp.zeros(4)), "values is of float64; pass integers from 0 to 1"),
+        (lambda: MODEL.log_density(jnp.zeros(4, bool)), "values is of bool"),
         (lambda: MODEL.spins(SPINS), "values holds -1 … 1"),
         (lambda: MODEL.local(jnp.array(4), jnp.zeros(4, int)), "site holds 4 … 4; pass integers from 0 to 3"),
         (lambda: MODEL.local(jnp.array(0), jnp.full(4, -2)), "values holds -2 … -2; pass integers from -1 to 1"),
@@ -98,14 +98,21 @@ CALLS = {
         (lambda: df.Autoregressive(jnp.arange(4), lambda step, values: jnp.zeros(2)), "function is a ArrayImpl"),
         (lambda: df.Autoregressive(lambda step, values: jnp.zeros(2), 4), "order is a int"),
         (lambda: df.Boltzmann(SQUARE), "model is a Graph; pass a Pairwise model"),
-        (lambda: df.Corrected(MODEL, None), "green is a NoneType; pass an estimate"),
-        (lambda: df.Corrected(MODEL, df.Features(THREE)), "green is made for another order, of 9 sites"),
-        (lambda: df.Corrected(MODEL, df.Features(MODEL, [3, 2, 1, 0])), "green is made for another order, of 4 sites"),
+        (lambda: df.Corrected(MODEL, None), "estimate is a NoneType; pass an estimate"),
+        (lambda: df.Corrected(MODEL, df.Features(THREE)), "estimate is made for another order, of 9 sites"),
+        (
+            lambda: df.Corrected(MODEL, df.Features(MODEL, [3, 2, 1, 0])),
+            "estimate is made for another order, of 4 sites",
+        ),
         (
             lambda: df.Corrected(MODEL, df.Features(POTTS)),
-            r"green gives ratios of shape \(3,\); the model has 2 values",
+            r"estimate gives increments of shape \(3,\); the model has 2 values",
         ),
-        (lambda: df.Cavity(THREE, BELIEFS), r"beliefs hold messages of shape \(8, 2\), of another model"),
+        (lambda: df.Cavity(THREE, BELIEFS), "beliefs are of another model, with 2 values on a Graph.4 sites"),
+        (
+            lambda: df.Cavity(df.ising(df.Graph(4, [(0, 1), (1, 2), (2, 3), (0, 3)]), 1.0), BELIEFS),
+            "beliefs are of another",
+        ),
         (lambda: df.Cavity(MODEL, BELIEFS, order=[0] * 4), "no permutation"),
         (lambda: df.mean_field(MODEL, damping=2.0), "damping is 2; pass 0 <= damping < 1"),
         (lambda: df.mean_field(MODEL, num_iterations=2.5), "num_iterations is 2.5"),
@@ -117,9 +124,9 @@ CALLS = {
         (lambda: df.sample(MODEL, KEY), "pass one typed key"),
         (lambda: df.sample(KEY, MODEL, num_samples=10.0), "num_samples is 10.0"),
         (lambda: df.sample(KEY, MODEL, num_samples=10, population=2.0), "population is 2.0"),
-        (lambda: df.sample(KEY, UNIFORM, MODEL), "model is a Uniform"),
+        (lambda: df.sample(KEY, UNIFORM, MODEL), "target is a Uniform"),
         (lambda: df.sample(KEY, MODEL, df.Uniform), "prior is the class Uniform"),
-        (lambda: df.sample(KEY, MODEL, df.Uniform(POTTS)), "prior has laws of 3 values but the model has 2"),
+        (lambda: df.sample(KEY, MODEL, df.Uniform(POTTS)), "prior has laws of 3 values but the target has 2"),
         (
             lambda: df.sample(KEY, MODEL, df.Autoregressive(lambda step, values: jnp.zeros(()), jnp.arange(4))),
             r"function gives float64\[\]; let it give log-prob",
@@ -181,6 +188,7 @@ CALLS = {
     "chain": [
         (lambda: df.Sparse(5, counter, 4), "step is a int; pass a function"),
         (lambda: df.Sparse(lambda t, s: (jnp.array([s]), jnp.ones(1)), 5.0, 4), "num_states is 5.0"),
+        (lambda: df.Sparse(lambda t, s: (s[None], jnp.ones(1) * MODEL.levels[2]), 5, 4), r"step reads index \(2,\)"),
         (lambda: df.Sparse(lambda t, s: jnp.array([s]), 5, 4), r"step gives shapes \[\(1,\)\]"),
         (lambda: df.Sparse(lambda t, s: (jnp.array([s * 1.0]), jnp.ones(1)), 5, 4), "step gives float64 and float64"),
         (lambda: df.solve(jnp.zeros(4), CHAIN), "chain is a ArrayImpl; pass a chain"),
@@ -191,14 +199,14 @@ CALLS = {
         (lambda: df.solve(CHAIN, jnp.zeros(4)).sample(KEY, 0), "num_samples is 0"),
         (lambda: df.log_forward(CHAIN, jnp.full((3, 4), NAN)), r"costs is nan at \(0, 0\), the first of 12"),
         (lambda: df.log_green(CHAIN, jnp.zeros((4, 3))), r"costs has shape \(4, 3\); pass shape \(3, 4\)"),
-        (lambda: df.log_desirability(CHAIN, None, jnp.zeros(5)), r"log_final has shape \(5,\)"),
+        (lambda: df.log_backward(CHAIN, None, jnp.zeros(5)), r"log_final has shape \(5,\)"),
         (lambda: df.augmented(CHAIN, 3, lambda t, c, s: c - s), "leads to states -1"),
         (lambda: df.augmented(CHAIN, 3, lambda t, c, s: c * 1.0), "update gives float64"),
         (lambda: df.augmented(CHAIN, 3, counter, start=3), "start is 3; pass a count from 0 to 2"),
     ],
     "fit": [
         (lambda: df.fit(RAW, MODEL, df.Features(MODEL)), "key is an array"),
-        (lambda: df.fit(KEY, MODEL, df.Features), "green is the class Features"),
+        (lambda: df.fit(KEY, MODEL, df.Features), "estimate is the class Features"),
         (lambda: df.fit(KEY, MODEL, df.Features(MODEL), num_paths=10.0), "num_paths is 10.0"),
         (lambda: df.fit(KEY, MODEL, df.Features(MODEL), base=UNIFORM), "base is a Uniform"),
         (lambda: df.fit(KEY, MODEL, df.Features(THREE)), "no permutation"),
@@ -210,7 +218,7 @@ CALLS = {
         (lambda: df.Neural(KEY, MODEL), "prior is a Pairwise"),
         (lambda: df.train(RAW, MODEL, neural()), "key is an array"),
         (lambda: df.train(KEY, MODEL, UNIFORM), "prior is a Uniform; pass Neural"),
-        (lambda: df.train(KEY, THREE, neural()), "prior reveals 4 sites but the model has 9"),
+        (lambda: df.train(KEY, THREE, neural()), "prior reveals 4 sites but the target has 9"),
         (lambda: df.train(KEY, MODEL, df.Neural(KEY, df.Product([[1, 0]] * 4))), "no probability"),
         (lambda: df.train(KEY, MODEL, neural(), learning_rate=-1.0), "learning_rate is -1; pass a number > 0"),
         (lambda: df.train(KEY, MODEL, neural(), batch_size=1), "batch_size is 1; pass an integer >= 2"),
@@ -227,6 +235,7 @@ CALLS = {
         (lambda: df.run(KEY, df.Gibbs(MODEL), num_chains=2, num_sweeps=2, start=SPINS), r"start has shape \(4,\)"),
         (lambda: df.Gibbs(SQUARE), "model is a Graph"),
         (lambda: df.moments(jnp.zeros(4)), r"spins has shape \(4,\); pass \(N, n\)"),
+        (lambda: df.moments(jnp.zeros((5, 4), int)), "spins is of int64; pass numbers with a point, as model.spins"),
         (lambda: df.moments(jnp.zeros((5, 4)), jnp.zeros(3)), r"weights has shape \(3,\); pass \(5,\)"),
         (lambda: df.moments(jnp.zeros((5, 4)), jnp.ones(5)), "the sum 5; pass weights >= 0 that sum to one"),
         (lambda: df.exact_moments(MODEL), "exact is a Pairwise"),
@@ -270,14 +279,14 @@ def test_traced_values_out_of_range_give_nan():
     """Nothing can be raised while they are traced; those in range are as they were, and so are derivatives."""
     values = jnp.stack([SPINS, jnp.array([0, 1, 1, 0]), jnp.array([0, 1, 2, 0])])
     inside = np.array([False, True, False])
-    for function in (lambda one: MODEL.log_weight(one), lambda one: df.log_probability(UNIFORM, one)):
+    for function in (lambda one: MODEL.log_density(one), lambda one: df.log_probability(UNIFORM, one)):
         np.testing.assert_array_equal(jnp.isfinite(jax.jit(jax.vmap(function))(values)), inside)
     np.testing.assert_array_equal(jnp.isnan(eqx.filter_jit(MODEL.spins)(SPINS)), SPINS < 0)
-    gradient = eqx.filter_grad(lambda model: model.log_weight(values[1]))(MODEL)
+    gradient = eqx.filter_grad(lambda model: model.log_density(values[1]))(MODEL)
     np.testing.assert_array_equal(gradient.fields, jax.nn.one_hot(values[1], 2))
 
 
-class Unnormalised(df.Prior):
+class Unnormalised(df.AbstractPrior):
     """Laws (1, 1)."""
 
     order: jax.Array
@@ -326,11 +335,25 @@ class TestFaultyLaws:
         np.testing.assert_allclose(product.probabilities, 0.5, rtol=1e-15)
 
 
-class Tilt(df.Green):
+class Past(df.AbstractPrior):
+    """A prior that reads past the last site."""
+
+    order: jax.Array
+
+    def log_conditional(self, step, values):
+        return jnp.zeros(2) + values[4].astype(float)
+
+
+class Tilt(df.AbstractValueEstimate):
     """An estimate that does not end at 0."""
 
-    def ratio(self, step, values):
+    def increments(self, step, values):
         return jnp.array([0.4, -0.3])
+
+
+def test_a_prior_of_your_own_that_reads_past_the_last_site():
+    with pytest.raises(ValueError, match=r"prior.log_conditional reads index \(4,\) of an array of shape \(4,\)"):
+        df.sample(KEY, MODEL, Past(jnp.arange(4)))
 
 
 def test_mean_weight_is_z_for_an_estimate_that_does_not_end_at_zero():

@@ -23,14 +23,14 @@ from .._doors.checks import check_count, check_key
 from .._maths.logs import pick
 from .._maths.weighted import effective_size, log_evidence, systematic
 from .model import UNKNOWN, Pairwise
-from .prior import Boltzmann, Prior, check_prior, law_of
+from .prior import AbstractPrior, Boltzmann, check_prior, law_of
 from .solution import Solution
 
 
 def sample(
     key: Key[Array, ""],
-    model: Pairwise,
-    prior: Prior | None = None,
+    target: Pairwise,
+    prior: AbstractPrior | None = None,
     *,
     num_samples: int = 4096,
     population: int = 1,
@@ -39,7 +39,7 @@ def sample(
 
     Args:
         key: a typed key; path or population i uses fold_in(key, i).
-        model: the target.
+        target: a pairwise model.
         prior: by default `Boltzmann`.
         num_samples: of configurations; as many sweeps of local energies are spent.
         population: particles that are resampled together; 1 for independent paths.
@@ -55,18 +55,18 @@ def sample(
         True
     """
     check_key("key", key)
-    prior = Boltzmann(model) if prior is None else prior
-    check_prior(model, prior)
+    prior = Boltzmann(target) if prior is None else prior
+    check_prior(target, prior)
     num_samples, population = check_count("num_samples", num_samples), check_count("population", population)
     if num_samples % population:
         raise ValueError(f"num_samples is {num_samples} and population {population}; pass a multiple of the population")
     islands = num_samples // population
-    values, log_weights, num_faulty_laws = _sample(key, model, prior, islands, population)
+    values, log_weights, num_faulty_laws = _sample(key, target, prior, islands, population)
     return Solution(values, log_weights, islands, num_samples, num_faulty_laws=num_faulty_laws)
 
 
 def reveal(
-    key: Key[Array, ""], prior: Prior, num_samples: int
+    key: Key[Array, ""], prior: AbstractPrior, num_samples: int
 ) -> tuple[Int[Array, "num_samples n"], Float[Array, " num_samples"]]:
     """Independent configurations of a prior, and their log p.
 
@@ -77,7 +77,7 @@ def reveal(
     return _revealed(key, prior, check_count("num_samples", num_samples))[:2]
 
 
-def _revealed(key, prior: Prior, num_samples: int):
+def _revealed(key, prior: AbstractPrior, num_samples: int):
     """Configurations, their log p, and how many laws on the way were faulty."""
     dtype = law_of(prior).dtype
 
@@ -106,41 +106,41 @@ def _is_faulty(log_law: Float[Array, " q"]) -> Array:
 
 
 @eqx.filter_jit
-def _sample(key, model: Pairwise, prior: Prior, islands: int, population: int):
+def _sample(key, target: Pairwise, prior: AbstractPrior, islands: int, population: int):
     if population == 1:
         values, log_law, num_faulty = _revealed(key, prior, islands)
-        return values, jax.vmap(model.log_weight)(values) - log_law, jnp.sum(num_faulty)
+        return values, jax.vmap(target.log_density)(values) - log_law, jnp.sum(num_faulty)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(islands))
-    values, log_weights, num_faulty = jax.lax.map(lambda key: _filter(key, model, prior, population), keys)
-    return values.reshape(-1, model.num_sites), log_weights.reshape(-1), jnp.sum(num_faulty)
+    values, log_weights, num_faulty = jax.lax.map(lambda key: _filter(key, target, prior, population), keys)
+    return values.reshape(-1, target.num_sites), log_weights.reshape(-1), jnp.sum(num_faulty)
 
 
-def _filter(key, model: Pairwise, prior: Prior, population: int):
+def _filter(key, target: Pairwise, prior: AbstractPrior, population: int):
     """One population: values, log W with the population's log Ẑ in it, and how many laws were faulty."""
 
     def step(carry, inputs):
-        values, greens, log_weights, num_faulty = carry
+        values, estimates, log_weights, num_faulty = carry
         time, key = inputs
         resample_key, key = jax.random.split(key)
         chosen, log_weights = _resampled(resample_key, log_weights)
-        values, greens = values[chosen], greens[chosen]
+        values, estimates = values[chosen], estimates[chosen]
         uniforms = jax.random.uniform(key, (population,), log_weights.dtype)
 
         def decide(values, uniform):
             law = prior.log_conditional(time, values)
             value = pick(law, uniform)
-            green = prior.green_ratio(time, values)[value]
-            gain = model.local(prior.order[time], values)[value] + green - law[value]
-            return values.at[prior.order[time]].set(value), green, gain, _is_faulty(law)
+            increment = prior.value_increments(time, values)[value]
+            gain = target.local(prior.order[time], values)[value] + increment - law[value]
+            return values.at[prior.order[time]].set(value), increment, gain, _is_faulty(law)
 
         values, added, gains, faulty = jax.vmap(decide)(values, uniforms)
-        return (values, greens + added, log_weights + gains, num_faulty + jnp.sum(faulty)), None
+        return (values, estimates + added, log_weights + gains, num_faulty + jnp.sum(faulty)), None
 
     keys = jax.random.split(key, prior.num_sites)
     zeros = jnp.zeros(population, law_of(prior).dtype)
     start = jnp.full((population, prior.num_sites), UNKNOWN), zeros, zeros, jnp.zeros((), int)
-    values, greens, log_weights, num_faulty = jax.lax.scan(step, start, (jnp.arange(prior.num_sites), keys))[0]
-    return values, log_weights - greens, num_faulty
+    values, estimates, log_weights, num_faulty = jax.lax.scan(step, start, (jnp.arange(prior.num_sites), keys))[0]
+    return values, log_weights - estimates, num_faulty
 
 
 def _resampled(key, log_weights):

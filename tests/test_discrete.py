@@ -63,12 +63,12 @@ class TestExact:
     @pytest.mark.slow
     def test_moments_are_those_of_enumeration(self, name, way):
         model = MODELS[name]()
-        log_z, marginals, correlations, mean_log_weight = truth(model)
+        log_z, marginals, correlations, mean_log_density = truth(model)
         exact = way(model)
         np.testing.assert_allclose(exact.log_z, log_z, atol=1e-10)
         np.testing.assert_allclose(exact.marginals, marginals, atol=1e-10)
         np.testing.assert_allclose(exact.correlations, correlations, atol=1e-10)
-        np.testing.assert_allclose(exact.mean_log_weight, mean_log_weight, atol=1e-10)
+        np.testing.assert_allclose(exact.mean_log_density, mean_log_density, atol=1e-10)
         np.testing.assert_allclose(exact.pair_marginals.sum(axis=(1, 2)), 1, atol=1e-12)
 
     def test_any_order_gives_the_same(self):

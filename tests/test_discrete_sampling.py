@@ -221,7 +221,7 @@ class TestNeural:
         """The gradient of reverse_kl over exact configurations, weighted by the prior, is that of KL(p ‖ p̃/Z)."""
         prior = df.Neural(KEY, df.Boltzmann(glass))
         configurations = df.Enumeration(glass).configurations
-        log_weights = jax.vmap(glass.log_weight)(configurations)
+        log_weights = jax.vmap(glass.log_density)(configurations)
 
         def log_laws(network):
             changed = eqx.tree_at(lambda p: p.network, prior, network)
@@ -236,7 +236,7 @@ class TestNeural:
 
         def ratios(network):
             changed = eqx.tree_at(lambda p: p.network, prior, network)
-            return jax.vmap(lambda v: glass.log_weight(v) - df.log_probability(changed, v))(values)
+            return jax.vmap(lambda v: glass.log_density(v) - df.log_probability(changed, v))(values)
 
         def batch(loss):
             chunks = lambda network: ratios(network).reshape(20, -1)  # noqa: E731
@@ -310,7 +310,7 @@ class TestMarkov:
 class TestLarge:
     def test_sixteen_squared(self):
         """Independent samples, magnetisations by one gradient that agree with them, and the memory of both."""
-        exact = importlib.import_module("pidjax.discrete.exact")
+        exact = importlib.import_module("pidjax.discrete.enumeration")
         transfer = df.Transfer(df.ising_glass(16))
         solution = transfer.sample(KEY, 10_000)
         found, error = solution.expectation(transfer.model.spins)
