@@ -19,11 +19,10 @@
 Source: Chertkov, Ahn & Behjoo, *Sampling Decisions*, arXiv 2503.14549.
 """
 
-from .automatic import exact
 from .beliefs import Cavity, belief_propagation, mean_field
 from .chain import Dense, Sparse, log_backward, log_forward, log_green
 from .desirability import solve, solve_control
-from .elimination import Elimination
+from .elimination import Elimination, exact
 from .empirical import Empirical
 from .enumeration import Enumeration
 from .errors import exact_moments, moment_errors, moments

@@ -16,9 +16,10 @@ from jaxtyping import Array, Float
 
 from .._doors.show import shown
 from .._maths.logs import log_sum, pick
-from .enumeration import MAX_STATES, AbstractExact
+from .enumeration import MAX_STATES, AbstractExact, Enumeration
 from .graph import Graph
 from .model import Pairwise, as_model
+from .transfer import Transfer
 
 
 class Elimination(AbstractExact):
@@ -139,3 +140,29 @@ def min_fill(graph: Graph, limit: int) -> tuple[tuple[int, tuple[int, ...]], ...
 def _missing(neighbours, site):
     around = sorted(neighbours[site])
     return sum(b not in neighbours[a] for i, a in enumerate(around) for b in around[i + 1 :])
+
+
+def exact(model: Pairwise) -> AbstractExact:
+    """Enumeration up to 2^10 configurations, else Transfer along the graph's order, or Elimination if it is much narrower.
+
+    Raises:
+        ValueError: neither order has tables of at most 2^20 numbers; both widths are told.
+
+    Example:
+        >>> from pidjax.discrete import ising_grid
+        >>> round(float(exact(ising_grid(6)).log_z), 4)
+        30.1541
+    """
+    if as_model(model).num_values ** model.num_sites <= 2**10:
+        return Enumeration(model)
+    ways, reasons = [], []
+    for way in (Transfer, Elimination):
+        try:
+            ways.append(way(model))
+        except ValueError as error:
+            reasons.append(str(error))
+    if not ways:
+        raise ValueError(". And ".join(reasons))
+    if len(ways) == 2 and ways[1].width < ways[0].window // 2:
+        return ways[1]
+    return ways[0]

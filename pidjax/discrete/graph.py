@@ -75,22 +75,6 @@ class Graph(eqx.Module):
     def order(self) -> Int[np.ndarray, " n"]:
         return np.array(self._order, np.int64)
 
-    @property
-    def _content(self):
-        return self.num_sites, self._edges, self._order
-
-    def __hash__(self):
-        return self._hash
-
-    @cached_property
-    def _hash(self):
-        return hash(self._content)
-
-    def __eq__(self, other):
-        return self is other or (
-            isinstance(other, Graph) and hash(self) == hash(other) and self._content == other._content
-        )
-
     def __repr__(self):
         return f"Graph({self.num_sites} sites, {len(self.edges)} bonds)"
 

@@ -9,17 +9,17 @@ One sweep of any costs one evaluation of the energy. Chains start from independe
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Int, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind, concrete
 from .._doors.show import shown
 from .._maths.logs import pick
+from .._maths.weighted import Estimate
 from .model import Pairwise, as_model, as_values
 
 
@@ -183,15 +183,9 @@ def _run(key, sweep: AbstractSweep, num_chains: int, num_sweeps: int, start):
     return jax.vmap(chain)(keys, start)
 
 
-class Autocorrelation(NamedTuple):
-    """The integrated autocorrelation time τ = 1 + 2 Σ_{k≥1} ρ_k in sweeps, and its rough standard error."""
-
-    time: Float[Array, ""]
-    standard_error: Float[Array, ""]
-
-
-def autocorrelation_time(series: ArrayLike) -> Autocorrelation:
-    """τ of a stationary series, shape (num_chains, num_sweeps), pooled over chains; N sweeps are worth N/τ samples.
+def autocorrelation_time(series: ArrayLike) -> Estimate:
+    """τ = 1 + 2 Σ_{k≥1} ρ_k in sweeps, of a stationary series, shape (num_chains, num_sweeps), pooled over chains; N sweeps
+    are worth N/τ samples.
 
     The sum stops at the first k ≥ 5 τ_k. Standard error τ √((4k + 2)/N). Source: Sokal, *Monte Carlo methods in
     statistical mechanics*, 1989; Madras & Sokal 1988.
@@ -201,7 +195,7 @@ def autocorrelation_time(series: ArrayLike) -> Autocorrelation:
 
     Example:
         >>> noise = jax.random.normal(jax.random.key(0), (8, 1000))
-        >>> bool(abs(autocorrelation_time(noise).time - 1) < 0.1)
+        >>> bool(abs(autocorrelation_time(noise).value - 1) < 0.1)
         True
     """
     series = as_floating("series", series)
@@ -218,4 +212,4 @@ def autocorrelation_time(series: ArrayLike) -> Autocorrelation:
     stop = lag.astype(times.dtype) >= 5 * times
     last = jnp.where(jnp.any(stop), jnp.argmax(stop), length - 1)
     error = times[last] * jnp.sqrt((4 * last + 2).astype(times.dtype) / series.size)
-    return Autocorrelation(times[last], error)
+    return Estimate(times[last], error)
