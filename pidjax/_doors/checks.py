@@ -164,7 +164,7 @@ def check_count(name: str, value) -> int:
     return count
 
 
-def check_below(name: str, value: Any, bound: float, wanted: str) -> None:
+def check_below(name: str, value: Any, bound: int | float, wanted: str) -> None:
     """Raise unless the value is one of the integers 0 ≤ value < bound."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < bound:
         raise ValueError(f"{name} is {value!r}; pass {wanted}")

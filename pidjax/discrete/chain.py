@@ -124,9 +124,9 @@ class Sparse(AbstractChain):
     start: Float[Array, " n"]
 
     def __init__(self, step: Callable, num_states: int, num_steps: int, start: ArrayLike = 0):
+        states, probabilities = _shapes(outcome("step", step, jnp.array(0), jnp.array(0), of="a time and a state"))
         num_states, num_steps = check_count("num_states", num_states), check_count("num_steps", num_steps)
         self.step, self.num_steps = step, num_steps
-        states, probabilities = _shapes(outcome("step", step, jnp.array(0), jnp.array(0), of="a time and a state"))
         self.start = _first_law(start, num_states, probabilities.dtype)
         every = num_states * states.shape[0] * num_steps <= 2**22
         for t in range(num_steps) if every else (0, num_steps - 1):
