@@ -67,24 +67,14 @@ class Solution(Weighted):
         title = f"Solution: {self.log_weights.shape[-1]} samples of a {kind} in dimension {self.target.dim}, by {steps}"
         rows = self._evidence()
         if self._holds_numbers():
-            rows |= {"mean": _brief_leaves(self._moment(1)), "sd": _brief_leaves(self._moment(2))}
+            mean = self.expectation(lambda y: y).value
+            variance = self.expectation(lambda y: jax.tree.map(lambda leaf, m: (leaf - m) ** 2, y, mean)).value
+            rows |= {"mean": _brief_leaves(mean), "sd": _brief_leaves(jax.tree.map(jnp.sqrt, variance))}
         if self.states is not None:
             rows["paths"] = f"saved at {self.states.shape[1]} times"
         if self.fit is not None:
             rows["fitted"] = "a surrogate, from the energy alone; a mode that the fit did not find is missing here"
         return sheet(title, **rows)
-
-    def _moment(self, order: int) -> Any:
-        """The weighted mean (1) or standard deviation (2) of each leaf of the samples, on the host."""
-        weights = np.asarray(self.weights, np.float64)
-        alive = weights != 0
-
-        def of(leaf):
-            values = np.asarray(leaf, np.float64)[alive]
-            mean = np.tensordot(weights[alive], values, 1)
-            return mean if order == 1 else np.sqrt(np.tensordot(weights[alive], (values - mean) ** 2, 1))
-
-        return jax.tree.map(of, self.samples)
 
     @property
     def settings(self) -> dict[str, Any]:
