@@ -75,6 +75,12 @@ class Graph(eqx.Module):
     def order(self) -> Int[np.ndarray, " n"]:
         return np.array(self._order, np.int64)
 
+    def __eq__(self, other):
+        return isinstance(other, Graph) and (self._edges, self._order) == (other._edges, other._order)
+
+    def __hash__(self):
+        return hash((self.num_sites, self._edges, self._order))
+
     def __repr__(self):
         return f"Graph({self.num_sites} sites, {len(self.edges)} bonds)"
 
