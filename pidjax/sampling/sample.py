@@ -71,6 +71,7 @@ def sample(
             `jit` or `vmap`; one that no surrogate could be fitted to.
 
     Example:
+        >>> from pidjax import GaussianMixture
         >>> target = GaussianMixture.isotropic(jnp.array([[-1.0], [1.0]]), 0.1)
         >>> solution = sample(jax.random.key(0), target, num_samples=100)
         >>> solution.samples.shape, float(solution.ess)
