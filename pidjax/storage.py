@@ -67,6 +67,7 @@ def save(path: str | PathLike, value: Any) -> None:
     }  # fmt: skip
     written = np.frombuffer(json.dumps(header).encode(), np.uint8)
     entries: dict[str, Any] = {str(number): array for number, array in enumerate(arrays)}
+    check_kind("path", path, str | PathLike, "the name of a file")
     unfinished = f"{os.fspath(path)}.unfinished"
     with open(unfinished, "wb") as file:
         np.savez(file, header=written, **entries)
@@ -96,6 +97,7 @@ def load(path: str | PathLike, /, **given: Any) -> Any:
         ...     load(file.name, half_square=half_square)
         Density(half_square, dim=2)
     """
+    check_kind("path", path, str | PathLike, "the name of a file")
     header, arrays = _read(path)
     missing = sorted(_names(header.get("value")) - set(given))
     unknown = sorted(set(given) - _names(header.get("value")))

@@ -155,6 +155,16 @@ def conjugate():
         (lambda: pid.Problem(TARGET).at(0.5, jnp.full(2, 1e300)).log_psi, "log_psi is NaN at x"),
         (lambda: pid.Problem(TARGET).at(0.0, jnp.ones(2)).control, "control is NaN at x.* only the start has a law"),
         (lambda: pid.Problem(pid.Samples(jnp.eye(2))).at(1.0, jnp.ones(2)).control, "only a target with a density"),
+        (
+            lambda: pid.rollout(
+                pid.Problem(pid.Samples(jnp.eye(2)), pid.harmonic()).prepare(pid.uniform_grid(2)),
+                pid.Euler(),
+                KEY,
+                jnp.arange(2),
+            ),
+            "rule is Euler, which needs a density to weigh its end points with; take the rule that",
+        ),
+        (lambda: pid.save(None, TARGET), "path is a NoneType; pass the name of a file"),
         (lambda: pid.sample(KEY, TARGET, num_samples=10**12), "num_samples is 1000000000000; pass at most"),
         (
             lambda: pid.rollout(TARGET, pid.Moment(), KEY, jnp.arange(3)),

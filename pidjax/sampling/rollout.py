@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
@@ -22,9 +23,9 @@ from .._doors.checks import as_floating, check_count, check_key, check_kind
 from .._doors.show import shown_fields
 from .._maths.weighted import systematic
 from ..process.bridge import StartLaws, StepLaws, observe
-from ..targets.base import AbstractLaw, Tilted, WithMass, able, check_tilted, discrete
+from ..targets.base import AbstractLaw, ExactlyTilted, Tilted, WithDensity, WithMass, able, check_tilted, discrete
 from .problem import Prepared
-from .rules import AbstractRule, check_law, log_evidence
+from .rules import AbstractGaussianRule, AbstractRule, check_law, log_evidence
 
 
 class Resampling(eqx.Module):
@@ -116,6 +117,7 @@ def rollout(
         (3, 2)
     """
     _check_run(prepared, rule, key)
+    check_kind("indices", indices, jax.Array | np.ndarray, "the numbers of the paths, as jnp.arange(100)")
     indices = jnp.asarray(indices)
     if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise ValueError(
@@ -200,6 +202,12 @@ def _check_run(prepared, rule, key) -> None:
     check_kind("prepared", prepared, Prepared, "what Problem(target, protocol).prepare(grid) gives")
     check_kind("rule", rule, AbstractRule, "a step rule: Ancestral(), Moment(), Euler() or Controlled(control)")
     check_key("key", key)
+    lacks_density = isinstance(rule, AbstractGaussianRule) and not able(prepared.target, WithDensity)
+    if lacks_density or (rule.needs is ExactlyTilted and not able(prepared.target, ExactlyTilted)):
+        lacking = "a density to weigh its end points with" if lacks_density else "a target whose tilted laws are exact"
+        raise ValueError(
+            f"rule is {type(rule).__name__}, which needs {lacking}; take the rule that Problem(target, protocol).plan() chooses"
+        )
     rule.check(prepared.step_laws.t[0], prepared.unit.start)
 
 

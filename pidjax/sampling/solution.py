@@ -171,7 +171,7 @@ class Solution(Weighted):
         middle, spread = np.abs(np.median(values, axis=0)), np.std(np.asarray(values, np.float64), axis=0)
         step = float(jnp.finfo(values.dtype).eps)
         coarse = (middle * step > 0.1 * spread) & np.isfinite(spread)
-        if not (able(self.target, WithDensity) and coarse.any()):
+        if not (able(self.target, WithDensity) and self.num_samples > 1 and coarse.any()):
             return []
         first = int(np.argmax(coarse))
         text = (
