@@ -122,7 +122,7 @@ def energy_alone(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, O
 @eqx.filter_jit
 def _importance(surrogate: pid.Surrogate, key, ends):
     draws = surrogate.mixture.sample(key, ends.shape[0])
-    return draws, jax.vmap(surrogate.log_weight)(draws), jax.vmap(surrogate.log_weight)(ends)
+    return draws, jax.vmap(surrogate.log_correction)(draws), jax.vmap(surrogate.log_correction)(ends)
 
 
 def _answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
