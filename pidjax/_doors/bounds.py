@@ -86,7 +86,7 @@ class _Reading:
         if name in ("jit", "pjit"):
             return self.of(parameters["jaxpr"], values)
         if name == "scan":
-            return self._of_scan(parameters, values)
+            return self._of_scan(equation, values)
         if name == "while":
             return self._of_while(parameters, values)
         if name == "cond":
@@ -102,8 +102,15 @@ class _Reading:
                 return None, [_SHAPES[name](*values, **parameters)]
         return _read(equation, values), []
 
-    def _of_scan(self, parameters, values: list) -> tuple[Read | None, list]:
-        num_shared, num_carry = parameters["num_consts"], parameters["num_carry"]
+    def _of_scan(self, equation, values: list) -> tuple[Read | None, list]:
+        """What has an axis more outside than inside is a sequence: inputs are shared, carried, sequences, in this order."""
+        parameters, body = equation.params, equation.params["jaxpr"].jaxpr
+        num_sequences, num_results = (
+            sum(len(outer.aval.shape) > len(inner.aval.shape) for outer, inner in zip(*pairs, strict=True))
+            for pairs in ((equation.invars, body.invars), (equation.outvars, body.outvars))
+        )
+        num_carry = len(body.outvars) - num_results
+        num_shared = len(values) - num_sequences - num_carry
         shared, carry = values[:num_shared], values[num_shared : num_shared + num_carry]
         sequences = values[num_shared + num_carry :]
         for step in range(parameters["length"])[:: -1 if parameters["reverse"] else 1]:
