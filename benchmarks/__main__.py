@@ -25,9 +25,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="where results and figures go; a stopped run goes on"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="four cases at smaller budgets: some five minutes on two cores"
-    )
+    parser.add_argument("--quick", action="store_true", help="four cases, at smaller budgets")
     parser.add_argument(
         "--seeds", type=int, help="of every method; by default 2 in the quick form, else 5, fewer of PIS"
     )
