@@ -102,7 +102,8 @@ def test_resampling_keeps_the_mean_of_the_weights(name):
         return pid.rollout(prepared, SPOILT, KEY, jnp.arange(32 * 400), resampling=resampling).log_weights
 
     groups = np.exp(log_weights(Resampling(32))).reshape(400, 32).mean(axis=1)
-    assert_within(*[mean_and_error(groups)[0], 1, mean_and_error(groups)[1]])
+    mean, error = mean_and_error(groups)
+    assert_within(mean, 1, error)
     assert jnp.std(log_weights(Resampling(32))) < 0.7 * jnp.std(log_weights(None))
 
 

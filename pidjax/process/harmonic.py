@@ -44,7 +44,6 @@ class Harmonic(AbstractReference):
 
     def instant(self, t, remaining):
         begun, goes_on = t > 0, remaining > 0
-
         log_green = Partial(_log_green, self.green, self.centre, jnp.where(begun, t, 1))
         pull = self._pull(jnp.where(goes_on, remaining, 1))
         return Instant(self._bridge(self.green.pin(t, remaining)), pull, log_green, None, None)

@@ -139,7 +139,6 @@ class Piecewise(AbstractReference):
         zero, one = jnp.zeros_like(t), jnp.ones_like(t)
         times = Times.of(jnp.stack([zero, t, one]), jnp.stack([one, remaining, zero]))
         before, _, after = jax.tree.map(lambda leaf: leaf[1], self.propagators(times))
-
         regauge_start = self.regauge if self.start_covariance is None else jnp.zeros_like(self.regauge)
         log_green = Partial(_log_green, before, self.regauge, regauge_start)
         pairs = [before, self._fuzzy], [after, after]

@@ -99,8 +99,8 @@ def check_alone(protocol: Protocol) -> Protocol:
     depends_on_target = protocol.noise_scale is None and protocol.gauge is not None
     if not (depends_on_target or _repels_nowhere(protocol)):
         like = jnp.zeros(dim, protocol.beta.dtype)
-        pieces, horizon = _pieces(protocol, like, jnp.ones((), like.dtype))
-        check_conjugate(*pieces, horizon, dim)
+        pieces = _pieces(protocol, like, jnp.ones((), like.dtype))
+        check_conjugate(*pieces, protocol.horizon, dim)
     return protocol
 
 
@@ -118,8 +118,7 @@ def _repels_nowhere(protocol: Protocol) -> bool:
 
 @eqx.filter_jit
 def _pieces(protocol: Protocol, mean: Float[Array, " d"], spread: Float[Array, ""]):
-    unit = unit_problem(protocol, mean, spread)
-    return unit.reference.pieces(), unit.horizon
+    return unit_problem(protocol, mean, spread).reference.pieces()
 
 
 def unit_problem(protocol: Protocol, mean: Float[Array, " d"], spread: Float[Array, ""]) -> UnitProblem:

@@ -126,7 +126,7 @@ def rollout(
     if segments is not None:
         segments = check_count("segments", segments)
     if resampling is not None:
-        _check_resampling(resampling, rule, indices.size)
+        check_resampling(resampling, rule, indices.size)
     target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
     keys = _of_paths(key, indices)
     with_law = issubclass(rule.needs, Tilted) or (save_states and able(target, Tilted))
@@ -211,14 +211,18 @@ def _check_run(prepared, rule, key) -> None:
     rule.check(prepared.step_laws.t[0], prepared.unit.start)
 
 
-def _check_resampling(resampling, rule, count: int) -> None:
+def check_resampling(resampling, rule, count: int) -> None:
+    """Raise unless so many paths under a rule can be resampled."""
     check_kind("resampling", resampling, Resampling, "Resampling(island_size)")
     if not issubclass(rule.needs, Tilted):
         raise ValueError(
             f"resampling needs tilted laws, which rule {type(rule).__name__} does not ask for; leave it out"
         )
     if count % resampling.island_size:
-        raise ValueError(f"island_size is {resampling.island_size}, which does not divide the number of paths, {count}")
+        raise ValueError(
+            f"{count} paths are no multiple of the island_size {resampling.island_size}, which does not divide them; pass one "
+            "that does"
+        )
 
 
 def _law(

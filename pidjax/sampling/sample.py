@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from .._doors.checks import check_count, check_key, check_kind, concrete
+from .._doors.checks import check_count, check_key, concrete
 from .._doors.progress import progress_bar
 from .._doors.show import brief
 from ..process.grids import AbstractGrid
@@ -23,7 +23,7 @@ from ..targets.density import Density
 from ..targets.fitting import Fit, fit_surrogate
 from ..targets.surrogate import Surrogate
 from .problem import Prepared, Problem
-from .rollout import Resampling, rollout
+from .rollout import Resampling, check_resampling, rollout
 from .rules import AbstractRule, EndingOnDraw, Unweighted
 from .solution import Solution
 
@@ -87,6 +87,8 @@ def sample(
     num_samples = check_count("num_samples", num_samples)
     if num_samples > _MOST_SAMPLES:
         raise ValueError(f"num_samples is {num_samples}; pass at most {_MOST_SAMPLES}, since paths have 32-bit numbers")
+    if resampling is not None:
+        check_resampling(resampling, rule, num_samples)
     key_fit, key_paths = jax.random.split(key)
     fit, evaluations = None, jnp.zeros((), int)
     if type(target) is Density and issubclass(rule.needs, Tilted):
@@ -94,7 +96,7 @@ def sample(
         evaluations = fit.num_energy_evaluations
         problem = Problem(target, problem.protocol)
     protocol, prepared = problem.protocol, problem.prepare(grid)
-    island = 1 if resampling is None else _island_size(resampling, num_samples)
+    island = 1 if resampling is None else resampling.island_size
     most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
     num_chunks = math.ceil(num_samples / max(most, island))
     chunk = math.ceil(num_samples / num_chunks / island) * island
@@ -166,15 +168,6 @@ def _check_untraced(*arrays: Array) -> None:
             "is fitted to it on the host. Fit it first, target = pidjax.sample(key, density).target, and use Problem and "
             "rollout with that; or make log_density an Equinox module, whose arrays grad can follow"
         )
-
-
-def _island_size(resampling: Resampling, num_samples: int) -> int:
-    check_kind("resampling", resampling, Resampling, "Resampling(island_size)")
-    if num_samples % resampling.island_size:
-        raise ValueError(
-            f"num_samples is {num_samples}, no multiple of the island_size {resampling.island_size}; pass one that is"
-        )
-    return resampling.island_size
 
 
 def _default_batch(dim: int, num_samples: int) -> int:
