@@ -18,7 +18,7 @@ RANGE, ONE = (jnp.array(0.3), jnp.array(30.0)), jnp.array(1.0)
 @eqx.filter_jit
 def bridges_of(green, grid):
     reference = Harmonic(green, jnp.zeros(()))
-    return reference.step_laws(grid.times(reference, RANGE, jnp.zeros(()), ONE, 1))
+    return reference.laws(grid.times(reference, RANGE, ONE, 1))[0]
 
 
 def along(beta, grid):

@@ -62,7 +62,7 @@ def test_float32_times_are_those_of_float64(beta):
 )
 def test_grids_go_from_zero_to_one(grid, beta, dtype):
     reference = Harmonic(Green(jnp.array(beta, dtype)), jnp.zeros((), dtype))
-    times = grid.times(reference, tuple(end.astype(dtype) for end in RANGE), jnp.zeros((), dtype), ONE.astype(dtype), 1)
+    times = grid.times(reference, tuple(end.astype(dtype) for end in RANGE), ONE.astype(dtype), 1)
     tolerance = 4 * float(jnp.finfo(dtype).eps)
     assert times.step.dtype == dtype
     assert jnp.all(times.step > 0)
@@ -115,7 +115,7 @@ def test_given_times_are_checked(times, message):
 
 def test_given_times_end_at_the_horizon():
     with pytest.raises(ValueError, match="end there"):
-        at_times(jnp.array([0.0, 0.5])).times(Harmonic(Green(ONE), jnp.zeros(())), RANGE, jnp.zeros(()), ONE, 1)
+        at_times(jnp.array([0.0, 0.5])).times(Harmonic(Green(ONE), jnp.zeros(())), RANGE, ONE, 1)
 
 
 @pytest.mark.parametrize("arguments", [(0,), (5, 2.0, 1.0), (5, -1.0, 1.0), (5, 0.1, jnp.inf)])

@@ -1,11 +1,10 @@
 """The linear algebra of small Gaussians, in full precision on every device.
 
 On CPU, two decompositions of whole batches at once can wait for each other for ever: each holds a thread while its parts
-queue for one (jaxlib 0.10.1, two cores). So there the matrices of a batch are decomposed one after the other, which costs no
-more, and inverses and derivatives are matrix products.
+queue for one (jaxlib 0.10.1, two cores). So there the matrices of a batch are decomposed and inverted in turn, which
+costs no more, and derivatives are matrix products.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +32,18 @@ def log_diagonal(lower: Float[Array, "*k d d"]) -> Float[Array, "*k"]:
     return jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1)
 
 
+def _inverse_lower(lower: Float[Array, "*k d d"], *, unit_diagonal: bool = False) -> Float[Array, "*k d d"]:
+    one = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
+    return jax.lax.linalg.triangular_solve(lower, one, left_side=True, lower=True, unit_diagonal=unit_diagonal)
+
+
+def _inverse_by_lu(matrix: Float[Array, "*k d d"]) -> tuple[Float[Array, "*k d d"], Float[Array, "*k"]]:
+    packed, _, permutation = jax.lax.linalg.lu(matrix)
+    unpermuted = jax.lax.linalg.triangular_solve(packed, _inverse_lower(packed, unit_diagonal=True), left_side=True)
+    columns = jnp.argsort(permutation, axis=-1)[..., None, :]
+    return jnp.take_along_axis(unpermuted, columns, axis=-1), log_diagonal(jnp.abs(packed))
+
+
 def _decomposition(of_one: Callable[[Array], Any]) -> Callable[[Array], Any]:
     """A decomposition mapped over leading axes: by a loop on CPU, at once elsewhere."""
     looped = jax.custom_batching.custom_vmap(of_one)
@@ -48,41 +59,21 @@ def _decomposition(of_one: Callable[[Array], Any]) -> Callable[[Array], Any]:
             in_loop, at_once = jax.vmap(in_loop), jax.vmap(at_once)
         return jax.lax.platform_dependent(matrices, cpu=in_loop, default=at_once)
 
-    return of_all
+    return jax.jit(of_all)
 
 
 _cholesky = _decomposition(lambda matrix: jnp.linalg.cholesky(matrix, symmetrize_input=True))
 _upper = _decomposition(lambda matrix: jnp.linalg.qr(matrix, mode="r"))
-_lu = _decomposition(lambda matrix: jax.lax.linalg.lu(matrix))
-
+_inverse_triangular = _decomposition(_inverse_lower)
+_inverse_and_log_determinant = _decomposition(_inverse_by_lu)
 _eigenvalues = _decomposition(lambda matrix: jnp.linalg.eigvalsh(matrix))
 _eigenvectors = _decomposition(lambda matrix: jnp.linalg.eigh(matrix)[1])
 
 
 @jax.custom_jvp
 def inverse_triangular(lower: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
-    """L⁻¹ of a lower triangular matrix: from the inverses of its diagonal blocks to those of twice the size,
-
-    [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹BA⁻¹, C⁻¹]].
-    """
-    *batch, dim, _ = lower.shape
-    size = 2 ** math.ceil(math.log2(dim))
-    filler = jnp.diag(jnp.where(jnp.arange(size) < dim, 0, 1).astype(lower.dtype))
-    padded = jnp.pad(lower, [(0, 0)] * len(batch) + [(0, size - dim)] * 2) + jnp.broadcast_to(
-        filler, (*batch, size, size)
-    )
-    inverses = 1 / jnp.diagonal(padded, axis1=-2, axis2=-1)[..., None, None]
-    width = 1
-    while width < size:
-        count = size // (2 * width)
-        blocks = jnp.diagonal(padded.reshape(*batch, count, 2 * width, count, 2 * width), axis1=-4, axis2=-2)
-        below = jnp.moveaxis(blocks, -1, -3)[..., width:, :width]
-        first, second = inverses[..., 0::2, :, :], inverses[..., 1::2, :, :]
-        corner = -matmul(second, matmul(below, first))
-        top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
-        inverses = jnp.concatenate([top, jnp.concatenate([corner, second], axis=-1)], axis=-2)
-        width *= 2
-    return inverses[..., 0, :dim, :dim]
+    """L⁻¹ of a lower triangular matrix."""
+    return _inverse_triangular(lower)
 
 
 @inverse_triangular.defjvp
@@ -154,13 +145,7 @@ def inverse_and_log_determinant(
     matrices: Float[Array, "*k d d"],
 ) -> tuple[Float[Array, "*k d d"], Float[Array, "*k"]]:
     """A⁻¹ and log |det A|, from one LU decomposition."""
-    packed, _, permutation = _lu(matrices)
-    one = jnp.broadcast_to(jnp.eye(packed.shape[-1], dtype=packed.dtype), packed.shape)
-    inverse_lower = inverse_triangular(jnp.tril(packed, -1) + one)
-    inverse_upper = transpose(inverse_triangular(transpose(jnp.triu(packed))))
-    columns = jnp.argsort(permutation, axis=-1)[..., None, :]
-    inverse = jnp.take_along_axis(matmul(inverse_upper, inverse_lower), columns, axis=-1)
-    return inverse, log_diagonal(jnp.abs(packed))
+    return _inverse_and_log_determinant(matrices)
 
 
 @inverse_and_log_determinant.defjvp

@@ -132,7 +132,7 @@ class Weighted(eqx.Module):
     @property
     def weights(self) -> Float[Array, " N"]:
         """W_i/ΣW: not negative, sum to one; NaN if every weight is zero."""
-        return jax.nn.softmax(self._alone)
+        return _softmax(self._alone)
 
     @property
     def ess(self) -> Float[Array, ""]:
@@ -183,7 +183,7 @@ class Weighted(eqx.Module):
         Raises:
             ValueError: it is no such function, or reads past the end of a sample.
         """
-        weights, inflation = self.weights, self.inflation
+        weights = self.weights
         samples = jax.tree.map(partial(living, weights=weights), self.samples)
         found = outcome("function", function, jax.tree.map(lambda leaf: leaf[0], samples), of="one sample")
         if not jax.tree.leaves(found):
@@ -191,7 +191,7 @@ class Weighted(eqx.Module):
 
         def mean(values):
             value, error = weighted_mean(values, weights, self.num_islands)
-            return Estimate(value, inflation.astype(error.dtype) * error)
+            return Estimate(value, error if self.shared is None else self.inflation.astype(error.dtype) * error)
 
         means = jax.tree.map(mean, jax.vmap(function)(samples))
         return jax.tree.transpose(jax.tree.structure(found), jax.tree.structure(Estimate(0, 0)), means)
@@ -269,6 +269,10 @@ class Weighted(eqx.Module):
         return {"log_Z": f"{self.log_z:.4f}", "ESS": share}
 
 
+_softmax = jax.jit(jax.nn.softmax)
+
+
+@jax.jit
 def effective_size(log_weights: Float[Array, " N"]) -> Float[Array, ""]:
     """(ΣW)²/ΣW², from 1 to N; NaN if every weight is zero.
 
@@ -279,6 +283,7 @@ def effective_size(log_weights: Float[Array, " N"]) -> Float[Array, ""]:
     return 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)
 
 
+@partial(jax.jit, static_argnames="num_islands")
 def log_evidence(log_weights: Float[Array, " N"], num_islands: int | None = None) -> Estimate:
     """log mean W and its standard error, √Σ_g (w_g − 1/G)².
 
@@ -291,6 +296,7 @@ def log_evidence(log_weights: Float[Array, " N"], num_islands: int | None = None
     return Estimate(logsumexp(log_weights) - math.log(count), error)
 
 
+@partial(jax.jit, static_argnames="num_islands")
 def weighted_mean(
     values: Shaped[Array, "N ..."], weights: Float[Array, " N"], num_islands: int | None = None
 ) -> Estimate:
@@ -322,6 +328,7 @@ def error_of_sum(terms: Inexact[Array, "N ..."], num_islands: int | None = None)
     return jnp.sqrt(jnp.sum(jnp.abs(terms) ** 2, axis=0))
 
 
+@jax.jit
 def living(values: Shaped[Array, "N ..."], weights: Float[Array, " N"]) -> Shaped[Array, "N ..."]:
     """Values, those of weight zero replaced by that of the heaviest: 0 · NaN never arises, nor in derivatives."""
     return jnp.where(_column(weights, values) > 0, values, values[jnp.argmax(weights)][None])

@@ -118,7 +118,7 @@ def control_gradient(
 def _squared_jacobians(target: AbstractTarget, unit: UnitProblem, grid: Times, nodes: Nodes) -> Float[Array, " n"]:
     """E‖∂u*/∂x‖² on the unit horizon, at the inner times of the grid."""
     mixture = as_mixture(target)
-    bridges = jax.tree.map(lambda leaf: leaf[1:], unit.reference.step_laws(grid))
+    bridges = jax.tree.map(lambda leaf: leaf[1:], unit.reference.laws(grid)[0])
     tilted = target.rescaled(unit.shift, unit.scale)
     force = jnp.zeros_like(grid.t[1:-1]) if bridges.force is None else bridges.force.matrix
     fields = bridges.observation, bridges.drift.to_end, bridges.drift.to_centre, force

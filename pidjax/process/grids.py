@@ -22,10 +22,8 @@ class AbstractGrid(eqx.Module):
     __repr__ = shown_fields
 
     @abstractmethod
-    def times(
-        self, reference: AbstractReference, snr_range: tuple[Array, Array], first_snr: Array, horizon: Array, dim: int
-    ) -> Times:
-        """The grid on the unit horizon, in the dtype of the horizon; `first_snr` is the ratio at t = 0."""
+    def times(self, reference: AbstractReference, snr_range: tuple[Array, Array], horizon: Array, dim: int) -> Times:
+        """The grid on the unit horizon, in the dtype of the horizon."""
 
     def check(self, horizon: Array) -> None:
         """Raise if the grid does not fit a concrete horizon."""
@@ -36,7 +34,7 @@ class UniformGrid(AbstractGrid):
 
     num_steps: int = eqx.field(static=True)
 
-    def times(self, reference, snr_range, first_snr, horizon, dim):
+    def times(self, reference, snr_range, horizon, dim):
         k = jnp.arange(self.num_steps + 1, dtype=horizon.dtype)
         t, remaining = k / self.num_steps, k[::-1] / self.num_steps
         return Times(t, remaining, jnp.full(self.num_steps, 1 / self.num_steps, horizon.dtype))
@@ -49,17 +47,14 @@ class LogSNRGrid(AbstractGrid):
     low: Float[Array, ""] | None
     high: Float[Array, ""] | None
 
-    def times(self, reference, snr_range, first_snr, horizon, dim):
+    def times(self, reference, snr_range, horizon, dim):
         low = snr_range[0] if self.low is None else self.low.astype(horizon.dtype)
         high = snr_range[1] if self.high is None else self.high.astype(horizon.dtype)
         if self.low is None:
             low = jnp.minimum(low, 0.1 * high)
         if self.high is None:
             high = jnp.maximum(high, 10 * low)
-        low, high = jnp.maximum(low, 2 * first_snr), jnp.maximum(high, 4 * first_snr)
-        fractions = jnp.linspace(0, 1, max(self.num_steps - 1, 1), dtype=horizon.dtype)[: self.num_steps - 1]
-        ratios = jnp.exp((1 - fractions) * jnp.log(low) + fractions * jnp.log(high))
-        t, remaining = reference.times_at_snr(ratios, dim)
+        t, remaining = reference.times_at_snr(low, high, self.num_steps - 1, dim)
         return Times.of(jnp.pad(t, 1, constant_values=(0, 1)), jnp.pad(remaining, 1, constant_values=(1, 0)))
 
 
@@ -68,7 +63,7 @@ class AtTimes(AbstractGrid):
 
     values: Float[Array, " times"]
 
-    def times(self, reference, snr_range, first_snr, horizon, dim):
+    def times(self, reference, snr_range, horizon, dim):
         self.check(horizon)
         t = (self.values.astype(horizon.dtype) / horizon).at[-1].set(1)
         return Times.of(t, 1 - t)

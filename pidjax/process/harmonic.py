@@ -12,7 +12,7 @@ from .bridge import Bridge, LinearDrift, StepLaws, unstacked
 from .clock import time_at_snr
 from .green import Green, Pinned
 from .reference import AbstractReference, Instant
-from .snr import search_times
+from .snr import search_times, spaced
 
 
 class Harmonic(AbstractReference):
@@ -32,12 +32,12 @@ class Harmonic(AbstractReference):
     def _bridges(self, before, after) -> Bridge:
         return jax.vmap(lambda *durations: self._bridge(self.green.pin(*durations)))(before, after)
 
-    def step_laws(self, times):
+    def laws(self, times):
         t, remaining = times.t[:-1], times.remaining
         before, after = jnp.stack([t, times.step, t]), jnp.stack([remaining[:-1], remaining[1:], times.step])
         observation, ahead, noising = unstacked(jax.vmap(self._bridges)(before, after))
         drift = jax.vmap(self._pull)(remaining[:-1])
-        return StepLaws(t, times.step, observation, ahead, noising, drift, force=None)
+        return StepLaws(t, times.step, observation, ahead, noising, drift, force=None), None
 
     def observations(self, times):
         return self._bridges(times.t[:-1], times.remaining[:-1])
@@ -48,9 +48,6 @@ class Harmonic(AbstractReference):
         pull = self._pull(jnp.where(goes_on, remaining, 1))
         return Instant(self._bridge(self.green.pin(t, remaining)), pull, log_green, None, None)
 
-    def start_laws(self, dim):
-        return None
-
     def pieces(self):
         beta = self.green.beta[None]
         return beta, jnp.zeros_like(beta), jnp.arange(2, dtype=beta.dtype), None
@@ -58,10 +55,10 @@ class Harmonic(AbstractReference):
     def reach(self):
         return jnp.max(jnp.abs(self.centre))
 
-    def times_at_snr(self, ratios, dim):
+    def times_at_snr(self, low, high, count, dim):
         if self.green.beta.ndim == 0:
-            return time_at_snr(self.green, ratios)
-        return search_times(self, ratios, dim)
+            return time_at_snr(self.green, jnp.exp(spaced(jnp.log(low), jnp.log(high), count)))
+        return search_times(self, low, high, count, dim)
 
 
 def _log_green(green: Green, centre, duration, start, x) -> Float[Array, ""]:

@@ -112,7 +112,7 @@ class Piecewise(AbstractReference):
 
         return pick(before, begins), pick(since, ends), pick(after, order.size - 1 - begins)
 
-    def step_laws(self, times):
+    def laws(self, times):
         before, step, after = self.propagators(times)
         later = jax.tree.map(lambda leaf, last: jnp.concatenate([leaf[1:], last[None]]), after, self._none)
         fuzzy = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (times.step.size, *leaf.shape)), self._fuzzy)
@@ -121,7 +121,7 @@ class Piecewise(AbstractReference):
         t = times.t[:-1]
         reference = self._at(Affine(self.generator.drift, self.generator.push), t)
         pull = jax.vmap(Propagator.pull)(after, coupling)
-        return StepLaws(
+        steps = StepLaws(
             t=t,
             step=times.step,
             observation=observation,
@@ -130,6 +130,8 @@ class Piecewise(AbstractReference):
             drift=LinearDrift(pull.to_end, pull.to_centre - reference.matrix, pull.push + reference.vector),
             force=self._at(self.force, t),
         )
+        whole = jax.tree.map(lambda leaf: leaf[0], after)
+        return steps, self._start_laws(whole)
 
     def observations(self, times):
         before, _, after = self.propagators(times)
@@ -147,12 +149,10 @@ class Piecewise(AbstractReference):
         pull = LinearDrift(to_end, to_centre + self.regauge * identity(to_centre), push)
         return Instant(observation, pull, log_green, self._at(self.force, t), self._at(self.gauge, t))
 
-    def start_laws(self, dim):
+    def _start_laws(self, whole: Propagator) -> StartLaws | None:
+        """From the propagator of the whole horizon."""
         if self.start_covariance is None:
             return None
-        zero, one = jnp.zeros_like(self.start[:1]), jnp.ones_like(self.start[:1])
-        ends = jnp.concatenate([zero, one])
-        whole = jax.tree.map(lambda leaf: leaf[0], self.propagators(Times(ends, ends[::-1], one))[2])
         pairs = [self._none, self._beginning, self._none], [whole, whole, self._beginning]
         observation, ahead, noising = unstacked(jax.vmap(condition)(*map(stacked, pairs)))
         return StartLaws(observation, ahead, noising, self.start, cholesky(self.start_covariance))
@@ -170,8 +170,8 @@ class Piecewise(AbstractReference):
 
         return jnp.max(jax.vmap(of)(self.generator))
 
-    def times_at_snr(self, ratios, dim):
-        return search_times(self, ratios, dim)
+    def times_at_snr(self, low, high, count, dim):
+        return search_times(self, low, high, count, dim)
 
 
 def _log_green(before: Propagator, regauge, regauge_start, start, x) -> Float[Array, ""]:

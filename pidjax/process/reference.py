@@ -43,8 +43,8 @@ class AbstractReference(eqx.Module):
     """The reference process on the unit horizon."""
 
     @abstractmethod
-    def step_laws(self, times: Times) -> StepLaws:
-        """The three laws and the drift along a grid."""
+    def laws(self, times: Times) -> tuple[StepLaws, StartLaws | None]:
+        """The three laws and the drift along a grid from t = 0, and the step that draws a Gaussian start, given the end."""
 
     @abstractmethod
     def observations(self, times: Times) -> Bridge:
@@ -53,10 +53,6 @@ class AbstractReference(eqx.Module):
     @abstractmethod
     def instant(self, t: Float[Array, ""], remaining: Float[Array, ""]) -> Instant:
         """The same at one time in [0, 1); at t = 1 only `log_green` has a meaning."""
-
-    @abstractmethod
-    def start_laws(self, dim: int) -> StartLaws | None:
-        """The step that draws a Gaussian start, given the end; None for a point."""
 
     @abstractmethod
     def pieces(self) -> tuple[Float[Array, "P *map"], Float[Array, "P *map"], Float[Array, " ends"], Map | None]:
@@ -70,5 +66,7 @@ class AbstractReference(eqx.Module):
         """How far from the origin centre, force, gauge and linear potential carry the process, to an order of magnitude."""
 
     @abstractmethod
-    def times_at_snr(self, ratios: Float[Array, " n"], dim: int) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        """(t, 1 − t) at which the geometric mean of the signal-to-noise ratios, det(K)^(1/d), is the given one."""
+    def times_at_snr(
+        self, low: Float[Array, ""], high: Float[Array, ""], count: int, dim: int
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """(t, 1 − t) at `count` geometrically spaced ratios, det(K)^(1/d), from `low` to `high`."""

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from .._doors.checks import concrete
 from .._doors.show import shown
 from .._maths.maps import Map, adjoint, apply, diagonal, lift, product
+from .._maths.once import compiled_once
 from .bridge import Affine
 from .conjugate import check_conjugate
 from .green import Green
@@ -116,7 +117,7 @@ def _repels_nowhere(protocol: Protocol) -> bool:
     )
 
 
-@eqx.filter_jit
+@compiled_once
 def _pieces(protocol: Protocol, mean: Float[Array, " d"], spread: Float[Array, ""]):
     return unit_problem(protocol, mean, spread).reference.pieces()
 

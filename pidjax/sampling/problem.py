@@ -19,13 +19,13 @@ from jaxtyping import Array, Float, Key
 from .._doors.checks import as_floating, as_scalar, check_key, check_kind, concrete
 from .._doors.show import brief, shown
 from .._maths.maps import dense
+from .._maths.once import compiled_once
 from .._maths.small import matmul, transpose
 from ..process.bridge import StartLaws, StepLaws, observe
 from ..process.grids import AbstractGrid, log_snr_grid
 from ..process.protocol import Protocol
 from ..process.reference import Instant
 from ..process.schedule import harmonic
-from ..process.snr import log_snr_of
 from ..process.unit import Sizes, UnitProblem, unit_problem
 from ..targets.base import (
     AbstractTarget,
@@ -269,23 +269,20 @@ class Point(eqx.Module):
         return self
 
 
-@eqx.filter_jit
+@compiled_once
 def _unit_and_sizes(problem: Problem) -> tuple[UnitProblem, Sizes]:
     unit = unit_problem(problem.protocol, *problem.target.place()[:2])
     return unit, Sizes.of(unit)
 
 
-@eqx.filter_jit
+@compiled_once
 def _prepared_and_sizes(problem: Problem, grid: AbstractGrid) -> tuple[Prepared, Sizes]:
     target = problem.target
     unit, sizes = _unit_and_sizes(problem)
     low, high = target.place().snr_range
     snr_range = (low * unit.scale**2, high * unit.scale**2)
-    start_laws = unit.reference.start_laws(target.dim)
-    first_snr = jnp.zeros_like(unit.scale) if start_laws is None else jnp.exp(log_snr_of(start_laws.ahead, target.dim))
-    times = grid.times(unit.reference, snr_range, first_snr, unit.horizon, target.dim)
-    rescaled = target.rescaled(unit.shift, unit.scale)
-    return Prepared(rescaled, unit.reference.step_laws(times), start_laws, unit), sizes
+    times = grid.times(unit.reference, snr_range, unit.horizon, target.dim)
+    return Prepared(target.rescaled(unit.shift, unit.scale), *unit.reference.laws(times), unit), sizes
 
 
 @eqx.filter_jit

@@ -5,6 +5,7 @@ paths spread over the devices. `grad` goes through it; under `jit` and `vmap` it
 """
 
 import math
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -90,10 +91,10 @@ def sample(
     if resampling is not None:
         check_resampling(resampling, rule, num_samples)
     key_fit, key_paths = jax.random.split(key)
-    fit, evaluations = None, jnp.zeros((), int)
+    fit, evaluations = None, 0
     if type(target) is Density and issubclass(rule.needs, Tilted):
         target, fit = _with_surrogate(key_fit, target, progress)
-        evaluations = fit.num_energy_evaluations
+        evaluations = int(fit.num_energy_evaluations)
         problem = Problem(target, problem.protocol)
     protocol, prepared = problem.protocol, problem.prepare(grid)
     island = 1 if resampling is None else resampling.island_size
@@ -106,15 +107,14 @@ def sample(
             indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
             parts.append(jax.block_until_ready(_run_chunk(prepared, rule, key_paths, indices, save_paths, resampling)))
             advance(1)
-    samples, log_weights, nonfinite, states, expected = jax.tree.map(
-        lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts
-    )
+    samples, log_weights, num_nonfinite, states, expected = _joined(parts, num_samples)
+    beta, known = protocol.beta, concrete(protocol.beta)
     choices = {
         "rule": _describe(rule),
         "grid": _describe(grid),
         "num_steps": prepared.step_laws.num_steps,
         "batch_size": chunk,
-        "beta": brief(protocol.beta[0] if protocol.num_pieces == 1 else protocol.beta),
+        "beta": brief(beta if known is None or protocol.num_pieces > 1 else known[0]),
         "rescaled": protocol.noise_scale is None,
     }
     if resampling is not None:
@@ -128,8 +128,8 @@ def sample(
         target=target,
         prepared=prepared,
         rule=rule,
-        num_nonfinite=jnp.sum(nonfinite),
-        num_energy_evaluations=evaluations + num_samples * evaluations_per_path,
+        num_nonfinite=num_nonfinite,
+        num_energy_evaluations=jnp.asarray(evaluations + num_samples * evaluations_per_path),
         shared=target.shared_sample,
         fit=fit,
         num_islands=num_samples // island,
@@ -149,6 +149,14 @@ def _run_chunk(prepared: Prepared, rule: AbstractRule, key, indices, save_paths:
     if paths.weighted_states is not None:
         expected = prepared.unit.from_unit(paths.weighted_states)
     return prepared.unit.from_unit(paths.samples), log_weights, ~finite, states, expected
+
+
+@partial(jax.jit, static_argnames="num_samples")
+def _joined(parts: list, num_samples: int):
+    """The chunks one after the other, without what fills the last one up, and how many paths are marked."""
+    joined = jax.tree.map(lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts)
+    samples, log_weights, nonfinite, states, expected = joined
+    return samples, log_weights, jnp.sum(nonfinite), states, expected
 
 
 def _with_surrogate(key, density: Density, progress: bool) -> tuple[Surrogate, Fit]:
