@@ -11,6 +11,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._doors.checks import concrete
@@ -108,13 +109,9 @@ def check_alone(protocol: Protocol) -> Protocol:
 def _repels_nowhere(protocol: Protocol) -> bool:
     """Whether the killing rate is convex beyond doubt, and there is no conjugate point to look for."""
     beta = concrete(protocol.beta)
-    return (
-        protocol.force is None
-        and protocol.gauge is None
-        and beta is not None
-        and beta.ndim < 3
-        and bool((beta >= 0).all())
-    )
+    if beta is None or protocol.force is not None or protocol.gauge is not None:
+        return False
+    return bool(((beta if beta.ndim < 3 else np.linalg.eigvalsh(beta)) >= 0).all())
 
 
 @compiled_once

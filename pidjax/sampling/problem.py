@@ -281,8 +281,8 @@ def _prepared_and_sizes(problem: Problem, grid: AbstractGrid) -> tuple[Prepared,
     unit, sizes = _unit_and_sizes(problem)
     low, high = target.place().snr_range
     snr_range = (low * unit.scale**2, high * unit.scale**2)
-    times = grid.times(unit.reference, snr_range, unit.horizon, target.dim)
-    return Prepared(target.rescaled(unit.shift, unit.scale), *unit.reference.laws(times), unit), sizes
+    steps, start = unit.reference.laws(grid.times(unit.reference, snr_range, unit.horizon, target.dim))
+    return Prepared(target.rescaled(unit.shift, unit.scale), steps, start, unit), sizes
 
 
 @eqx.filter_jit
