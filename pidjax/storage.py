@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import __version__
-from ._doors.checks import check_kind, concrete
+from ._doors.checks import check_kind
+from ._doors.functions import check_on_host
 
 FORMAT = 1
 """Raised when a file of before cannot be read any more."""
@@ -188,10 +189,9 @@ class _Writer:
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             return {"random": self._array(jax.random.key_data(value)), "kind": str(jax.random.key_impl(value))}
         if id(value) not in self.seen:
-            if (array := concrete(value)) is None:
-                raise ValueError("save writes numbers, which jit and vmap do not have: call it outside of them")
+            check_on_host("save", value)
             self.seen[id(value)] = len(self.arrays), value
-            self.arrays.append(array)
+            self.arrays.append(np.asarray(value))
         number = self.seen[id(value)][0]
         return {"array": number, "dtype": str(value.dtype), "on": "device" if isinstance(value, jax.Array) else "host"}
 

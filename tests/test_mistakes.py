@@ -490,8 +490,8 @@ NEURAL = [
     (lambda: trained(loss=None), "loss is a NoneType; pass relative_entropy"),
     (lambda: trained(loss=lambda prepared, rule: 0.0), "loss fails .* takes 2 positional arguments but 4"),
     (lambda: trained(loss=lambda prepared, rule, key, paths: prepared.unit.start), r"loss returns float32\[2\]"),
-    (lambda: jax.jit(lambda key: trained(key=key).history)(key()), "descent works on numbers.* outside"),
-    (lambda: jax.jit(lambda: trained().history)(), "descent works on numbers.* outside"),
+    (lambda: jax.jit(lambda key: trained(key=key).history)(key()), "descent takes numbers.* outside"),
+    (lambda: jax.jit(lambda: trained().history)(), "descent takes numbers.* outside"),
     (lambda: corrected(3), r"float32\[2\] but the network is made for float32\[3\]"),
     (
         lambda: learning.Guided(key(), density(3), brownian(0.0))(0.5, jnp.zeros(2)),

@@ -232,7 +232,7 @@ def test_a_class_of_other_fields_is_refused(value, given, message, tmp_path):
 
 
 def test_what_is_traced_is_not_saved(tmp_path):
-    with pytest.raises(ValueError, match="save writes numbers, which"):
+    with pytest.raises(ValueError, match="save takes numbers, which"):
         jax.jit(lambda x: pid.save(tmp_path / "value.npz", {"x": x}))(jnp.ones(2))
     assert not list(tmp_path.iterdir())
 

@@ -31,7 +31,7 @@ UNKNOWN = object()
 
 def check_on_host(user: str, *values: Any) -> None:
     """Raise if one of the values is being traced."""
-    if any(isinstance(value, Tracer) for value in values):
+    if any(isinstance(value, Tracer | jax.ShapeDtypeStruct) for value in values):
         raise HostOnly(f"{user} takes numbers, which jit and vmap do not have: call it outside of them")
 
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Inexact, Int, Key, Shaped
 
 from .._doors.checks import as_scalar, check_count, check_key
 from .._doors.extras import load
-from .._doors.functions import in_words, outcome
+from .._doors.functions import check_on_host, in_words, outcome
 from .._doors.show import brief, shown
 
 
@@ -127,7 +127,7 @@ class Weighted(eqx.Module):
     def _check_numbers(self, method: str) -> None:
         if not self._holds_numbers():
             _ = self._alone
-            raise ValueError(f"{method}() looks at numbers, which jit and vmap do not have: call it outside of them")
+            check_on_host(f"{method}()", self.log_weights)
 
     @property
     def weights(self) -> Float[Array, " N"]:

@@ -17,7 +17,8 @@ from .._doors.functions import check_scalar, in_words, outcome
 from .._doors.show import shown
 from ..process.protocol import Protocol
 from ..process.unit import UnitProblem, unit_problem
-from ..sampling.problem import Prepared, Problem, control_at_end
+from ..sampling.point import control_at_end
+from ..sampling.problem import Prepared, Problem
 from ..sampling.solution import Solution
 from ..targets.mixture import GaussianMixture
 

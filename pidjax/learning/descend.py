@@ -18,11 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_positive, check_count, check_key, check_kind
-from .._doors.functions import in_words, outcome
+from .._doors.functions import check_on_host, in_words, outcome
 from .._doors.progress import progress_bar
 from .._doors.show import shown
 from ..storage import load, save
@@ -164,8 +163,7 @@ def descend(
     free, fixed = eqx.partition(parameters, is_learned(parameters))
     free = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), free)
     run = _Run(free, _guarded(optimiser).init(free), state)
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, fixed, key, loss))):
-        raise ValueError("a descent works on numbers, which jit and vmap do not have: call it outside of them")
+    check_on_host("a descent", *jax.tree.leaves((run, fixed, key, loss)))
     history = np.zeros(0, jnp.result_type(*jax.tree.leaves(free)))
     if checkpoint is not None and os.path.exists(checkpoint):
         run, history = _resumed(checkpoint, run, key)

@@ -16,13 +16,13 @@ from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.fitting import Fit
 from ..targets.local import LocalDraws
+from ..targets.mixture import GaussianMixture
 from ..targets.pool import Pool
 from ..targets.surrogate import Surrogate
 from .problem import Prepared
 from .rollout import backward_log_weights
 from .rules import AbstractRule
 
-_OF_A_DENSITY = (Density, Surrogate, Pool, LocalDraws)
 """Targets whose log-density is the user's."""
 
 _MOST_DECADES = 1e6
@@ -112,7 +112,7 @@ class Solution(Weighted):
         if self.num_nonfinite > 0:
             cause = (
                 "the log-density returned NaN or +inf there, or a step blew up. Return -inf outside the support; use more steps"
-                if isinstance(self.target, _OF_A_DENSITY)
+                if self._has_users_density
                 else "a state overflowed, a step blew up, or a control of your own returned NaN. Bring target, noise_scale "
                 "and force to moderate scales; use more steps"
             )
@@ -147,10 +147,15 @@ class Solution(Weighted):
             f"a few paths carry the weight, and log_z and its error are not to be trusted. {cures}"
         )
 
+    @property
+    def _has_users_density(self) -> bool:
+        """Whether the weights are those of a density that may be NaN, or have no finite mass."""
+        return able(self.target, WithDensity) and not isinstance(self.target, GaussianMixture)
+
     def _spread_out(self) -> list[tuple[Outcome, str]]:
         """Whether the samples spread over more decades than those of a density of finite mass are likely to."""
         weights = np.asarray(self.weights, np.float64)
-        if not (isinstance(self.target, _OF_A_DENSITY) and np.isfinite(weights).all()):
+        if not (self._has_users_density and np.isfinite(weights).all()):
             return []
         values = np.asarray(self._vectors(), np.float64)[weights > 0]
         weights = weights[weights > 0]
