@@ -102,8 +102,7 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
 
 @jax.jit
 def _summing_to_one(weights: Float[Array, " k"]) -> Float[Array, " k"]:
-    root = jax.lax.stop_gradient(jnp.sqrt(jnp.max(weights)))
-    weights = weights / root / root
+    weights = weights / jax.lax.stop_gradient(jnp.max(weights))
     return weights / jnp.sum(weights)
 
 
