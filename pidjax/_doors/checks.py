@@ -102,7 +102,8 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
 
 @jax.jit
 def _summing_to_one(weights: Float[Array, " k"]) -> Float[Array, " k"]:
-    weights = weights / jax.lax.stop_gradient(jnp.max(weights))
+    largest = jax.lax.stop_gradient(jnp.max(weights))
+    weights = jax.lax.optimization_barrier(weights / largest)  # or XLA divides by the product of both, which overflows
     return weights / jnp.sum(weights)
 
 
