@@ -97,13 +97,8 @@ def normalised_weights(name: str, weights, count: int, dtype) -> jax.Array:
         raise ValueError(
             f"{name} has the minimum {values.min():g} and the maximum {values.max():g}; pass weights >= 0, not all 0"
         )
-    return _summing_to_one(weights)
-
-
-@jax.jit
-def _summing_to_one(weights: Float[Array, " k"]) -> Float[Array, " k"]:
-    largest = jax.lax.stop_gradient(jnp.max(weights))
-    weights = jax.lax.optimization_barrier(weights / largest)  # or XLA divides by the product of both, which overflows
+    root = jax.lax.stop_gradient(jnp.sqrt(jnp.max(weights)))
+    weights = weights / root / root
     return weights / jnp.sum(weights)
 
 
