@@ -4,10 +4,14 @@ import math
 import os
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_within as within
+from helpers import mean_and_error
+from scipy import integrate, special, stats
 
 from pidjax import metrics, zoo
 
@@ -150,10 +154,15 @@ def test_funnel_log_density_is_finite_far_out():
     assert jnp.all(jnp.isfinite(jax.grad(known.log_density)(far)))
 
 
-def test_gmm40_means_are_those_of_the_file():
-    path = SHARED_DATA / "gmm40_fab_means.csv"
+def data(name):
+    path = SHARED_DATA / name
     if not path.exists():
-        pytest.skip("gmm40_fab_means.csv is not here; set PIDJAX_DATA to its folder")
+        pytest.skip(f"{name} is not here; set PIDJAX_DATA to its folder")
+    return path
+
+
+def test_gmm40_means_are_those_of_the_file():
+    path = data("gmm40_fab_means.csv")
     np.testing.assert_allclose(zoo.gmm40().centres, np.loadtxt(path, delimiter=","), atol=2e-6)
 
 
@@ -187,3 +196,292 @@ def test_known_is_a_pytree_that_compiles(known):
 def test_funnel_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         zoo.funnel(**arguments)
+
+
+DRAWABLE = {
+    "MW54": lambda **kind: zoo.double_well(5, 5, 4.0, **kind),
+    "MW52": lambda **kind: zoo.double_well(50, 5, 2.0, **kind),
+    "many_well": lambda **kind: zoo.many_well(4, **kind),
+    "phi4": lambda **kind: zoo.phi4(0.05, **kind),
+    "gaussians": lambda **kind: zoo.gaussian_mixture(5, **kind),
+    "students": lambda **kind: zoo.student_mixture(5, **kind),
+    "two_modes": lambda **kind: zoo.two_modes(6, 4.0, **kind),
+    "spike_and_slab": lambda **kind: zoo.spike_and_slab(10, **kind),
+}
+
+
+@pytest.mark.parametrize("name", DRAWABLE)
+def test_draws_and_density_are_of_one_law(name):
+    """E ∂_i log p = 0 and E[y · ∇ log p] = −d by parts, for any smooth density; and E[−log p] is the entropy."""
+    known = DRAWABLE[name]()
+    samples = known.sample(jax.random.key(5), 5_000)
+    assert samples.shape == (5_000, known.dim)
+    log_density, scores = jax.jit(jax.vmap(jax.value_and_grad(known.log_density)))(samples)
+    virial, error = mean_and_error(jnp.sum(samples * scores, axis=1))
+    within(virial, -known.dim, error)
+    within(mean_and_error(scores)[0], 0, mean_and_error(scores)[1])
+    if known.entropy is not None:
+        mean, error = mean_and_error(log_density)
+        within(known.log_z - mean, known.entropy, error)
+
+
+@pytest.mark.parametrize("make", [zoo.gaussian_mixture, zoo.student_mixture, lambda dim: zoo.two_modes(dim, 4.0)])
+def test_draws_have_the_mean_of_their_components(make):
+    known = make(3)
+    mean, error = mean_and_error(known.sample(jax.random.key(6), 20_000))
+    within(mean, known.mode_weights @ known.centres, error)
+
+
+@pytest.mark.parametrize(
+    ("known", "printed"),
+    [
+        (lambda: zoo.double_well(5, 5, 4.0), -0.5410555),
+        (lambda: zoo.double_well(50, 5, 2.0), 5 * math.log(1.3404451) + 22.5 * math.log(2 * math.pi)),
+        (lambda: zoo.double_well(7, 3, 3.0), 3 * math.log(1.0482476) + 2 * math.log(2 * math.pi)),
+        (lambda: zoo.many_well(16), 164.69568),
+    ],
+)
+def test_wells_have_the_printed_log_z(known, printed):
+    assert known().log_z == pytest.approx(printed, abs=6e-6)
+
+
+def test_wells_by_adaptive_quadrature():
+    for known, log_well, reach in (
+        (zoo.double_well(1, 1, 2.5), lambda x: -((x**2 - 2.5) ** 2), 4.0),
+        (zoo.many_well(1), lambda x: x / 2 + 6 * x**2 - x**4, 5.0),
+    ):
+        mass, moment = (
+            integrate.quad(lambda x, f=f, w=log_well: f(w(x)) * math.exp(w(x)), -reach, reach, epsabs=1e-12, limit=500)[
+                0
+            ]
+            for f in (lambda value: 1.0, lambda value: value)
+        )
+        rest = known.dim - 1
+        assert known.log_z == pytest.approx(math.log(mass) + rest / 2 * math.log(2 * math.pi), abs=1e-9)
+        entropy = math.log(mass) - moment / mass + rest / 2 * math.log(2 * math.pi * math.e)
+        assert known.entropy == pytest.approx(entropy, abs=1e-9)
+
+
+def test_many_well_draws_have_the_printed_moments():
+    samples = zoo.many_well(16).sample(jax.random.key(7), 5_000)[:, ::2].ravel()
+    for values, truth in ((samples > 0, 0.8443071), (samples, 1.18796), ((samples - 1.18796) ** 2, 1.54855)):
+        mean, error = mean_and_error(values)
+        within(mean, truth, error)
+
+
+PHI4 = {0.0: (-196.912221, 0.0), 0.025: (-193.664446, -7.79175), 0.05: (-189.641034, -15.57006),
+        0.075: (-185.538805, -23.31944), 0.1: (-181.362334, -31.01099)}  # fmt: skip
+
+
+@pytest.mark.parametrize("b", PHI4)
+def test_phi4_has_the_printed_truths(b):
+    known = zoo.phi4(b)
+    assert (known.log_z, known.log_phase_ratio) == pytest.approx(PHI4[b], abs=6e-6)
+
+
+def test_phi4_log_z_by_importance_sampling():
+    """At b = 0.1 one phase has all the mass but e^−31: a Gaussian at its mode, from the formula as printed."""
+    rng, b = np.random.default_rng(0), 0.1
+
+    def log_density(x):
+        path = np.pad(x, [*[(0, 0)] * (x.ndim - 1), (1, 1)])
+        return -20 * (5 * np.sum(np.diff(path) ** 2, -1) + 0.1 * np.sum((1 - x**2) ** 2 / 4 + b * x, -1))
+
+    springs = 200 * (2 * np.eye(100) - np.eye(100, k=1) - np.eye(100, k=-1))
+    mode = -np.ones(100)
+    for _ in range(50):
+        precision = springs + np.diag(2 * (3 * mode**2 - 1))
+        step = np.linalg.solve(springs + np.diag(4 * mode**2), springs @ mode - 2 * (1 - mode**2) * mode + 2 * b)
+        mode = mode - step
+    factor = np.linalg.cholesky(np.linalg.inv(precision))
+    noise = rng.normal(size=(20_000, 100))
+    samples = mode + noise @ factor.T
+    log_proposal = stats.norm.logpdf(noise).sum(1) - np.log(np.diag(factor)).sum()
+    log_weights = log_density(samples) - log_proposal
+    known = zoo.phi4(b)
+    np.testing.assert_allclose(
+        jax.vmap(known.log_density)(jnp.asarray(samples[:5])), log_density(samples[:5]), atol=1e-9
+    )
+    mean, error = mean_and_error(np.exp(log_weights - known.log_z))
+    assert error < 0.05
+    within(mean, 1, error)
+
+
+def test_phi4_draws_have_the_phase_ratio():
+    known = zoo.phi4(0.005)
+    middle = known.sample(jax.random.key(8), 4_000)[:, 40:60]
+    up, down = jnp.mean(jnp.all(middle > 0, axis=1)), jnp.mean(jnp.all(middle < 0, axis=1))
+    within(jnp.log(up / down), known.log_phase_ratio, math.sqrt((1 / up + 1 / down) / 4_000))
+
+
+@pytest.mark.parametrize("name", [*DRAWABLE, "cox"])
+def test_log_density_in_single_precision(name):
+    if name == "cox":
+        places = np.random.default_rng(0).uniform(size=(126, 2))
+        double, single = (zoo.log_gaussian_cox(places, 20, dtype=dtype) for dtype in ("float64", "float32"))
+        samples = 3.9 + jax.random.normal(jax.random.key(9), (20, 400))
+    else:
+        double, single = (DRAWABLE[name](dtype=dtype) for dtype in ("float64", "float32"))
+        samples = single.sample(jax.random.key(9), 50).astype("float64")
+    rounded = samples.astype("float32")
+    given, exact = jax.vmap(single.log_density)(rounded), jax.vmap(double.log_density)(rounded.astype("float64"))
+    assert given.dtype == jnp.float32
+    np.testing.assert_allclose(given, exact, atol=1e-3, rtol=1e-6)
+
+
+def test_mixtures_are_those_of_scipy():
+    gaussians, students = zoo.gaussian_mixture(3), zoo.student_mixture(3, degrees_of_freedom=2.5)
+    covariances, means = np.asarray(gaussians.target.covariances), np.asarray(gaussians.centres)
+    samples = np.asarray(students.sample(jax.random.key(10), 20))
+    for known, of_one in (
+        (gaussians, lambda k: stats.multivariate_normal(means[k], covariances[k])),
+        (students, lambda k: stats.multivariate_t(means[k], covariances[k], df=2.5)),
+    ):
+        logs = np.stack([math.log((k + 1) / 10) + of_one(k).logpdf(samples) for k in range(4)])
+        np.testing.assert_allclose(jax.vmap(known.log_density)(samples), special.logsumexp(logs, axis=0), atol=1e-9)
+
+
+def test_unequal_widths_are_those_of_scipy():
+    points = np.random.default_rng(0).normal(size=(10, 4))
+    beside = 0.5 * stats.multivariate_normal(np.zeros(4)).pdf(points) + 0.5 * stats.multivariate_normal(
+        [2, 0, 0, 0], 0.25
+    ).pdf(points)
+    inside = 0.3 * stats.multivariate_normal(np.zeros(4), 0.04).pdf(points) + 0.7 * stats.multivariate_normal(
+        np.zeros(4), 4.0
+    ).pdf(points)
+    for known, density in ((zoo.two_modes(4, 2.0, 0.5), beside), (zoo.spike_and_slab(4, 0.2, 2.0, 0.3), inside)):
+        np.testing.assert_allclose(jax.vmap(known.log_density)(points), np.log(density), atol=1e-9)
+
+
+def test_spike_and_slab_entropy_on_a_line():
+    def density(x):
+        return 0.3 * stats.norm.pdf(x, scale=0.1) + 0.7 * stats.norm.pdf(x, scale=2.0)
+
+    entropy = integrate.quad(lambda x: -density(x) * math.log(density(x)), 0, 30, points=[0.2, 0.5, 1], epsabs=1e-12)
+    assert zoo.spike_and_slab(1, 0.1, 2.0, 0.3).entropy == pytest.approx(2 * entropy[0], abs=1e-8)
+
+
+def test_log_gaussian_cox_is_the_density_written_out():
+    places = np.random.default_rng(1).uniform(size=(30, 2))
+    counts = np.histogram2d(*places.T, bins=5, range=[[0, 1], [0, 1]])[0].ravel()
+    index = np.array([(i, j) for i in range(5) for j in range(5)])
+    covariance = 1.91 * np.exp(-np.linalg.norm(index[:, None] - index, axis=-1) / (5 / 33))
+    prior = stats.multivariate_normal(np.full(25, math.log(126) - 0.955), covariance)
+    x = prior.rvs(3, random_state=0)
+    expected = prior.logpdf(x) + x @ counts - np.exp(x).sum(1) / 25
+    np.testing.assert_allclose(jax.vmap(zoo.log_gaussian_cox(places, 5).log_density)(x), expected, atol=1e-9)
+
+
+def test_log_gaussian_cox_keeps_the_far_edge():
+    counts = zoo.log_gaussian_cox([[1.0, 0.0], [0.0, 1.0], [0.0, 0.99]], 4).target.function.counts
+    assert counts[12] == 1
+    assert counts[3] == 2
+
+
+def test_new_data_compile_nothing():
+    traces = []
+
+    @eqx.filter_jit
+    def evaluate(target):
+        traces.append(target)
+        return target.log_density(jnp.ones(target.dim))
+
+    rng = np.random.default_rng(2)
+    for number in range(2):
+        features, labels = rng.normal(size=(10, 3)), rng.integers(2, size=10)
+        for known in (
+            zoo.logistic(features, labels, 1.0 + number),
+            zoo.log_gaussian_cox(rng.uniform(size=(9, 2)), 3),
+            zoo.double_well(3, 2, 2.0 + number),
+            zoo.phi4(0.1 * number),
+            zoo.student_mixture(2, seed=number),
+        ):
+            assert jnp.isfinite(evaluate(known.target))
+    assert len(traces) == 5
+
+
+def importance_sampled(known, centre, factor, noise, log_noise):
+    """Draws centre + factor · noise, and their p̃/(q Z)."""
+    samples = centre + noise @ factor.T
+    log_weights = np.asarray(jax.lax.map(known.log_density, jnp.asarray(samples), batch_size=500))
+    log_weights = log_weights - log_noise + np.linalg.slogdet(factor)[1]
+    return samples, np.exp(log_weights - known.log_z)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(zoo.logistic_ionosphere, "ionosphere.csv"), (zoo.logistic_credit, "german_credit_numeric.txt")],
+)
+def test_logistic_evidence_by_importance_sampling(make, name):
+    """From a Student t: at the mode with its curvature, then with the moments found."""
+    known, degrees = make(data(name)), 30
+    mode, curvature = np.zeros(known.dim), jax.jit(jax.hessian(known.log_density))
+    for _ in range(20):
+        mode = mode - np.linalg.solve(curvature(jnp.asarray(mode)), jax.grad(known.log_density)(jnp.asarray(mode)))
+    centre, covariance = mode, np.linalg.inv(-np.asarray(curvature(jnp.asarray(mode))))
+    law = stats.multivariate_t(np.zeros(known.dim), np.eye(known.dim), df=degrees, seed=0)
+    for _ in range(3):
+        noise = law.rvs(50_000)
+        samples, weights = importance_sampled(known, centre, np.linalg.cholesky(covariance), noise, law.logpdf(noise))
+        centre, covariance = np.average(samples, axis=0, weights=weights), np.cov(samples.T, aweights=weights)
+    mean, error = mean_and_error(weights)
+    assert error < 0.01
+    within(mean, 1, math.hypot(error, 0.003 / 4))
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_cox_evidence_by_importance_sampling():
+    """From the Gaussian of least KL(q ‖ p): precision C⁻¹ + diag λ, with the mean intensity λ = e^{m + v/2}/d under q."""
+    known = zoo.cox_pines(data("finnish_pines.csv"))
+    density = known.target.function
+    whitening, prior_mean = np.asarray(density.whitening), float(density.mean)
+    prior, counts = whitening.T @ whitening, np.asarray(density.counts)
+    mean, variance = np.full(known.dim, prior_mean), np.zeros(known.dim)
+    for _ in range(12):
+        intensity = np.exp(mean + variance / 2) / known.dim
+        covariance = np.linalg.inv(prior + np.diag(intensity))
+        mean = mean + covariance @ (counts - intensity - prior @ (mean - prior_mean))
+        variance = np.diag(covariance)
+    noise = np.random.default_rng(0).normal(size=(10_000, known.dim))
+    log_noise = stats.norm.logpdf(noise).sum(1)
+    weights = importance_sampled(known, mean, np.linalg.cholesky(covariance), noise, log_noise)[1]
+    mean_weight, error = mean_and_error(weights)
+    assert error < 0.1
+    within(mean_weight, 1, math.hypot(error, 0.02 / 4))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: zoo.double_well(3, 4), "num_wells is 4; pass at most dim, 3"),
+        (lambda: zoo.double_well(3, 2, -1.0), "depth is -1"),
+        (lambda: zoo.many_well(0), "num_pairs is 0"),
+        (lambda: zoo.phi4(math.nan), "b holds 1 non-finite"),
+        (lambda: zoo.phi4(2.0), "b is 2"),
+        (lambda: zoo.logistic([1.0, 2.0], [0, 1]), r"features has shape \(2,\)"),
+        (lambda: zoo.logistic([[1.0], [2.0]], [0, 1, 1]), r"labels has shape \(3,\)"),
+        (lambda: zoo.logistic([[1.0], [2.0]], [-1, 1]), "labels holds -1"),
+        (lambda: zoo.logistic([[1.0]], [1], 0.0), "prior_standard_deviation is 0"),
+        (lambda: zoo.log_gaussian_cox([0.1, 0.2]), r"points has shape \(2,\)"),
+        (lambda: zoo.log_gaussian_cox([[0.1, 1.2]]), r"points lie in \[0.1, 1.2\]"),
+        (lambda: zoo.gaussian_mixture(2, separation=-1.0), "separation is -1"),
+        (lambda: zoo.student_mixture(2, degrees_of_freedom=0.0), "degrees_of_freedom is 0"),
+        (lambda: zoo.two_modes(2, -1.0), "distance is -1"),
+        (lambda: zoo.two_modes(2, 1.0, 0.0), "width is 0"),
+        (lambda: zoo.spike_and_slab(2, spike_weight=1.0), "spike_weight is 1"),
+    ],
+)
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("load", [zoo.logistic_ionosphere, zoo.logistic_credit, zoo.cox_pines])
+def test_a_file_of_another_shape(load, tmp_path):
+    (tmp_path / "other").write_text("a b\n1 2\n3 4\n")
+    with pytest.raises(ValueError, match="path leads to a table of shape"):
+        load(tmp_path / "other")
