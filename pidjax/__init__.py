@@ -1,7 +1,7 @@
 """Sampling by Path Integral Diffusion: from a target to the process that ends on it, without training.
 
-The rooms `diagnostics`, `discrete`, `exact`, `guides`, `learning`, `metrics`, `plot` and `zoo` are attributes of this package,
-imported when first asked for.
+The rooms `diagnostics`, `discrete`, `exact`, `guides`, `learning`, `metrics`, `plot`, `tempering` and `zoo` are attributes of
+this package, imported when first asked for.
 """
 
 import importlib
@@ -27,7 +27,7 @@ from .targets.pool import Pool
 from .targets.samples import Samples
 from .targets.surrogate import Surrogate
 
-_ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "metrics", "plot", "zoo")
+_ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "metrics", "plot", "tempering", "zoo")
 
 __all__ = [
     "Ancestral", "Controlled", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment",

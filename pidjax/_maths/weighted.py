@@ -42,6 +42,9 @@ class Outcome(Enum):
     COARSE = "samples too far from the origin for their dtype"
     FIT_NOT_FINITE = "a log-density of NaN or +inf while its surrogate was fitted"
     FIT_UNSETTLED = "a surrogate whose fit did not settle"
+    COLLAPSED = "an island of particles that descend from a few"
+    DISAGREEING = "islands that differ by more than their own errors"
+    UNFINISHED = "a ladder that did not reach its top"
 
 
 class SamplingError(RuntimeError):
@@ -189,12 +192,13 @@ class Weighted(eqx.Module):
         if not jax.tree.leaves(found):
             raise ValueError(f"function returns {in_words(found)}; return an array, or a pytree of arrays")
 
-        def mean(values):
-            value, error = weighted_mean(values, weights, self.num_islands)
-            return Estimate(value, error if self.shared is None else self.inflation.astype(error.dtype) * error)
-
-        means = jax.tree.map(mean, jax.vmap(function)(samples))
+        means = jax.tree.map(self._mean, jax.vmap(function)(samples))
         return jax.tree.transpose(jax.tree.structure(found), jax.tree.structure(Estimate(0, 0)), means)
+
+    def _mean(self, values: Shaped[Array, "N ..."]) -> Estimate:
+        """Σ_i w_i v_i, and its standard error."""
+        value, error = weighted_mean(values, self.weights, self.num_islands)
+        return Estimate(value, error if self.shared is None else self.inflation.astype(error.dtype) * error)
 
     def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:
         """Equally weighted samples, drawn with the weights by systematic resampling, in random order."""

@@ -1,0 +1,14 @@
+"""Tempering: a population carried from a base to a target, with its evidence.
+
+anneal                       the verb: adaptive without a schedule, exactly unbiased with one
+Hamiltonian, Differences     the moves, with gradients and without
+Population                   the answer: samples, log Z and two errors of it
+Schedule                     what a run chose, for another that adapts nothing
+"""
+
+from .annealing import anneal
+from .moves import Differences, Hamiltonian
+from .population import Errors, Population
+from .schedule import Schedule
+
+__all__ = ["Differences", "Errors", "Hamiltonian", "Population", "Schedule", "anneal"]

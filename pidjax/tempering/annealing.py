@@ -1,0 +1,173 @@
+"""The verb: a population carried from a base to a target, checked at the door."""
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from .._doors.checks import check_count, check_key, check_kind, check_single, concrete
+from ..targets.base import WithDensity, able
+from ..targets.mixture import GaussianMixture
+from .ladder import Ascent, Layout, adaptive, frozen
+from .moves import AbstractMoves, Hamiltonian
+from .path import Base, Path
+from .population import Population
+from .schedule import Schedule
+
+
+def anneal(
+    key: Key[Array, ""],
+    target: WithDensity,
+    base: GaussianMixture,
+    *,
+    moves: AbstractMoves | None = None,
+    schedule: Schedule | None = None,
+    num_islands: int = 8,
+    island_size: int = 512,
+    stratified: bool = True,
+) -> Population:
+    """Samples of the target and its log Z, by particles on the path π_λ ∝ p̂^{1−λ} p̃^λ in islands that never exchange.
+
+    Without a schedule the run chooses its own: levels, steps, metric. With the schedule of an earlier run nothing is adapted:
+    its Ẑ is exactly unbiased, E[Ẑ] = Z, and it is pure: under jit and vmap.
+
+    An error knows of the modes that were visited only. A base with a component for each mode keeps their weights even where
+    no particle ever passes from one to another.
+
+    Args:
+        key: a typed key.
+        target: what has a log-density, as a `Density`.
+        base: p̂, where the particles start; wider than the target where its modes are not known.
+        moves: `Hamiltonian()`, the default, or `Differences()`, which needs no gradients.
+        schedule: of an earlier run of the same moves; `population.schedule`.
+        num_islands: a multiple of the number of components, at least two for each; even without a schedule.
+        island_size: particles of an island.
+        stratified: each island starts in one component of the base. Otherwise anywhere in it, as befits a base of many.
+
+    Raises:
+        ValueError: an argument of another kind, dimension or size; traced values without a schedule.
+
+    Source: MATH.md 11, there form (b) of strata; Del Moral, Doucet & Jasra, *Sequential Monte Carlo samplers*, JRSS B 2006;
+    for frozen and adaptive ladders Beskos, Jasra, Kantas & Thiery, arXiv 1306.6462.
+
+    Example:
+        >>> target = pid.Density(lambda y: -jnp.sum((y - 1) ** 2), 2)
+        >>> base = pid.GaussianMixture.isotropic(jnp.zeros((1, 2)), 4.0)
+        >>> population = anneal(jax.random.key(0), target, base, island_size=64)
+        >>> log_z = population.check().log_z
+        >>> bool(abs(log_z.value - jnp.log(jnp.pi)) < 4 * log_z.standard_error)
+        True
+    """
+    check_key("key", key)
+    check_kind("base", base, GaussianMixture, "a GaussianMixture, of one component or of one for each mode")
+    check_single("base", base.means, 2)
+    if isinstance(target, type) or not able(target, WithDensity):
+        kind = type(target).__name__
+        raise ValueError(f"target is a {kind}, without a log-density; pass a Density(log_density, {base.dim})")
+    dim: Any = getattr(target, "dim", base.dim)
+    if dim != base.dim:
+        raise ValueError(f"target has dimension {dim} but base has dimension {base.dim}; pass equal ones")
+    check_kind("stratified", stratified, bool, "True or False")
+    strata = base.means.shape[0] if stratified else 1
+    islands, size = check_count("num_islands", num_islands), check_count("island_size", island_size)
+    check_islands(islands, size, strata, schedule is None)
+    layout = Layout(islands, size, strata)
+    if schedule is not None:
+        check_kind("schedule", schedule, Schedule, "population.schedule of an earlier run")
+        if moves is not None:
+            raise ValueError(
+                f"moves is {moves!r}, but the schedule has its own, {schedule.moves!r}; pass one of the two"
+            )
+        check_schedule(schedule, base, strata)
+        return _frozen(key, target, base, schedule, layout)
+    moves = Hamiltonian() if moves is None else moves
+    check_kind("moves", moves, AbstractMoves, "Hamiltonian() or Differences()")
+    check_metric(moves, base, strata)
+    ascent = _adaptive(key, target, base, moves, layout)
+    num_levels = concrete(ascent.num_levels)
+    if num_levels is None:
+        raise ValueError(
+            "schedule is None, under jit, vmap or grad: a schedule is chosen on the host. Run once outside, and pass "
+            "schedule=population.schedule"
+        )
+    count = int(num_levels)
+    climbed = ascent._replace(schedule=ascent.schedule.first(count), acceptance=ascent.acceptance[:count])
+    return _population(climbed, base.weights, layout)
+
+
+def check_islands(islands: int, size: int, strata: int, halved: bool) -> None:
+    least = 2 * strata if strata > 1 or halved else 1
+    if islands % strata or islands < least or (halved and islands % 2):
+        wanted = f"a multiple of {strata}, at least {least}" if strata > 1 else f"at least {least}"
+        even = ", and even, as each half of the islands takes its metric from the other" if halved else ""
+        other = ", or stratified=False" if strata > 1 else ""
+        raise ValueError(f"num_islands is {islands} and base has {strata} strata; pass {wanted}{even}{other}")
+    if size < 2:
+        raise ValueError(f"island_size is {size}; pass an integer >= 2")
+
+
+def check_metric(moves: AbstractMoves, base: GaussianMixture, strata: int) -> None:
+    metric = getattr(moves, "metric", None)
+    if metric is None:
+        return
+    shapes = [(count, *[base.dim] * rank) for count in sorted({1, strata}) for rank in range(3)]
+    if metric.shape not in shapes:
+        raise ValueError(f"metric has shape {metric.shape}; pass one of {', '.join(map(str, shapes))}")
+    if metric.dtype != base.means.dtype:
+        raise ValueError(f"metric is of {metric.dtype} but base of {base.means.dtype}; pass equal ones")
+
+
+def check_schedule(schedule: Schedule, base: GaussianMixture, strata: int) -> None:
+    check_kind("schedule.moves", schedule.moves, AbstractMoves, "population.schedule of an earlier run")
+    check_single("schedule", schedule.levels, 1)
+    check_metric(schedule.moves, base, strata)
+    of_points = [leaf.shape[-1] for leaf in (schedule.rungs.factors, schedule.rungs.cloud) if leaf is not None]
+    if any(dim != base.dim for dim in of_points):
+        raise ValueError(f"schedule is of dimension {of_points[0]} but base of {base.dim}; pass one of the same target")
+    if schedule.levels.dtype != base.means.dtype:
+        raise ValueError(f"schedule is of {schedule.levels.dtype} but base of {base.means.dtype}; pass equal ones")
+    levels = concrete(schedule.levels)
+    if levels is not None and not (
+        levels.size and levels[-1] == 1 and levels[0] > 0 and (levels[1:] > levels[:-1]).all()
+    ):
+        raise ValueError(f"schedule has the levels {levels}; pass levels that rise from above 0 to 1")
+
+
+@eqx.filter_jit
+def _adaptive(key, target, base: GaussianMixture, moves: AbstractMoves, layout: Layout) -> Ascent:
+    return adaptive(key, Path(target, Base.of(base)), moves, layout)
+
+
+@eqx.filter_jit
+def _frozen(key, target, base: GaussianMixture, schedule: Schedule, layout: Layout) -> Population:
+    return _population(frozen(key, Path(target, Base.of(base)), schedule, layout), base.weights, layout)
+
+
+@partial(jax.jit, static_argnums=2)
+def _shares(island_log_z: Float[Array, " islands"], weights: Float[Array, " K"], layout: Layout) -> Float[Array, " N"]:
+    """log Ẑ_i α_k K of each particle, for its island i and stratum k."""
+    if layout.strata > 1:
+        stratum = jnp.arange(layout.num_islands) % layout.strata
+        island_log_z = island_log_z + jnp.log(layout.strata * weights[stratum])
+    return jnp.repeat(island_log_z, layout.island_size)
+
+
+def _population(ascent: Ascent, weights: Float[Array, " K"], layout: Layout) -> Population:
+    climber, spent = ascent.climber, ascent.climber.spent
+    number: Int[Array, ""] = jnp.asarray(layout.num_particles)
+    return Population(
+        samples=climber.places,
+        log_weights=_shares(climber.island_log_z, weights, layout),
+        island_log_z=climber.island_log_z,
+        ancestors=climber.ancestors,
+        acceptance=ascent.acceptance,
+        schedule=ascent.schedule,
+        num_gradient_evaluations=number * spent.gradients,
+        num_energy_evaluations=number * (spent.energies + spent.gradients),
+        num_nonfinite=spent.invalid,
+        num_islands=layout.num_islands,
+        num_strata=layout.strata,
+    )

@@ -1,0 +1,82 @@
+"""What a ladder climbs by: levels 0 < λ_1 < … < λ_T = 1, and at each what its moves need.
+
+Chosen by an adaptive run it is a value: given to another run, which adapts nothing, that run's Ẑ is unbiased, E[Ẑ] = Z.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._doors.show import shown
+
+
+class Rung(eqx.Module):
+    """One level.
+
+    Attributes:
+        level: λ.
+        step: ε of Hamiltonian moves.
+        num_jumps: one-coordinate jumps.
+        factors: F of the metric, for each group of particles; None if the moves have their own, or need none.
+        cloud: places whose differences are steps, for each group of particles; None if nothing steps by them.
+    """
+
+    level: Float[Array, ""]
+    step: Float[Array, ""]
+    num_jumps: Int[Array, ""]
+    factors: Float[Array, "G *map"] | None
+    cloud: Float[Array, "H m d"] | None
+
+    @property
+    def known_factors(self) -> Float[Array, "G *map"]:
+        if self.factors is None:
+            raise TypeError("a rung without a metric is used with moves that have none of their own")
+        return self.factors
+
+    @property
+    def known_cloud(self) -> Float[Array, "H m d"]:
+        if self.cloud is None:
+            raise TypeError("a rung without a cloud is used with moves that step by its differences")
+        return self.cloud
+
+    def pooled(self) -> "Rung":
+        """The same for one group: the mean of the groups' maps, which are triangular, and a part of each of their clouds."""
+        factors = None if self.factors is None else jnp.mean(self.factors, axis=0, keepdims=True)
+        cloud = self.cloud
+        if cloud is not None:
+            groups, size, dim = cloud.shape
+            cloud = cloud[:, : size // groups].reshape(1, -1, dim)
+        return Rung(self.level, self.step, self.num_jumps, factors, cloud)
+
+
+class Schedule(eqx.Module):
+    """The rungs of a ladder, in order, and the moves that are made at each.
+
+    Attributes:
+        moves: `Hamiltonian` or `Differences`.
+        rungs: every attribute of a `Rung` with an axis of T levels in front.
+    """
+
+    moves: Any
+    rungs: Rung
+
+    def __repr__(self):
+        facts = {"levels": self.levels.shape[-1], "first": self.levels[..., 0], "last": self.levels[..., -1]}
+        return shown("Schedule", **facts, moves=self.moves)
+
+    @property
+    def levels(self) -> Float[Array, " T"]:
+        """λ_t."""
+        return self.rungs.level
+
+    @property
+    def steps(self) -> Float[Array, " T"]:
+        """ε_t."""
+        return self.rungs.step
+
+    def first(self, count: int) -> "Schedule":
+        """The first so many levels."""
+        return Schedule(self.moves, jax.tree.map(lambda leaf: leaf[:count], self.rungs))
