@@ -92,14 +92,14 @@ def test_moves_keep_their_law(kind, monkeypatch):
     cloud = 1.5 * jax.random.normal(jax.random.key(1), (2, 9, 2))
 
     def change():
-        def moved(places):
+        @jax.jit
+        def moved(places, keys):
             particles, _ = here.place(places, with_slopes=kind == "hamiltonian")
-            for index in range(3):
-                keys = jax.random.split(jax.random.key(20 + index), places.shape[0])
-                particles = step_of(kind, here, cloud)(keys, particles)
-            return particles.places
+            return step_of(kind, here, cloud)(keys, particles).places
 
-        after = jax.jit(moved)(places)
+        after = places
+        for seed in range(3):
+            after = moved(after, jax.random.split(jax.random.key(20 + seed), places.shape[0]))
         assert jnp.mean(jnp.any(after != places, axis=1)) > 0.3
         return mean_and_error(moments(np.asarray(after)) - moments(np.asarray(places)))
 
@@ -222,6 +222,28 @@ def test_a_base_of_many_components_without_strata():
     assert_within(mean.value, base.mean(), mean.standard_error)
     with pytest.raises(ValueError, match="schedule is None"):
         jax.jit(lambda key: anneal(key, density(), wide(2), moves=Differences(1)).log_weights)(KEY)
+
+
+@pytest.mark.extended
+@pytest.mark.optimised
+@pytest.mark.parametrize("base", ["broad", "laplace"])
+def test_hundreds_of_dimensions(base):
+    """A Gaussian with neighbours correlated by .5, from a broad one by diagonal metrics, or from one 2 % too wide."""
+    dim = 400
+    distance = np.abs(np.arange(dim)[:, None] - np.arange(dim)[None])
+    covariance = jnp.asarray(0.5**distance, jnp.float32)
+    if base == "broad":
+        start, moves = wide(dim, 2.0, jnp.float32), Hamiltonian(2, 0)
+    else:
+        start = GaussianMixture(jnp.full((1, dim), 0.02, jnp.float32), 1.02**2 * covariance[None])
+        moves = Hamiltonian(1, 0, start.factors)
+    factor = jnp.asarray(np.linalg.inv(np.linalg.cholesky(np.asarray(covariance, np.float64))), jnp.float32)
+    log_height = jnp.sum(jnp.log(jnp.diag(factor))) - 0.5 * dim * jnp.log(2 * jnp.pi).astype(jnp.float32)
+    target = Density(lambda y: log_height - 0.5 * jnp.sum((factor @ y) ** 2), dim, dtype=jnp.float32)
+    population = anneal(KEY, target, start, moves=moves, island_size=128)
+    assert Outcome.DISAGREEING not in [outcome for outcome, _ in population.problems()]
+    assert_within(population.log_z.value, 0, population.log_z.standard_error)
+    assert population.log_z.standard_error < (1 if base == "broad" else 0.1)
 
 
 def checked(**changed):

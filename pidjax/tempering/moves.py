@@ -77,7 +77,6 @@ def hamiltonian(
 ) -> tuple[Particles, Report]:
     """One Hamiltonian move of each particle, which has gradients; particle i uses key i."""
     dtype, dim = particles.places.dtype, particles.places.shape[1]
-
     normals = jax.vmap(lambda key: jax.random.normal(key, (dim + 2,), dtype))(keys)
     velocities, (lengths, uniforms) = normals[:, :dim], ndtr(normals[:, dim:].T)
     steps, count = step * jnp.exp(JITTER * (2 * lengths[:, None] - 1)), num_leapfrogs(step)
@@ -119,12 +118,13 @@ def by_differences(
     def propose(key, place, cloud):
         uniforms = jax.random.uniform(key, (4 if only_jumps else 6,), dtype)
         first, second, coordinate = jnp.floor(uniforms[:3] * jnp.array([size, size, dim], dtype)).astype(int)
-        moving, length = jnp.arange(dim) == coordinate, jnp.ones((), dtype)
-        if not only_jumps:
-            moving = moving | (uniforms[4] < 0.5)
+        moving = jnp.arange(dim) == coordinate
+        if only_jumps:
+            step = jnp.where(moving, cloud[first, coordinate] - cloud[second, coordinate], 0)
+        else:
             thirds = (4 * uniforms[5] - 1) / 3
             length = jnp.where(thirds < 0, 1, SHORTEST_DIFFERENCE**thirds)
-        step = jnp.where(moving, length * (cloud[first] - cloud[second]), 0)
+            step = jnp.where(moving | (uniforms[4] < 0.5), length * (cloud[first] - cloud[second]), 0)
         return place + step, uniforms[3]
 
     of_group = jax.vmap(propose, in_axes=(0, 0, None))

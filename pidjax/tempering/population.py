@@ -47,13 +47,13 @@ class Population(Weighted):
     """Samples at λ = 1, with what the climb tells of Z and of its error.
 
     Attributes:
-        samples: shape (N, d); the members of an island stand together, and have one weight.
+        samples: as vectors, shape (N, d); the members of an island stand together, and have one weight.
         log_weights: log of Ẑ_i α_k K, shape (N,), for the island i and the component k that it started in.
         island_log_z: log Ẑ_i, shape (islands,); island i belongs to stratum i mod `num_strata`.
         ancestors: the number of the particle, at the start, that each descends from.
         acceptance: mean acceptance of the moves at each level.
         schedule: the levels, steps and metrics: pass it to `anneal` for a run that adapts nothing.
-        num_gradient_evaluations, num_energy_evaluations: of log p̃; one with its gradient counts as a gradient.
+        num_gradient_evaluations, num_energy_evaluations: of ∇ log p̃, and of log p̃, alone or with its gradient.
         num_nonfinite: log-densities of NaN or +∞, or without a finite gradient, which were taken for −∞, or 0.
         num_strata: groups of islands, one for each component of the base; 1 if islands start anywhere in it.
     """
