@@ -556,9 +556,9 @@ def test_seeded_log_z_and_draws_by_importance_sampling(index):
         within(plain, weighted, np.hypot(weighted_error, plain_error))
 
 
-def panels(samples):
+def panels(samples, count):
     """Gauss–Legendre nodes and weights between quantiles of a sample, and far beyond them."""
-    inner = np.unique(np.quantile(samples, special.expit(np.linspace(-11, 11, 161))))
+    inner = np.unique(np.quantile(samples, special.expit(np.linspace(-11, 11, count + 1))))
     far = (inner[-1] - inner[0]) * 2.0 ** np.arange(-6, 6)
     edges = np.concatenate([inner[0] - far[::-1], inner, inner[-1] + far])
     nodes, weights = np.polynomial.legendre.leggauss(6)
@@ -569,7 +569,7 @@ def panels(samples):
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_seeded_log_z_by_quadrature():
-    """In the plane too, over coordinates before the bend: det ∂y/∂x = 1. A narrow ridge across both axes costs most digits."""
+    """In the plane too, over coordinates before the bend: det ∂y/∂x = 1. To what the finer of two grids changes, and 2e-4."""
     low = [known for known in seeded() if known.dim <= 2]
     assert len(low) > 8
     assert all(
@@ -582,15 +582,17 @@ def test_seeded_log_z_by_quadrature():
         )
         samples = of_all_modes.sample(jax.random.key(1), 50_000)
         samples = np.asarray(jax.vmap(lambda y, bent=bent: bent(y, -1))(samples))
-        axes, weights = zip(*(panels(samples[:, i]) for i in range(known.dim)))
-        points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, known.dim)
-        cells = np.prod(np.stack(np.meshgrid(*weights, indexing="ij")), axis=0).ravel()
         straight = eqx.filter_jit(
             lambda known, x: jax.vmap(lambda x: known.log_density(known.target.function.bent(x, 1)))(x)
         )
-        logs = np.concatenate([straight(known, jnp.asarray(part)) for part in np.array_split(points, 10)])
-        mass = np.sum(cells * np.exp(logs - known.log_z))
-        assert mass == pytest.approx(1, abs=4e-3), known.name
+        masses = []
+        for count in (80, 160):
+            axes, weights = zip(*(panels(samples[:, i], count) for i in range(known.dim)))
+            points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, known.dim)
+            cells = np.prod(np.stack(np.meshgrid(*weights, indexing="ij")), axis=0).ravel()
+            logs = np.concatenate([straight(known, jnp.asarray(part)) for part in np.array_split(points, 10)])
+            masses.append(np.sum(cells * np.exp(logs - known.log_z)))
+        assert masses[1] == pytest.approx(1, abs=abs(masses[1] - masses[0]) + 2e-4), known.name
 
 
 def test_seeded_densities_are_many_and_the_same_each_time():
