@@ -196,9 +196,9 @@ def next_level(gains: Float[Array, "islands n"], level: Float[Array, ""]) -> Flo
         enough = share(middle) >= SHARE
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-    low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(rest), rest))
+    low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(rest), 2 * rest))
     above = level + jnp.maximum(low, jnp.finfo(low.dtype).eps * level)
-    return jnp.where((share(rest) >= SHARE) | ~jnp.any(alive), 1, above)
+    return jnp.where((low >= rest) | ~jnp.any(alive), 1, above)
 
 
 def resample(

@@ -41,7 +41,7 @@ class Metric(eqx.Module):
         groups, dim = maps.shape[0], vectors.shape[1]
         grouped = vectors.reshape(self.repeats, groups, -1, dim)
         if maps.ndim == 3:
-            return jnp.einsum("rgnj,gij->rgni", grouped, maps, precision=HIGHEST).reshape(vectors.shape)
+            return jnp.matmul(grouped, transpose(maps)[None], precision=HIGHEST).reshape(vectors.shape)
         return (grouped * maps.reshape(1, groups, 1, -1)).reshape(vectors.shape)
 
 

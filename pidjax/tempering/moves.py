@@ -15,13 +15,14 @@ Sources: Neal, *MCMC using Hamiltonian dynamics*, arXiv 1206.1901; ter Braak, *S
 """
 
 import dataclasses
+import math
 from abc import abstractmethod
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtr
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import as_floating, check_count
@@ -69,17 +70,14 @@ def num_leapfrogs(step: Float[Array, "..."]) -> Int[Array, "..."]:
 
 
 def hamiltonian(
-    keys: Key[Array, " N"],
-    density: Level,
-    particles: Particles,
-    metric: Metric,
-    step: Float[Array, ""],
+    keys: Key[Array, " N"], density: Level, particles: Particles, metric: Metric, step: Float[Array, ""]
 ) -> tuple[Particles, Report]:
     """One Hamiltonian move of each particle, which has gradients; particle i uses key i."""
     dtype, dim = particles.places.dtype, particles.places.shape[1]
-    normals = jax.vmap(lambda key: jax.random.normal(key, (dim + 2,), dtype))(keys)
-    velocities, (lengths, uniforms) = normals[:, :dim], ndtr(normals[:, dim:].T)
-    steps, count = step * jnp.exp(JITTER * (2 * lengths[:, None] - 1)), num_leapfrogs(step)
+    least = np.nextafter(np.asarray(-1, dtype), np.asarray(0, dtype))
+    symmetric = jax.vmap(lambda key: jax.random.uniform(key, (dim + 2,), dtype, least, 1))(keys)
+    velocities, (stretches, choices) = math.sqrt(2) * jax.lax.erf_inv(symmetric[:, :dim]), symmetric[:, dim:].T
+    steps, count = step * jnp.exp(JITTER * stretches[:, None]), num_leapfrogs(step)
 
     def kicked(velocities, slopes, share):
         return velocities + share * steps * metric.adjoint(slopes)
@@ -93,7 +91,7 @@ def hamiltonian(
     moved, ends, invalid = jax.lax.fori_loop(0, count, leapfrog, begin)
     ends = kicked(ends, moved.known_slopes, -0.5)
     log_ratio = moved.log_density - particles.log_density + 0.5 * jnp.sum(velocities**2 - ends**2, axis=1)
-    chosen, acceptance = metropolis(uniforms, log_ratio)
+    chosen, acceptance = metropolis(0.5 * (1 + choices), log_ratio)
     return moved.where(chosen, particles), Report(acceptance, count, jnp.zeros_like(count), invalid)
 
 
