@@ -237,8 +237,8 @@ class Weighted(eqx.Module):
         """Return self if the run can be trusted as far as a run can tell; otherwise raise and say what to try.
 
         A reverse ESS is blind to a mode that no path found, and so is this check; only exact samples or another method can
-        show that. For a `Density` that is a real danger: a second mode beyond some 15 widths of a first one near the origin
-        is lost, whatever its mass and width (see `fit_surrogate`).
+        show that. For a `Density` that is a real danger: narrow modes far from wide ones are lost in more than a few dimensions
+        (see `fit_surrogate`).
 
         Args:
             min_ess_fraction: in (0, 1]; an ESS below this share of N is a problem.

@@ -27,8 +27,7 @@ class Density(AbstractTarget, WithDensity):
         like: what a point is: an integer d for a vector of shape (d,), or an example pytree of floating arrays.
         dtype: of a vector; JAX's default if left out.
 
-    `sample` fits a surrogate to it, which finds what lies around the origin on one scale; see `pidjax.fit_surrogate` for
-    what it misses.
+    `sample` fits a surrogate to it; see `pidjax.fit_surrogate` for what it finds and what it misses.
 
     Raises:
         ValueError: `log_density` does not return one floating scalar for one point, reads past the end of one, or is not

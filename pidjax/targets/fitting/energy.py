@@ -28,6 +28,19 @@ class Energy(eqx.Module):
         invalid = jnp.isnan(values) | (values == jnp.inf)
         return jnp.where(invalid, -jnp.inf, values), jnp.sum(invalid)
 
+    def with_slope(self, points: Float[Array, "d n"]) -> tuple[Float[Array, " n"], Float[Array, "d n"], Int[Array, ""]]:
+        """log p', its gradient, 0 where it is not finite, and how many values were invalid."""
+
+        def of_point(point):
+            place = self.shift + jnp.matmul(self.scale, point, precision=HIGHEST)
+            return evaluate(self.log_density, place).astype(point.dtype)
+
+        values, slopes = jax.vmap(jax.value_and_grad(of_point), in_axes=1, out_axes=(0, 1))(points)
+        values = values + jnp.sum(jnp.log(jnp.diagonal(self.scale)))
+        invalid = jnp.isnan(values) | (values == jnp.inf)
+        usable = jnp.isfinite(slopes).all(axis=0) & ~invalid
+        return jnp.where(invalid, -jnp.inf, values), jnp.where(usable[None], slopes, 0), jnp.sum(invalid)
+
     def within(self, shift: Float[Array, " d"], scale: Float[Array, "d d"]) -> "Energy":
         """The same energy in the coordinates y' of y = shift + scale y'."""
         return Energy(

@@ -15,11 +15,12 @@ from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
 from ..mixture import GaussianMixture
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
+from .pilot import CHAINS, STEPS, pilot_chains
 from .rounds import (
     CHAIN_MOVES,
-    CHAINS,
     DEFENCE_WIDTH,
     DRAWS,
+    MOVED,
     ROUNDS,
     Population,
     defended,
@@ -28,6 +29,8 @@ from .rounds import (
 )
 from .tempered import MOVES, PARTICLES, probe, tempered_particles
 
+DEEPEST, DEEPER = 50.0, 5.0
+"""How far below the highest value log p' of a chain's end may lie to count, and by how much more for each dimension."""
 LEAST_COMPONENTS, MOST_COMPONENTS = 8, 64
 FIRST_ITERATIONS = 20
 TRUSTED = 0.1
@@ -122,15 +125,16 @@ def fit_surrogate(
     centre: Float[Array, " d"] | None = None,
     progress: bool = True,
 ) -> Fit:
-    """The mixture p̂ whose weights p̃/p̂ are even, from values of log p̃ alone.
+    """The mixture p̂ whose weights p̃/p̂ are even, from log p̃ alone and its slopes, where it has useful ones.
 
     1. *Probe*: the scale of what carries mass around `centre` (the origin unless given).
-    2. *Tempered sequential Monte Carlo*: particles of p̃, hence its place, and coordinates in which they are white.
-    3. *Mixture*: D² seeding and expectation maximisation on the particles.
-    4. *Population Monte Carlo*: draw from the mixture, weigh, refit, until ESS/N ≥ 0.95 or nothing changes any more.
+    2. *Langevin chains* from starts at all scales, a hundredth to a thousand of that one: where else there is mass.
+    3. *Tempered sequential Monte Carlo*: particles of p̃, hence its place, and coordinates in which they are white.
+    4. *Mixture*: D² seeding and expectation maximisation on the particles and the ends of the chains.
+    5. *Population Monte Carlo*: draw from the mixture, weigh, refit, until ESS/N ≥ 0.95 or nothing changes any more.
 
-    The starts are of *one* scale, that of what lies around the centre: of two modes of like width, one at the centre and the
-    other more than some 15 widths away, the other is lost, and nothing here can tell.
+    A mode is found if a chain starts in its basin, and lost, with nothing here that could tell, if none does: from afar the
+    basins belong to the wider modes, the more so the higher the dimension.
 
     Args:
         key: a typed key.
@@ -156,7 +160,7 @@ def fit_surrogate(
         raise ValueError(f"centre has shape {centre.shape} but dim is {dim}; pass a ({dim},) vector")
     check_scalar("log_density", log_density, centre, where="pass the dim that log_density means")
 
-    *key_start, key_rounds = jax.random.split(key, 4)
+    *key_start, key_rounds = jax.random.split(key, 5)
     energy, population, spent, invalid = _start(key_start, log_density, centre)
     is_traced = concrete(population.stop) is None
     with progress_bar(ROUNDS, "fit", "round", progress and not is_traced) as advance:
@@ -174,23 +178,27 @@ def _start(
 ) -> tuple[Energy, Population, Int[Array, ""], Int[Array, ""]]:
     """The energy where its particles are white, their mixture, evaluations of the energy, and how many were invalid."""
     dim, dtype = centre.shape[0], centre.dtype
-    key_probe, key_cloud, key_seed = keys
+    key_probe, key_chains, key_cloud, key_seed = keys
     identity = jnp.eye(dim, dtype=dtype)
 
     width, _, probe_invalid = probe(key_probe, Energy(log_density, centre, identity))
     energy = Energy(log_density, centre, width * identity)
+    chains = pilot_chains(key_chains, energy)
     cloud = tempered_particles(key_cloud, energy)
     shift, factor = place_and_scale(cloud.points)
     energy = energy.within(shift, factor)
-    points = matmul(inverse_triangular(factor), cloud.points - shift[:, None])
+    found = chains.values > jnp.maximum(jnp.max(chains.values), jnp.max(cloud.values)) - (DEEPEST + DEEPER * dim)
+    ends = jnp.where(found[None], chains.points, cloud.points[:, :CHAINS])
+    points = matmul(inverse_triangular(factor), jnp.concatenate([cloud.points, ends], axis=1) - shift[:, None])
 
     mixture = jax.lax.fori_loop(
         0,
         FIRST_ITERATIONS,
-        lambda _, mixture: expectation_maximisation(mixture, points, jnp.ones(PARTICLES, dtype)),
+        lambda _, mixture: expectation_maximisation(mixture, points, jnp.ones(PARTICLES + CHAINS, dtype)),
         seed(key_seed, points, component_count(dim)),
     )
-    return energy, first_population(mixture), PARTICLES * (2 + MOVES * cloud.stages), probe_invalid + cloud.invalid
+    spent = PARTICLES * (2 + MOVES * cloud.stages) + CHAINS * (STEPS + 1)
+    return energy, first_population(mixture), spent, probe_invalid + chains.invalid + cloud.invalid
 
 
 _play = eqx.filter_jit(population_monte_carlo)
@@ -210,7 +218,7 @@ def _finish(energy: Energy, population: Population, spent: Int[Array, ""], inval
         log_z=population.log_z,
         ess=population.ess,
         num_rounds=population.rounds,
-        num_energy_evaluations=spent + DRAWS * population.rounds + CHAINS * CHAIN_MOVES * refits,
+        num_energy_evaluations=spent + DRAWS * population.rounds + MOVED * CHAIN_MOVES * refits,
         non_finite=invalid + population.invalid,
         unresolved=jnp.sum(jnp.where(resolved, 0, weights)),
         converged=population.ess[refits] >= TRUSTED,

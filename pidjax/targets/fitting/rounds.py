@@ -14,7 +14,7 @@ from .gaussians import Gaussians, expectation_maximisation
 ROUNDS = 64
 DRAWS = 8192
 TAIL_DRAWS = 1638
-CHAINS = 2048
+MOVED = 2048
 CHAIN_MOVES = 8
 SMALLEST_STEP = 0.1
 ITERATIONS = 5
@@ -67,7 +67,7 @@ class Population(eqx.Module):
 def first_population(mixture: Gaussians) -> Population:
     """Before the first round."""
     dim, dtype = mixture.means.shape[1], mixture.means.dtype
-    number = DRAWS + CHAINS
+    number = DRAWS + MOVED
     history = jnp.full((ROUNDS,), jnp.nan, dtype)
     nothing = Batch(jnp.zeros((dim, number), dtype), jnp.zeros((number,), dtype))
     zero = jnp.zeros((), int)
@@ -140,7 +140,7 @@ def refit(
     counts = weights / jnp.maximum(jnp.sum(weights**2), jnp.finfo(weights.dtype).tiny)
     moved, invalid = moved_draws(key_move, energy, population.mixture, draws, log_weights)
     batch = Batch(
-        jnp.concatenate([draws.points, moved], axis=1), jnp.concatenate([counts, jnp.ones(CHAINS, counts.dtype)])
+        jnp.concatenate([draws.points, moved], axis=1), jnp.concatenate([counts, jnp.ones(MOVED, counts.dtype)])
     )
     points = jnp.concatenate([population.batch.points, batch.points], axis=1)
     counts = jnp.concatenate([population.batch.counts, batch.counts])
@@ -164,14 +164,14 @@ def moved_draws(
     """
     dim, dtype = draws.points.shape[0], draws.points.dtype
     key_resample, key_moves = jr.split(key)
-    parents = systematic(key_resample, jax.nn.softmax(log_weights), CHAINS)
+    parents = systematic(key_resample, jax.nn.softmax(log_weights), MOVED)
     points, values = draws.points[:, parents], draws.values[parents]
     factors = mixture.factors[jnp.argmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)]
 
     def move(state, key):
         points, values, invalid = state
         key_noise, key_uniform = jr.split(key)
-        uniform_step, uniform_accept = jr.uniform(key_uniform, (2, CHAINS), dtype)
+        uniform_step, uniform_accept = jr.uniform(key_uniform, (2, MOVED), dtype)
         steps = 2.38 / dim**0.5 * SMALLEST_STEP**uniform_step
         noise = jr.normal(key_noise, points.shape, dtype)
         proposed = points + steps[None] * jnp.einsum("nij,jn->in", factors, noise, precision=HIGHEST)
