@@ -193,9 +193,9 @@ def test_funnel_log_mass_and_honest_ess():
         fit = fit_surrogate(jr.key(seed), log_density, 10, dtype=jnp.float32)
         log_z, error, ess = fresh_weights(fit, jr.key(100 + seed), log_density)
         assert abs(log_z) <= 0.03 + 3 * error
-        found.append((abs(log_z), ess))
+        found.append((log_z, ess))
     # A mixture's tails are too light for the neck: in one fit of ten a single point outweighs all others, and says so.
-    assert np.median(found, axis=0)[0] <= 0.03
+    assert abs(np.mean(found, axis=0)[0]) <= 0.03
     assert np.median(found, axis=0)[1] >= 0.1
 
 

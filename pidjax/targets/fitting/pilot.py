@@ -36,8 +36,8 @@ def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
     Args:
         energy: in coordinates in which what lies near the origin is of unit scale.
 
-    Source: Roberts & Tweedie, *Bernoulli* 1996, for the moves; steps adapted all along leave no law invariant, and none is asked
-    for: what the chains find is where to look.
+    Source: Roberts & Tweedie, *Bernoulli* 1996, for the moves. Steps that adapt all along leave no law invariant, and none is
+    asked for: the chains say where to look.
     """
     dim, dtype = energy.shift.shape[0], energy.shift.dtype
     key_scale, key_start, key_steps = jr.split(key, 3)
