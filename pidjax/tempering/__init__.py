@@ -2,13 +2,16 @@
 
 anneal                       the verb: adaptive without a schedule, exactly unbiased with one
 Hamiltonian, Differences     the moves, with gradients and without
+locate                       modes, and bases made of them: `Modes.laplace`, `broad_base`
 Population                   the answer: samples, log Z and two errors of it
 Schedule                     what a run chose, for another that adapts nothing
 """
 
 from .annealing import anneal
+from .modes import Modes
 from .moves import Differences, Hamiltonian
 from .population import Errors, Population
 from .schedule import Schedule
+from .search import broad_base, locate
 
-__all__ = ["Differences", "Errors", "Hamiltonian", "Population", "Schedule", "anneal"]
+__all__ = ["Differences", "Errors", "Hamiltonian", "Modes", "Population", "Schedule", "anneal", "broad_base", "locate"]

@@ -1,0 +1,281 @@
+"""The modes among the ends of many climbs, best first, each with its Gaussian.
+
+    m:  ∇log p̃(m) = 0,     H = −∇² log p̃(m) = (L Lᵀ)⁻¹,     log mass = log p̃(m) + ½ d log 2π + log det L        [Laplace]
+
+The best end that nothing explains yet is polished by Newton's steps y + L Lᵀ∇log p̃. Ends y with |L⁻¹(y − m)|² < 4 + d/20, and
+with a height of log p̃(m) − ½|L⁻¹(y − m)|² to within ½, belong to the mode that it leads to. It leads to none, and is
+*unexplained*, if H has no Cholesky factor (saddles, plateaus), if the steps do not settle, or if log p̃ falls by more than 4,
+in the place of ½, at one of the points m ± L e_j, a standard deviation away (ridges: rounded, a zero of H may be positive).
+
+Above 256 dimensions H is its diagonal alone: no Newton steps, no test by Cholesky, widths of one coordinate given the others,
+and log masses that are too low, as det H ≤ Π H_jj. Ends there belong to a mode by their distance alone.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._doors.checks import check_single, concrete
+from .._doors.show import of_numbers, shown
+from .._maths.maps import adjoint, apply, inverse_factor, log_volume
+from .._maths.small import HIGHEST, cholesky, inverse_triangular, transpose
+from ..targets.base import WithDensity
+from ..targets.mixture import GaussianMixture
+from .climb import value_and_slope
+
+MOST_DENSE = 256
+"""The largest dimension with the whole Hessian; its diagonal above."""
+MOST_MODES = 64
+_NEWTON_STEPS = 3
+_SETTLED = 1e-4
+"""|Lᵀ∇log p̃|², the squared distance to the mode in standard deviations, below which an end is there."""
+_FALL = 4.0
+_SAME = 1.0
+_BATCH = 64
+
+
+class Modes(eqx.Module):
+    """Modes, in the order in which they were found, with what the search for them tells of those that it did not find.
+
+    Rows beyond `num_modes` are padding: of log mass −∞ and count 0, with the points zero and the factors one.
+
+    Attributes:
+        points: m, shape (K, d).
+        factors: lower triangular L, shape (K, d, d), of the covariances L Lᵀ = H⁻¹; above 256 dimensions standard deviations
+            1/√H_jj, shape (K, d).
+        log_masses: log of p̃(m) (2π)^{d/2} det L, Laplace's estimate of the mode's part of Z.
+        counts: of the starts that were drawn, those that ended at the mode; 0 for one that only given starts led to.
+        num_modes: how many there are.
+        num_starts: starts drawn from which a climb ended at a finite log p̃.
+        num_unexplained: of these, those that ended where no mode is.
+        num_left: of these, those that were still to be looked at when K modes were found.
+        has_slopes: whether the gradients can be climbed by; without them there are no modes.
+        evaluations: of log p̃, alone, with its gradient, or with a product of its Hessian and a vector.
+        pilot_points, pilot_values: the ends of the chains that all this started from, shape (n, d), and log p̃ there, for a
+            `broad_base`.
+    """
+
+    points: Float[Array, "K d"]
+    factors: Float[Array, "K *map"]
+    log_masses: Float[Array, " K"]
+    counts: Int[Array, " K"]
+    num_modes: Int[Array, ""]
+    num_starts: Int[Array, ""]
+    num_unexplained: Int[Array, ""]
+    num_left: Int[Array, ""]
+    has_slopes: Bool[Array, ""]
+    evaluations: Int[Array, ""]
+    pilot_points: Float[Array, "n d"]
+    pilot_values: Float[Array, " n"]
+
+    def __repr__(self):
+        names = ("num_modes", "num_starts", "num_unexplained", "has_slopes")
+        facts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return shown("Modes", dim=self.points.shape[-1], **facts, unseen=of_numbers(lambda own: own.unseen, self))
+
+    @property
+    def unseen(self) -> Float[Array, ""]:
+        """The share of *starts* whose basin was not met: Good and Turing's (modes met once)/(starts).
+
+        Another start, drawn as these were, would lead to a new mode with about this probability. It is no share of mass, and
+        a basin that such starts never meet stays invisible. Starts that were left when the modes were as many as there is
+        room for count as met once; 1 if no mode was met.
+        """
+        once = jnp.sum(self.counts == 1, axis=-1) + self.num_left
+        share = once / jnp.maximum(self.num_starts, 1)
+        return jnp.where(jnp.any(self.counts > 0, axis=-1), share, 1).astype(self.log_masses.dtype)
+
+    def laplace(self, *, by_mass: bool = False) -> GaussianMixture:
+        """p̂ = Σ_k α_k N(m_k, L_kL_kᵀ): a base with a component for each mode.
+
+        With equal weights α, the default, a mode whose mass Laplace's estimate gets wrong by orders of magnitude is still
+        reached by particles that start in it, and the ladder's log Z does not depend on α as long as the modes are far apart:
+        stratum k gives α_k · Z_k/α_k. Under a transformation the padding is kept, in components of weight zero.
+
+        Args:
+            by_mass: α ∝ Laplace's masses: the best single Gaussian mixture, to draw from or to weigh by.
+
+        Raises:
+            ValueError: there are no modes.
+
+        Example:
+            >>> target = pid.GaussianMixture(jnp.array([[-9.0], [9.0]]), jnp.array([1.0, 4.0]), jnp.array([0.2, 0.8]))
+            >>> modes = pid.tempering.locate(jax.random.key(0), target)
+            >>> bool(jnp.allclose(jnp.sort(modes.laplace(by_mass=True).weights), jnp.array([0.2, 0.8]), atol=1e-3))
+            True
+        """
+        check_single("the modes", self.points, 2)
+        found = concrete(self.num_modes)
+        if found is not None and found == 0:
+            why = "no start ended at a peak that a Gaussian fits" if self.has_slopes else "gradients are of no use"
+            raise ValueError(f"no modes were found: {why}. Take broad_base(modes.pilot_points, modes.pilot_values)")
+        count = self.points.shape[0] if found is None else int(found)
+        points, factors, log_masses = (leaf[:count] for leaf in (self.points, self.factors, self.log_masses))
+        weights = jnp.exp(log_masses - jnp.max(log_masses)) if by_mass else (log_masses > -jnp.inf).astype(points.dtype)
+        return GaussianMixture.of_factors(points, factors, weights / jnp.sum(weights))
+
+
+class Peak(NamedTuple):
+    """A mode, if `found`: its L, L⁻¹, log mass and height log p̃; and what was spent on the way."""
+
+    point: Float[Array, " d"]
+    factor: Float[Array, "*map"]
+    whiten: Float[Array, "*map"]
+    log_mass: Float[Array, ""]
+    height: Float[Array, ""]
+    found: Bool[Array, ""]
+    evaluations: Int[Array, ""]
+
+
+class Search(NamedTuple):
+    """The modes so far, and which ends are still open."""
+
+    points: Float[Array, "K d"]
+    factors: Float[Array, "K *map"]
+    log_masses: Float[Array, " K"]
+    counts: Int[Array, " K"]
+    num_modes: Int[Array, ""]
+    open: Bool[Array, " n"]
+    num_unexplained: Int[Array, ""]
+    evaluations: Int[Array, ""]
+
+
+def find_modes(
+    target: WithDensity,
+    ends: Float[Array, "n d"],
+    values: Float[Array, " n"],
+    drawn: Bool[Array, " n"],
+    most: int = MOST_MODES,
+) -> Search:
+    """The modes among the ends of climbs; those of value −∞ are passed over, those not drawn lead to modes but do not count."""
+    (number, dim), dtype = ends.shape, ends.dtype
+    resolution = 32 * jnp.finfo(dtype).eps
+    dense = dim <= MOST_DENSE
+    reach = 4 + 0.05 * dim
+    one = _one(dim, dtype)
+
+    def explain(search: Search) -> Search:
+        best = jnp.argmax(jnp.where(search.open, values, -jnp.inf))
+        peak = polish(target, ends[best])
+        distances = _squares(peak.whiten, ends - peak.point[None])
+        belongs = distances < reach
+        if dense:
+            amiss = jnp.abs(values - peak.height + 0.5 * distances)
+            belongs = belongs & (amiss < 0.5 + resolution * jnp.abs(peak.height))
+        taken = search.open & (jnp.where(peak.found, belongs, False) | (jnp.arange(number) == best))
+
+        real = jnp.arange(most) < search.num_modes
+        same = real & (_squares(peak.whiten, search.points - peak.point[None]) < (_SAME if dense else reach))
+        again = jnp.any(same)
+        is_new = peak.found & ~again
+        slot = jnp.where(again, jnp.argmax(same), search.num_modes)
+        count = jnp.sum(taken & drawn)
+
+        def put(stack, value):
+            return stack.at[slot].set(jnp.where(is_new, value, stack[slot]))
+
+        return Search(
+            put(search.points, peak.point),
+            put(search.factors, peak.factor),
+            put(search.log_masses, peak.log_mass),
+            search.counts.at[slot].add(jnp.where(peak.found, count, 0)),
+            search.num_modes + is_new.astype(int),
+            search.open & ~taken,
+            search.num_unexplained + jnp.where(peak.found, 0, count),
+            search.evaluations + peak.evaluations,
+        )
+
+    zero = jnp.zeros((), int)
+    begun = Search(
+        points=jnp.zeros((most, dim), dtype),
+        factors=jnp.broadcast_to(one, (most, *one.shape)),
+        log_masses=jnp.full(most, -jnp.inf, dtype),
+        counts=jnp.zeros(most, int),
+        num_modes=zero,
+        open=values > -jnp.inf,
+        num_unexplained=zero,
+        evaluations=zero,
+    )
+    return jax.lax.while_loop(lambda search: jnp.any(search.open) & (search.num_modes < most), explain, begun)
+
+
+class Look(NamedTuple):
+    """An end on its way to the mode: L there, |Lᵀ∇log p̃|² and log p̃, and whether to go on."""
+
+    point: Float[Array, " d"]
+    factor: Float[Array, "*map"]
+    gain: Float[Array, ""]
+    height: Float[Array, ""]
+    number: Int[Array, ""]
+    going: Bool[Array, ""]
+
+
+def polish(target: WithDensity, end: Float[Array, " d"]) -> Peak:
+    """The mode that an end is near, if it is near one: after at most three of Newton's steps, none longer than √d."""
+    dim, dtype = end.shape[0], end.dtype
+    dense = dim <= MOST_DENSE
+    newton_steps = _NEWTON_STEPS if dense else 0
+
+    def step(look: Look) -> Look:
+        factor = gaussian_factor(target, look.point)
+        height, slope = value_and_slope(target, look.point)
+        white_slope = apply(adjoint(factor), slope)
+        gain = jnp.sum(white_slope**2)
+        going = (gain >= _SETTLED) & (gain < dim) & (look.number < newton_steps)
+        point = jnp.where(going, look.point + apply(factor, white_slope), look.point)
+        return Look(point, factor, gain, height, look.number + 1, going)
+
+    zero = jnp.zeros((), dtype)
+    begun = Look(end, _one(dim, dtype), zero, zero, jnp.zeros((), int), jnp.ones((), bool))
+    ended = jax.lax.while_loop(lambda look: look.going, step, begun)
+    point, factor, height = ended.point, ended.factor, ended.height
+
+    def fall(index):
+        column = factor[:, index % dim] if dense else jnp.where(jnp.arange(dim) == index % dim, factor, 0)
+        return height - value_and_slope(target, point + jnp.where(index < dim, column, -column))[0]
+
+    falls = jax.lax.map(fall, jnp.arange(2 * dim), batch_size=_BATCH)
+    settled = jnp.isfinite(height) & ((ended.gain < _SETTLED) if dense else jnp.isfinite(ended.gain))
+    found = settled & jnp.all(jnp.isfinite(factor)) & jnp.all(falls < _FALL)
+    left = 0.5 * ended.gain if dense else 0
+    log_mass = height + left + 0.5 * dim * math.log(2 * math.pi) + log_volume(factor, dim)
+    spent = ended.number * (dim + 1) + 2 * dim
+    return Peak(point, factor, inverse_factor(factor), log_mass, height, found, spent)
+
+
+def gaussian_factor(target: WithDensity, point: Float[Array, " d"]) -> Float[Array, "*map"]:
+    """Lower triangular L with L Lᵀ = H⁻¹, by d products of the Hessian and a vector; not finite where H is indefinite.
+
+    With J the reversal of coordinates and J H J = C Cᵀ it is L = J C⁻ᵀ J.
+
+    Example:
+        >>> target = pid.Density(lambda y: -2 * y[0] ** 2 - 0.5 * (y[1] - y[0]) ** 2, 2)
+        >>> gaussian_factor(target, jnp.zeros(2)).tolist()
+        [[0.5, 0.0], [0.5, 1.0]]
+    """
+    dim = point.shape[0]
+    slope = jax.grad(target.log_density)
+
+    def bend(index):
+        return -jax.jvp(slope, (point,), (jax.nn.one_hot(index, dim, dtype=point.dtype),))[1]
+
+    indices = jnp.arange(dim)
+    if dim > MOST_DENSE:
+        return 1 / jnp.sqrt(jax.lax.map(lambda index: bend(index)[index], indices, batch_size=_BATCH))
+    reversed_hessian = jax.vmap(bend)(indices)[::-1, ::-1]
+    return transpose(inverse_triangular(cholesky(reversed_hessian)))[::-1, ::-1]
+
+
+def _one(dim: int, dtype) -> Float[Array, "*map"]:
+    return jnp.eye(dim, dtype=dtype) if dim <= MOST_DENSE else jnp.ones(dim, dtype)
+
+
+def _squares(whiten: Float[Array, "*map"], offsets: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """|L⁻¹ y|² of many y."""
+    if whiten.ndim == 2:
+        return jnp.sum(jnp.matmul(offsets, whiten.T, precision=HIGHEST) ** 2, axis=1)
+    return jnp.sum((offsets * whiten[None]) ** 2, axis=1)

@@ -1,0 +1,236 @@
+"""Climbs end on the known maxima, modes have the known Gaussians, and what has none is said to have none."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_within
+
+import pidjax as pid
+from pidjax import Density, GaussianMixture, zoo
+from pidjax.tempering import Hamiltonian, anneal, broad_base, locate
+from pidjax.tempering.climb import climb
+from pidjax.tempering.modes import find_modes
+from pidjax.tempering.search import is_useful
+
+KEY = jax.random.key(5)
+
+
+def far_gaussians(dtype):
+    """Three, of full covariances and unequal weights, 40 standard deviations apart at least."""
+    means = jnp.array([[-30.0, 0.0, 5.0], [0.0, 20.0, 0.0], [30.0, 0.0, -5.0]], dtype)
+    roots = jnp.array(
+        [
+            [[1.0, 0.0, 0.0], [0.8, 0.3, 0.0], [0.0, -0.5, 0.7]],
+            [[0.1, 0.0, 0.0], [0.0, 0.5, 0.0], [0.3, 0.2, 0.1]],
+            [[0.4, 0.0, 0.0], [0.2, 0.4, 0.0], [0.1, 0.3, 0.5]],
+        ],
+        dtype,
+    )
+    return GaussianMixture(means, jnp.einsum("kij,klj->kil", roots, roots), jnp.array([0.55, 0.35, 0.1], dtype))
+
+
+def ring(y):
+    return -200 * (jnp.sqrt(jnp.sum(y**2)) - 1) ** 2
+
+
+@pytest.mark.slow
+def test_climbs_end_on_the_maxima_of_many_well(dtype):
+    """The maxima of ½x + 6x² − x⁴ solve 4x³ − 12x − ½ = 0; every climb ends on one of their 2⁴ combinations."""
+    low, _, high = np.sort(np.roots([4, 0, -12, -0.5]).real)
+    target = zoo.many_well(4, dtype=dtype).target
+    starts = 3 * jax.random.normal(KEY, (200, 8), dtype)
+    climbs = jax.jit(jax.vmap(lambda start: climb(target, start, jnp.ones((), dtype))))(starts)
+    assert climbs.point.dtype == climbs.value.dtype == dtype
+    wells = np.asarray(climbs.point[:, 0::2], float)
+    assert np.abs(np.asarray(climbs.point[:, 1::2])).max() < 2e-3
+    assert np.minimum(np.abs(wells - low), np.abs(wells - high)).max() < 1e-3
+    assert len(np.unique(wells > 0, axis=0)) == 16
+    assert jnp.max(climbs.evaluations) <= 300
+    assert jnp.mean(climbs.evaluations) < 60
+
+
+def test_a_climb_is_not_stopped_by_what_is_not_finite():
+    """log y − y of y > 0 has its maximum at 1; from a start outside there is no way up."""
+    target = Density(lambda y: jnp.where(y[0] > 0, jnp.log(y[0]) - y[0], jnp.nan), 1)
+    up = climb(target, jnp.array([0.01]), jnp.array(100.0))
+    np.testing.assert_allclose(up.point, [1.0], atol=1e-3)
+    assert climb(target, jnp.array([-1.0]), jnp.array(1.0)).value == -jnp.inf
+
+
+@pytest.mark.slow
+def test_far_gaussians_are_found_as_they_are(dtype):
+    mixture = far_gaussians(dtype)
+    target = Density(lambda y: mixture.log_density(y) + 7, 3, dtype=dtype)
+    modes = locate(KEY, target)
+    assert modes.num_modes == 3
+    assert modes.has_slopes
+    assert modes.num_unexplained == modes.num_left == 0
+    assert modes.unseen == 0
+    assert jnp.sum(modes.counts) == modes.num_starts == 256
+    order = jnp.argsort(modes.points[:3, 0])
+    base = modes.laplace(by_mass=True)
+    assert base.means.dtype == base.factors.dtype == base.weights.dtype == dtype
+    tolerance = 1e-7 if dtype == jnp.float64 else 1e-3
+    np.testing.assert_allclose(base.means[order], mixture.means, atol=tolerance)
+    np.testing.assert_allclose(base.factors[order], mixture.factors, atol=tolerance)
+    np.testing.assert_allclose(base.weights[order], mixture.weights, atol=tolerance)
+    np.testing.assert_allclose(modes.log_masses[:3][order], 7 + jnp.log(mixture.weights), atol=tolerance)
+    np.testing.assert_allclose(modes.laplace().weights, 1 / 3, rtol=1e-6)
+
+
+def test_modes_met_once_and_starts_given():
+    """Ends as a search leaves them: a mode met twice, one met once, one by a given start alone, one end that is nowhere."""
+    mixture = far_gaussians(jnp.float64)
+    target = Density(mixture.log_density, 3)
+    ends = jnp.concatenate([mixture.means[jnp.array([0, 0, 1, 2])] + 1e-3, jnp.array([[0.0, 0.0, 0.0]])])
+    values = jax.vmap(target.log_density)(ends)
+    drawn = jnp.array([True, True, True, False, True])
+    search = jax.jit(lambda *ends: find_modes(target, *ends, most=8))(ends, values, drawn)
+    found = search.points[: int(search.num_modes)]
+    counts = {round(float(point[0])): int(count) for point, count in zip(found, search.counts)}
+    assert counts == {-30: 2, 0: 1, 30: 0}
+    assert search.num_unexplained == 1
+    assert not search.open.any()
+    few = jax.jit(lambda *ends: find_modes(target, *ends, most=1))(ends, values, drawn)
+    assert few.num_modes == 1
+    assert few.open.any()
+
+
+@pytest.mark.slow
+def test_phases_of_a_field_and_the_wells_of_many():
+    """Both phases of φ⁴, in 100 dimensions and float32, and all sixteen wells; masses of the phases to Laplace's accuracy."""
+    known = zoo.phi4(0.025, dtype=jnp.float32)
+    modes = locate(KEY, known.target)
+    assert modes.num_modes == 2
+    assert jnp.all(modes.counts[:2] > 10)
+    assert modes.num_unexplained == 0
+    assert modes.unseen == 0
+    assert modes.points[0, 50] < -0.5
+    assert modes.points[1, 50] > 0.5
+    assert abs(float(modes.log_masses[1] - modes.log_masses[0]) - known.log_phase_ratio) < 0.5
+    assert abs(float(modes.log_masses[0]) - known.log_z) < 1
+    wells = locate(KEY, zoo.many_well(4).target)
+    assert wells.num_modes == 16
+    assert wells.num_unexplained == wells.num_left == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_a_ring_is_unexplained(dtype, scale):
+    modes = locate(KEY, Density(lambda y: ring(y / scale), 2, dtype=dtype))
+    assert modes.has_slopes
+    assert modes.num_modes == 0
+    assert modes.num_unexplained == modes.num_starts == 256
+    assert modes.unseen == 1
+    with pytest.raises(ValueError, match="no modes were found: no start ended at a peak"):
+        modes.laplace()
+    base = broad_base(modes.pilot_points, modes.pilot_values)
+    assert base.factors.shape == (1, 2)
+    assert jnp.all((base.factors > scale) & (base.factors < 4 * scale))
+
+
+@pytest.mark.slow
+def test_a_density_in_steps_has_no_slopes():
+    steps = Density(lambda y: -0.5 * jnp.sum(jnp.round(4 * y) ** 2) / 16, 2)
+    modes = locate(KEY, steps)
+    assert not modes.has_slopes
+    assert modes.num_modes == 0
+    assert modes.unseen == 1
+    assert "has_slopes=False" in repr(modes)
+    with pytest.raises(ValueError, match="gradients are of no use"):
+        modes.laplace()
+
+
+def test_gradients_that_are_wrong_are_of_no_use():
+    def half_cut(y):
+        return -jnp.sum(y[:1] ** 2) - jnp.sum(jax.lax.stop_gradient(y[1:]) ** 2)
+
+    points, directions = jax.random.normal(KEY, (2, 40, 3))
+    for log_density, least, most in ((half_cut, 0, 0.3), (lambda y: -jnp.sum(y**4), 1, 1)):
+        useful = jax.vmap(partial(is_useful, Density(log_density, 3)))(points, directions)
+        assert least <= jnp.mean(useful) <= most
+
+
+@pytest.mark.slow
+def test_above_256_dimensions_with_the_diagonal():
+    """Exact for independent coordinates."""
+    dim = 257
+    sds = jnp.linspace(0.5, 2, dim)
+
+    def log_density(y):
+        return -0.5 * jnp.sum(((y - 3) / sds) ** 2)
+
+    modes = locate(KEY, log_density, dim)
+    assert modes.num_modes == 1
+    assert modes.num_starts == modes.counts[0] == 8
+    np.testing.assert_allclose(modes.points[0], 3.0, atol=1e-3)
+    np.testing.assert_allclose(modes.factors[0], sds, rtol=1e-5)
+    np.testing.assert_allclose(modes.log_masses[0], jnp.sum(jnp.log(sds)) + dim / 2 * jnp.log(2 * jnp.pi), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_given_starts_and_jit():
+    """A mode too narrow to be met is found from a place in its basin; the same under jit, its padding of weight zero."""
+    target = zoo.two_modes(10, distance=30.0, width=0.02).target
+    start = target.means[1:] + 0.01
+    assert locate(KEY, target).num_modes == 1
+
+    @jax.jit
+    def located(key, target):
+        modes = locate(key, target, starts=start)
+        return modes, modes.laplace()
+
+    modes, base = located(KEY, target)
+    assert modes.num_modes == 2
+    assert sorted(modes.counts[:2].tolist()) == [0, 256]
+    assert base.weights.tolist() == [0.5, 0.5, *[0.0] * 62]
+    place = jnp.ones(10)
+    np.testing.assert_allclose(base.log_density(place), modes.laplace().log_density(place))
+    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=256, num_unexplained=0, has_slopes=True")
+    assert "float64[]" in repr(eqx.filter_eval_shape(lambda: modes))
+
+
+def test_broad_base_is_of_the_better_points():
+    points = jnp.concatenate([jax.random.normal(KEY, (300, 2)), 1000 + jnp.zeros((100, 2))])
+    values = jnp.where(jnp.arange(400) < 300, -1.0, -jnp.inf).at[:75].set(-2.0)
+    base = broad_base(points, values)
+    kept = points[75:300]
+    np.testing.assert_allclose(base.means, jnp.mean(kept, axis=0)[None])
+    np.testing.assert_allclose(base.factors, 2.5 * jnp.std(kept, axis=0)[None])
+    np.testing.assert_allclose(jax.jit(broad_base)(points, values).factors, base.factors)
+
+
+def test_bad_input(annotations_unchecked):
+    target = zoo.nine().target
+    for call, message in [
+        (lambda: locate(0, target), "key is 0; pass one typed key"),
+        (lambda: locate(KEY, 3.0), "target is a float; pass a function of one point"),
+        (lambda: locate(KEY, pid.Samples(jnp.zeros((2, 2)))), "target is a Samples; pass a function of one point"),
+        (lambda: locate(KEY, lambda y: -y @ y), "dim is None; pass the dimension"),
+        (lambda: locate(KEY, lambda y: -y @ y, 0), "dim is 0; pass an integer"),
+        (lambda: locate(KEY, target, 3), "dim is 3 but target has dimension 2"),
+        (lambda: locate(KEY, target, starts=jnp.zeros(2)), r"starts has shape \(2,\); pass s points of dimension 2"),
+        (lambda: locate(KEY, target, starts=jnp.full((1, 2), jnp.nan)), "starts holds 2 non-finite"),
+        (lambda: broad_base(jnp.zeros((3, 2)), jnp.zeros(2)), r"points has shape \(3, 2\) and values \(2,\)"),
+        (lambda: broad_base(jnp.zeros((3, 2)), jnp.array([0.0, -jnp.inf, jnp.nan])), "values has 1 finite ones of 3"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_a_ladder_from_the_modes_of_a_field():
+    """φ⁴ in a field: log Z and the ratio of its phases, from two strata that never meet."""
+    known = zoo.phi4(0.025, dtype=jnp.float32)
+    base = locate(KEY, known.target).laplace()
+    moves = Hamiltonian(1, 0, metric=base.factors)
+    population = anneal(jax.random.key(1), known.target, base, moves=moves).check()
+    log_z = population.log_z
+    assert log_z.standard_error < 0.05
+    assert_within(log_z.value, known.log_z, log_z.standard_error)
+    assert population.num_strata == 2
