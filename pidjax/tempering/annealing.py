@@ -50,7 +50,7 @@ def anneal(
     Raises:
         ValueError: an argument of another kind, dimension or size; traced values without a schedule.
 
-    Source: MATH.md 11, there form (b) of strata; Del Moral, Doucet & Jasra, *Sequential Monte Carlo samplers*, JRSS B 2006;
+    Source: Del Moral, Doucet & Jasra, *Sequential Monte Carlo samplers*, JRSS B 2006;
     for frozen and adaptive ladders Beskos, Jasra, Kantas & Thiery, arXiv 1306.6462.
 
     Example:
