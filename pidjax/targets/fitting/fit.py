@@ -15,7 +15,7 @@ from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
 from ..mixture import GaussianMixture
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
-from .pilot import CHAINS, STEPS, pilot_chains
+from .pilot import CHAINS, DEEPER, DEEPEST, SCOUTS, STEPS, pilot_chains
 from .rounds import (
     CHAIN_MOVES,
     DEFENCE_WIDTH,
@@ -29,8 +29,6 @@ from .rounds import (
 )
 from .tempered import MOVES, PARTICLES, probe, tempered_particles
 
-DEEPEST, DEEPER = 50.0, 5.0
-"""How far below the highest value log p' of a chain's end may lie to count, and by how much more for each dimension."""
 LEAST_COMPONENTS, MOST_COMPONENTS = 8, 64
 FIRST_ITERATIONS = 20
 TRUSTED = 0.1
@@ -197,7 +195,7 @@ def _start(
         lambda _, mixture: expectation_maximisation(mixture, points, jnp.ones(PARTICLES + CHAINS, dtype)),
         seed(key_seed, points, component_count(dim)),
     )
-    spent = PARTICLES * (2 + MOVES * cloud.stages) + CHAINS * (STEPS + 1)
+    spent = PARTICLES * (2 + MOVES * cloud.stages) + CHAINS * (STEPS + 1) + 3 * SCOUTS
     return energy, first_population(mixture), spent, probe_invalid + chains.invalid + cloud.invalid
 
 

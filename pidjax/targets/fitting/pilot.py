@@ -12,14 +12,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .energy import Energy
 
-CHAINS = 1024
+CHAINS = 512
 STEPS = 200
+SCOUTS = 32_768
 SMALLEST_START, LARGEST_START = 1e-2, 1e3
 GROW, SHRINK = 1.3, 0.6
+DEEPEST, DEEPER = 50.0, 5.0
+"""How far below the highest value log p' of a point may lie to count, and by how much more for each dimension."""
+_PROBE_STEP = 0.05
+_SCOUTS_AT_ONCE = 1024
 
 
 class Chains(eqx.Module):
@@ -30,8 +35,47 @@ class Chains(eqx.Module):
     invalid: Int[Array, ""]
 
 
+def scouted(key: Key[Array, ""], energy: Energy) -> tuple[Float[Array, "d scouts"], Float[Array, " scouts"], Int[Array, ""]]:
+    """Points at all scales, each moved to where the parabola along its slope has its top; their log p', −∞ without a top.
+
+    The slope at y + δu, u = ∇log p'/|∇log p'|, gives the curvature along u. The top of a round Gaussian's is its centre, from
+    wherever in its basin.
+    """
+    dim, dtype = energy.shift.shape[0], energy.shift.dtype
+    ends = math.log(SMALLEST_START), math.log(LARGEST_START)
+
+    def look(key):
+        key_scale, key_start = jr.split(key)
+        scales = jnp.exp(jr.uniform(key_scale, (_SCOUTS_AT_ONCE,), dtype, *ends))
+        points = scales[None] * jr.normal(key_start, (dim, _SCOUTS_AT_ONCE), dtype)
+        _, slopes, invalid = energy.with_slope(points)
+        steepness, radius = (jnp.linalg.norm(columns, axis=0)[None] for columns in (slopes, points))
+        upward = slopes / jnp.maximum(steepness, jnp.finfo(dtype).tiny)
+        _, ahead, invalid_ahead = energy.with_slope(points + _PROBE_STEP * radius * upward)
+        bend = (steepness - jnp.sum(ahead * upward, axis=0)[None]) / (_PROBE_STEP * radius)
+        has_top = (bend > 0) & (steepness > 0)
+        tops = points + jnp.where(has_top, steepness / jnp.where(has_top, bend, 1), 0) * upward
+        values, invalid_top = energy(tops)
+        return tops, jnp.where(has_top[0], values, -jnp.inf), invalid + invalid_ahead + invalid_top
+
+    tops, values, invalid = jax.lax.map(look, jr.split(key, SCOUTS // _SCOUTS_AT_ONCE))
+    return jnp.moveaxis(tops, 1, 0).reshape(dim, -1), values.ravel(), jnp.sum(invalid)
+
+
+def far_apart(key: Key[Array, ""], points: Float[Array, "d n"], alive: Bool[Array, " n"], count: int) -> Int[Array, " count"]:
+    """Numbers of living points, each next one drawn with probability ∝ its squared distance to those so far."""
+
+    def choose(nearest, key):
+        chosen = jr.categorical(key, jnp.log(jnp.where(alive, nearest, 0)))
+        distances = jnp.sum((points - points[:, chosen][:, None]) ** 2, axis=0)
+        return jnp.minimum(nearest, distances), chosen
+
+    farthest = jnp.full(points.shape[1:], jnp.finfo(points.dtype).max, points.dtype)
+    return jax.lax.scan(choose, farthest, jr.split(key, count))[1]
+
+
 def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
-    """The end points of 1,024 chains of 200 steps.
+    """The end points of 512 chains of 200 steps: half start where scouts saw tops, far apart, half at random at all scales.
 
     Args:
         energy: in coordinates in which what lies near the origin is of unit scale.
@@ -40,10 +84,15 @@ def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
     asked for: the chains say where to look.
     """
     dim, dtype = energy.shift.shape[0], energy.shift.dtype
-    key_scale, key_start, key_steps = jr.split(key, 3)
+    key_scout, key_choose, key_scale, key_start, key_steps = jr.split(key, 5)
+    tops, heights, scout_invalid = scouted(key_scout, energy)
+    alive = heights > jnp.max(heights) - (DEEPEST + DEEPER * dim)
+    chosen = tops[:, far_apart(key_choose, tops, alive, CHAINS // 2)]
     ends = math.log(SMALLEST_START), math.log(LARGEST_START)
     scales = jnp.exp(jr.uniform(key_scale, (CHAINS,), dtype, *ends))
-    points = scales[None] * jr.normal(key_start, (dim, CHAINS), dtype)
+    anywhere = scales[None] * jr.normal(key_start, (dim, CHAINS), dtype)
+    use = (jnp.arange(CHAINS) < CHAINS // 2) & jnp.any(alive)
+    points = jnp.where(use[None], jnp.concatenate([chosen, chosen], axis=1), anywhere)
     values, slopes, invalid = energy.with_slope(points)
     radii, steepness = jnp.linalg.norm(points, axis=0), jnp.linalg.norm(slopes, axis=0)
     steps = jnp.minimum(jnp.sqrt(0.2 * radii / jnp.maximum(steepness, 1e-30)), 0.5 * radii / dim**0.5)[None]
@@ -61,6 +110,6 @@ def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
         steps = steps * jnp.where(accepted, GROW, SHRINK)[None]
         return (points, jnp.where(accepted, proposed_values, values), slopes, steps, invalid + proposed_invalid), None
 
-    start = points, values, slopes, steps, invalid
+    start = points, values, slopes, steps, invalid + scout_invalid
     (points, values, _, _, invalid), _ = jax.lax.scan(move, start, jr.split(key_steps, STEPS))
     return Chains(points, values, invalid)
