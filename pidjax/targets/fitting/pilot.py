@@ -19,6 +19,7 @@ from .energy import Energy
 CHAINS = 512
 STEPS = 200
 SCOUTS = 32_768
+TOPS, CHAINS_PER_TOP = 48, 8
 SMALLEST_START, LARGEST_START = 1e-2, 1e3
 GROW, SHRINK = 1.3, 0.6
 DEEPEST, DEEPER = 50.0, 5.0
@@ -35,7 +36,9 @@ class Chains(eqx.Module):
     invalid: Int[Array, ""]
 
 
-def scouted(key: Key[Array, ""], energy: Energy) -> tuple[Float[Array, "d scouts"], Float[Array, " scouts"], Int[Array, ""]]:
+def scouted(
+    key: Key[Array, ""], energy: Energy
+) -> tuple[Float[Array, "d scouts"], Float[Array, " scouts"], Int[Array, ""]]:
     """Points at all scales, each moved to where the parabola along its slope has its top; their log p', −∞ without a top.
 
     The slope at y + δu, u = ∇log p'/|∇log p'|, gives the curvature along u. The top of a round Gaussian's is its centre, from
@@ -62,7 +65,9 @@ def scouted(key: Key[Array, ""], energy: Energy) -> tuple[Float[Array, "d scouts
     return jnp.moveaxis(tops, 1, 0).reshape(dim, -1), values.ravel(), jnp.sum(invalid)
 
 
-def far_apart(key: Key[Array, ""], points: Float[Array, "d n"], alive: Bool[Array, " n"], count: int) -> Int[Array, " count"]:
+def far_apart(
+    key: Key[Array, ""], points: Float[Array, "d n"], alive: Bool[Array, " n"], count: int
+) -> Int[Array, " count"]:
     """Numbers of living points, each next one drawn with probability ∝ its squared distance to those so far."""
 
     def choose(nearest, key):
@@ -75,7 +80,8 @@ def far_apart(key: Key[Array, ""], points: Float[Array, "d n"], alive: Bool[Arra
 
 
 def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
-    """The end points of 512 chains of 200 steps: half start where scouts saw tops, far apart, half at random at all scales.
+    """The end points of 512 chains of 200 steps: three in four start where scouts saw tops, eight at each of 48 that lie far
+    apart, the rest, or without tops all, at random at all scales.
 
     Args:
         energy: in coordinates in which what lies near the origin is of unit scale.
@@ -87,12 +93,11 @@ def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
     key_scout, key_choose, key_scale, key_start, key_steps = jr.split(key, 5)
     tops, heights, scout_invalid = scouted(key_scout, energy)
     alive = heights > jnp.max(heights) - (DEEPEST + DEEPER * dim)
-    chosen = tops[:, far_apart(key_choose, tops, alive, CHAINS // 2)]
+    chosen = jnp.repeat(tops[:, far_apart(key_choose, tops, alive, TOPS)], CHAINS_PER_TOP, axis=1)
     ends = math.log(SMALLEST_START), math.log(LARGEST_START)
     scales = jnp.exp(jr.uniform(key_scale, (CHAINS,), dtype, *ends))
     anywhere = scales[None] * jr.normal(key_start, (dim, CHAINS), dtype)
-    use = (jnp.arange(CHAINS) < CHAINS // 2) & jnp.any(alive)
-    points = jnp.where(use[None], jnp.concatenate([chosen, chosen], axis=1), anywhere)
+    points = anywhere.at[:, : chosen.shape[1]].set(jnp.where(jnp.any(alive), chosen, anywhere[:, : chosen.shape[1]]))
     values, slopes, invalid = energy.with_slope(points)
     radii, steepness = jnp.linalg.norm(points, axis=0), jnp.linalg.norm(slopes, axis=0)
     steps = jnp.minimum(jnp.sqrt(0.2 * radii / jnp.maximum(steepness, 1e-30)), 0.5 * radii / dim**0.5)[None]
