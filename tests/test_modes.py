@@ -61,6 +61,13 @@ def test_a_climb_is_not_stopped_by_what_is_not_finite():
     assert climb(target, jnp.array([-1.0]), jnp.array(1.0)).value == -jnp.inf
 
 
+def test_a_climb_begins_where_the_square_of_the_slope_overflows():
+    """Σ y − eʸ, with its maximum at 0, from slopes of −10³⁰ in float32."""
+    target = Density(lambda y: jnp.sum(y - jnp.exp(y)), 2, dtype=jnp.float32)
+    up = climb(target, jnp.array([70.0, 60.0], jnp.float32), jnp.ones((), jnp.float32))
+    np.testing.assert_allclose(up.point, [0.0, 0.0], atol=1e-3)
+
+
 @pytest.mark.slow
 def test_far_gaussians_are_found_as_they_are(dtype):
     mixture = far_gaussians(dtype)

@@ -68,11 +68,9 @@ class Memory(NamedTuple):
             return gained + (share - scale * jnp.sum(bend * gained)) * step, None
 
         rest, shares = jax.lax.scan(take, slope, tuple(self))
-        newest = jnp.sum(self.bends[0] ** 2)
-        known = newest > 0
-        softness = jnp.where(
-            known, jnp.sum(self.steps[0] * self.bends[0]) / jnp.where(known, newest, 1), _of_length(slope, length)
-        )
+        bend = _norm(self.bends[0])
+        pair = jnp.sum(self.steps[0] * (self.bends[0] / jnp.where(bend > 0, bend, 1)))
+        softness = jnp.where(bend > 0, pair / jnp.where(bend > 0, bend, 1), _of_length(slope, length))
         return jax.lax.scan(give, softness * rest, (*self, shares), reverse=True)[0]
 
 
@@ -115,8 +113,7 @@ def climb(target: WithDensity, start: Float[Array, " d"], length: Float[Array, "
         least = state.value + _ARMIJO * state.step * state.gain - resolution * jnp.abs(state.value)
         accepted = value >= least
         step, bend = trial - state.point, state.slope - slope
-        lengths = jnp.sqrt(jnp.sum(step**2) * jnp.sum(bend**2))
-        curved = jnp.sum(step * bend) > jnp.finfo(dtype).eps * lengths
+        curved = jnp.sum(step * bend) > jnp.finfo(dtype).eps * _norm(step) * _norm(bend)
         memory = state.memory.with_pair(step, bend, accepted & curved)
         point, value, slope = (
             jnp.where(accepted, *pair) for pair in ((trial, state.point), (value, state.value), (slope, state.slope))
@@ -149,5 +146,11 @@ def value_and_slope(target: WithDensity, point: Float[Array, " d"]) -> tuple[Flo
 
 def _of_length(slope: Float[Array, " d"], length: Float[Array, ""]) -> Float[Array, ""]:
     """What makes a slope a step of this length."""
-    steepness = jnp.linalg.norm(slope)
+    steepness = _norm(slope)
     return length / jnp.where(steepness > 0, steepness, 1)
+
+
+def _norm(vector: Float[Array, " d"]) -> Float[Array, ""]:
+    """|v|, also where |v|² is too large for the dtype: far from a mode log p̃ can be as steep as that."""
+    largest = jnp.max(jnp.abs(vector))
+    return largest * jnp.linalg.norm(vector / jnp.where(largest > 0, largest, 1))
