@@ -284,6 +284,7 @@ def test_sample_under_jit():
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_second_derivatives_through_the_rollout():
     """The Hessian, reverse over forward, against differences of the gradient."""
 

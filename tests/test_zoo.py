@@ -434,6 +434,7 @@ def test_logistic_evidence_by_importance_sampling(make, name):
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_cox_evidence_by_importance_sampling():
     """From the Gaussian of least KL(q ‖ p): precision C⁻¹ + diag λ, with the mean intensity λ = e^{m + v/2}/d under q."""
     known = zoo.cox_pines(data("finnish_pines.csv"))
@@ -568,6 +569,7 @@ def panels(samples, count):
 
 @pytest.mark.slow
 @pytest.mark.optimised
+@pytest.mark.extended
 def test_seeded_log_z_by_quadrature():
     """In the plane too, over coordinates before the bend: det ∂y/∂x = 1. To what the finer of two grids changes, and 2e-4."""
     low = [known for known in seeded() if known.dim <= 2]
