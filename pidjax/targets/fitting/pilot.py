@@ -1,9 +1,12 @@
-"""Langevin chains at all scales: where mass may lie, near and far.
+"""Scouts and Langevin chains at all scales: where mass may lie, near and far.
+
+    top(y) = y + u |∇log p'(y)| / κ,     u = ∇log p'/|∇log p'|,     κ the curvature along u
 
     y' = y + ½ ε² ∇log p'(y) + ε z,     accepted with  min(1, p'(y') q(y|y') / p'(y) q(y'|y)),     z ~ N(0, I)
 
-from starts s z with s log-uniform over five decades, each chain with a step ε of its own: × 1.3 where a move is accepted, × 0.6
-where it is not. Where the gradient is zero, or not finite, the moves are a random walk's.
+Scouts start at s z with s log-uniform over five decades, chains at the scouts' tops and at such points. Each chain has a step ε
+of its own: × 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient is zero, or not finite, there are no tops,
+and the moves are a random walk's.
 """
 
 import math
@@ -19,6 +22,8 @@ from .energy import Energy
 CHAINS = 512
 STEPS = 200
 SCOUTS = 32_768
+FARTHEST_TOP = 4.0
+"""How far away a top may be, in distances of the point from the origin."""
 TOPS, CHAINS_PER_TOP = 48, 8
 SMALLEST_START, LARGEST_START = 1e-2, 1e3
 GROW, SHRINK = 1.3, 0.6
@@ -39,7 +44,7 @@ class Chains(eqx.Module):
 def scouted(
     key: Key[Array, ""], energy: Energy
 ) -> tuple[Float[Array, "d scouts"], Float[Array, " scouts"], Int[Array, ""]]:
-    """Points at all scales, each moved to where the parabola along its slope has its top; their log p', −∞ without a top.
+    """Points at all scales, each moved to where the parabola along its slope has its top; their log p', −∞ without a top near.
 
     The slope at y + δu, u = ∇log p'/|∇log p'|, gives the curvature along u. The top of a round Gaussian's is its centre, from
     wherever in its basin.
@@ -56,7 +61,7 @@ def scouted(
         upward = slopes / jnp.maximum(steepness, jnp.finfo(dtype).tiny)
         _, ahead, invalid_ahead = energy.with_slope(points + _PROBE_STEP * radius * upward)
         bend = (steepness - jnp.sum(ahead * upward, axis=0)[None]) / (_PROBE_STEP * radius)
-        has_top = (bend > 0) & (steepness > 0)
+        has_top = (steepness > 0) & (steepness < FARTHEST_TOP * radius * bend)
         tops = points + jnp.where(has_top, steepness / jnp.where(has_top, bend, 1), 0) * upward
         values, invalid_top = energy(tops)
         return tops, jnp.where(has_top[0], values, -jnp.inf), invalid + invalid_ahead + invalid_top
@@ -80,8 +85,10 @@ def far_apart(
 
 
 def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
-    """The end points of 512 chains of 200 steps: three in four start where scouts saw tops, eight at each of 48 that lie far
-    apart, the rest, or without tops all, at random at all scales.
+    """The end points of 512 chains of 200 steps.
+
+    Eight start at each of 48 tops that lie far apart, of those that scouts saw; the rest, or all where there are no tops, at
+    random at all scales.
 
     Args:
         energy: in coordinates in which what lies near the origin is of unit scale.
