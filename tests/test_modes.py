@@ -14,7 +14,7 @@ from pidjax import Density, GaussianMixture, zoo
 from pidjax.tempering import Hamiltonian, anneal, broad_base, locate
 from pidjax.tempering.climb import climb
 from pidjax.tempering.modes import find_modes
-from pidjax.tempering.search import is_useful
+from pidjax.tempering.search import is_useful, order_of_starts
 
 KEY = jax.random.key(5)
 
@@ -77,12 +77,12 @@ def test_far_gaussians_are_found_as_they_are(dtype):
     assert modes.has_slopes
     assert modes.num_unexplained == modes.num_left == 0
     assert modes.unseen == 0
-    assert jnp.sum(modes.counts) == modes.num_starts == 256
+    assert jnp.sum(modes.counts) == modes.num_starts == 176
     order = jnp.argsort(modes.points[:3, 0])
     base = modes.laplace(by_mass=True)
     assert base.means.dtype == base.factors.dtype == base.weights.dtype == dtype
     tolerance = 1e-7 if dtype == jnp.float64 else 1e-3
-    np.testing.assert_allclose(base.means[order], mixture.means, atol=tolerance)
+    np.testing.assert_allclose(base.means[order], mixture.means, atol=1e-4)  # a climb ends at |L⁻¹(y − m)|² < 1e-8
     np.testing.assert_allclose(base.factors[order], mixture.factors, atol=tolerance)
     np.testing.assert_allclose(base.weights[order], mixture.weights, atol=tolerance)
     np.testing.assert_allclose(modes.log_masses[:3][order], 7 + jnp.log(mixture.weights), atol=tolerance)
@@ -131,7 +131,7 @@ def test_a_ring_is_unexplained(dtype, scale):
     modes = locate(KEY, Density(lambda y: ring(y / scale), 2, dtype=dtype))
     assert modes.has_slopes
     assert modes.num_modes == 0
-    assert modes.num_unexplained == modes.num_starts == 256
+    assert modes.num_unexplained == modes.num_starts == 176
     assert modes.unseen == 1
     with pytest.raises(ValueError, match="no modes were found: no start ended at a peak"):
         modes.laplace()
@@ -193,12 +193,20 @@ def test_given_starts_and_jit():
 
     modes, base = located(KEY, target)
     assert modes.num_modes == 2
-    assert sorted(modes.counts[:2].tolist()) == [0, 256]
+    assert sorted(modes.counts[:2].tolist()) == [0, 176]
     assert base.weights.tolist() == [0.5, 0.5, *[0.0] * 62]
     place = jnp.ones(10)
     np.testing.assert_allclose(base.log_density(place), modes.laplace().log_density(place))
-    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=256, num_unexplained=0, has_slopes=True")
+    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=176, num_unexplained=0, has_slopes=True")
     assert "float64[]" in repr(eqx.filter_eval_shape(lambda: modes))
+
+
+def test_one_chain_for_each_top_counts():
+    """Numbers 0, 8, …, 376 begin at tops of their own, and 384, …, 511 anywhere: by turns, and before all the others."""
+    order, drawn = order_of_starts()
+    assert order[:6].tolist() == [0, 384, 8, 385, 16, 386]
+    assert sorted(order.tolist()) == list(range(512))
+    assert drawn[order].tolist() == [True] * 176 + [False] * 336
 
 
 def test_broad_base_is_of_the_better_points():

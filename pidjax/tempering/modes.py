@@ -48,7 +48,7 @@ class Modes(eqx.Module):
         factors: lower triangular L, shape (K, d, d), of the covariances L Lᵀ = H⁻¹; above 256 dimensions standard deviations
             1/√H_jj, shape (K, d).
         log_masses: log of p̃(m) (2π)^{d/2} det L, Laplace's estimate of the mode's part of Z.
-        counts: of the starts that were drawn, those that ended at the mode; 0 for one that only given starts led to.
+        counts: of the starts that were drawn, those that ended at the mode; 0 for one that only other starts led to.
         num_modes: how many there are.
         num_starts: starts drawn from which a climb ended at a finite log p̃.
         num_unexplained: of these, those that ended where no mode is.
@@ -82,8 +82,9 @@ class Modes(eqx.Module):
         """The share of *starts* whose basin was not met: Good and Turing's (modes met once)/(starts).
 
         Another start, drawn as these were, would lead to a new mode with about this probability. It is no share of mass, and
-        a basin that such starts never meet stays invisible. Starts that were left when the modes were as many as there is
-        room for count as met once; 1 if no mode was met.
+        a basin that such starts never meet stays invisible. Drawn are the starts at random, and one for each top that scouts
+        saw; as tops are chosen far apart, those of rare modes more often, the share is rather too large. Starts that were
+        left when the modes were as many as there is room for count as met once; 1 if no mode was met.
         """
         once = jnp.sum(self.counts == 1, axis=-1) + self.num_left
         share = once / jnp.maximum(self.num_starts, 1)

@@ -15,13 +15,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .._doors.checks import as_floating, as_real, check_count, check_key, check_kind, concrete
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.fitting.energy import Energy
-from ..targets.fitting.pilot import CHAINS, STEPS, pilot_chains
+from ..targets.fitting.pilot import CHAINS, CHAINS_PER_TOP, SCOUTS, STEPS, TOPS, pilot_chains
 from ..targets.fitting.tempered import PARTICLES, probe
 from ..targets.mixture import GaussianMixture
 from .climb import climb, value_and_slope
@@ -43,7 +43,8 @@ def locate(
     """The modes of a density of unknown place and scale, and how much of what such a search meets it did not meet.
 
     1. *Probe*: the scale of what carries mass around the origin.
-    2. *Langevin chains*, 1,024 of 200 moves, from starts a hundredth to a thousand of that scale away.
+    2. *Langevin chains*, 512 of 200 moves: eight from each of 48 tops, far apart, that scouts saw at all scales, the rest from
+       starts a hundredth to a thousand of that scale away.
     3. *Climbs* from the ends of some of them, 256 up to dimension 64, 128 up to 256, 8 above, and from `starts`.
     4. *Modes*: the ends at which a Gaussian fits, best first, at most 64.
 
@@ -122,6 +123,19 @@ def number_of_starts(dim: int) -> int:
     return 256 if dim <= _MANY_UP_TO else 128 if dim <= MOST_DENSE else 8
 
 
+def order_of_starts() -> tuple[Int[Array, " chains"], Bool[Array, " chains"]]:
+    """The chains in the order in which they are climbed from, and by their own number those that count as drawn.
+
+    First by turns one for each top and those from anywhere, then the others of each top, which start at the same place and
+    tell no more about what was not met.
+    """
+    chains = jnp.arange(CHAINS)
+    of_tops = chains < TOPS * CHAINS_PER_TOP
+    drawn = ~of_tops | (chains % CHAINS_PER_TOP == 0)
+    turn = jnp.where(of_tops, 2 * (chains // CHAINS_PER_TOP), 2 * (chains - TOPS * CHAINS_PER_TOP) + 1)
+    return jnp.argsort(jnp.where(drawn, turn, 2 * CHAINS + chains), stable=True), drawn
+
+
 @eqx.filter_jit
 def _locate(key: Key[Array, ""], target: WithDensity, given: Float[Array, "s d"]) -> Modes:
     dim, dtype = given.shape[1], given.dtype
@@ -132,7 +146,8 @@ def _locate(key: Key[Array, ""], target: WithDensity, given: Float[Array, "s d"]
     points, values = width * chains.points.T, chains.values - dim * jnp.log(width)
 
     number = number_of_starts(dim)
-    first = jnp.argsort(values == -jnp.inf, stable=True)[:number]
+    order, counting = order_of_starts()
+    first = order[jnp.argsort(values[order] == -jnp.inf, stable=True)][:number]
     directions = jax.random.normal(key_directions, (number, dim), dtype)
     useful = jax.vmap(lambda point, direction: is_useful(target, point, direction))(points[first], directions)
     has_slopes = 2 * jnp.sum(useful) > jnp.sum(values[first] > -jnp.inf)
@@ -140,9 +155,11 @@ def _locate(key: Key[Array, ""], target: WithDensity, given: Float[Array, "s d"]
     starts = jnp.concatenate([points[first], given])
     climbs = jax.vmap(lambda start: climb(target, start, width))(starts)
     heights = jnp.where(has_slopes, climbs.value, -jnp.inf)
-    drawn = jnp.arange(len(starts)) < number
+    drawn = jnp.concatenate([counting[first], jnp.zeros(len(given), bool)])
     search = find_modes(target, climbs.point, heights, drawn, MOST_MODES)
-    spent = PARTICLES + CHAINS * (1 + STEPS) + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
+    spent = (
+        PARTICLES + 3 * SCOUTS + CHAINS * (1 + STEPS) + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
+    )
     return Modes(
         points=search.points,
         factors=search.factors,
