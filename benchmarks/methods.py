@@ -96,13 +96,16 @@ def energy_alone(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, O
     target, number = pid.Density(case.log_density, case.dim), budget.num_samples
     solution, cost = measure.driven(lambda: pid.sample(key_solve, target, num_samples=number, progress=False))
     draws, log_weights, forward = _importance(solution.target, key_draw, case.exact(key_exact, number))
-    fitted = int(solution.num_energy_evaluations)
+    gradients = int(solution.fit.num_gradient_evaluations)
+    fitted = int(solution.num_energy_evaluations) - gradients
     log_z = metrics.log_z_error(log_weights)
     settings = solution.settings
     return {
         ENERGY: replace(
             _answer(solution, cost),
             budget=f"defaults: {settings['rule']}, K = {settings['num_steps']}",
+            energy_evaluations=fitted,
+            gradient_evaluations=gradients,
             forward_ess=float(metrics.forward_ess(forward)) / forward.size,
         ),
         SURROGATE: Outcome(
@@ -115,6 +118,7 @@ def energy_alone(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, O
             ess=float(metrics.ess(log_weights)) / log_weights.size,
             forward_ess=float(metrics.forward_ess(forward)) / forward.size,
             energy_evaluations=fitted,
+            gradient_evaluations=gradients,
         ),
     }
 

@@ -15,7 +15,7 @@ from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
 from ..mixture import GaussianMixture
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
-from .pilot import CHAINS, DEEPER, DEEPEST, SCOUTS, STEPS, pilot_chains
+from .pilot import CHAINS, DEEPER, DEEPEST, GRADIENTS, SCOUTS, pilot_chains
 from .rounds import (
     CHAIN_MOVES,
     DEFENCE_WIDTH,
@@ -46,6 +46,7 @@ class Fit(eqx.Module):
         log_z, ess: log Z and the effective sample size over the number of draws, by fresh draws of each round's mixture; NaN
             after the last round, whose mixture is the one returned.
         num_rounds, num_energy_evaluations: what was spent.
+        num_gradient_evaluations: of these evaluations, those with the gradient.
         non_finite: log-densities of NaN or +∞, which were read as −∞.
         unresolved: the mass of components that were left out: so near the origin, and so narrow, that the roundings of the
             place y − shift show in them.
@@ -58,6 +59,7 @@ class Fit(eqx.Module):
     ess: Float[Array, " rounds"]
     num_rounds: Int[Array, ""]
     num_energy_evaluations: Int[Array, ""]
+    num_gradient_evaluations: Int[Array, ""]
     non_finite: Int[Array, ""]
     unresolved: Float[Array, ""]
     converged: Bool[Array, ""]
@@ -195,7 +197,7 @@ def _start(
         lambda _, mixture: expectation_maximisation(mixture, points, jnp.ones(PARTICLES + CHAINS, dtype)),
         seed(key_seed, points, component_count(dim)),
     )
-    spent = PARTICLES * (2 + MOVES * cloud.stages) + CHAINS * (STEPS + 1) + 3 * SCOUTS
+    spent = PARTICLES * (2 + MOVES * cloud.stages) + SCOUTS + GRADIENTS
     return energy, first_population(mixture), spent, probe_invalid + chains.invalid + cloud.invalid
 
 
@@ -217,6 +219,7 @@ def _finish(energy: Energy, population: Population, spent: Int[Array, ""], inval
         ess=population.ess,
         num_rounds=population.rounds,
         num_energy_evaluations=spent + DRAWS * population.rounds + MOVED * CHAIN_MOVES * refits,
+        num_gradient_evaluations=jnp.asarray(GRADIENTS),
         non_finite=invalid + population.invalid,
         unresolved=jnp.sum(jnp.where(resolved, 0, weights)),
         converged=population.ess[refits] >= TRUSTED,

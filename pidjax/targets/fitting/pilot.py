@@ -25,6 +25,8 @@ SCOUTS = 32_768
 FARTHEST_TOP = 4.0
 """How far away a top may be, in distances of the point from the origin."""
 TOPS, CHAINS_PER_TOP = 48, 8
+GRADIENTS = 2 * SCOUTS + CHAINS * (STEPS + 1)
+"""Evaluations with the gradient, in all."""
 SMALLEST_START, LARGEST_START = 1e-2, 1e3
 GROW, SHRINK = 1.3, 0.6
 DEEPEST, DEEPER = 50.0, 5.0
