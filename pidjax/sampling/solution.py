@@ -127,7 +127,7 @@ class Solution(Weighted):
         if self.fit is not None and not self.fit.converged and self.ess < 0.5 * self.num_samples:
             text = (
                 "the surrogate's fit stopped before it settled. The density may have heavier tails, more modes or more "
-                "dimensions than a Gaussian mixture holds; pass your own Surrogate, or learn a control"
+                "dimensions than a Gaussian mixture holds; pass your own Surrogate, learn a control, or take pidjax.tempering"
             )
             problems.append((Outcome.FIT_UNSETTLED, text))
         return problems

@@ -60,7 +60,7 @@ def locate(
     Raises:
         ValueError: an argument of another kind, shape or dimension.
 
-    Source: MATH.md 11; Good, *Biometrika* 1953, for what was not met.
+    Source: Good, *Biometrika* 1953, for what was not met.
 
     Example:
         >>> modes = locate(jax.random.key(0), lambda y: -jnp.sum((y**2 - 9) ** 2), 2)
