@@ -65,8 +65,8 @@ def anneal(
     check_kind("base", base, GaussianMixture, "a GaussianMixture, of one component or of one for each mode")
     check_single("base", base.means, 2)
     if isinstance(target, type) or not able(target, WithDensity):
-        kind = type(target).__name__
-        raise ValueError(f"target is a {kind}, without a log-density; pass a Density(log_density, {base.dim})")
+        found = f"the class {target.__name__}" if isinstance(target, type) else f"a {type(target).__name__}"
+        raise ValueError(f"target is {found}, without a log-density; pass a Density(log_density, {base.dim})")
     dim: Any = getattr(target, "dim", base.dim)
     if dim != base.dim:
         raise ValueError(f"target has dimension {dim} but base has dimension {base.dim}; pass equal ones")
