@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = ["_doors", "storage", "_maths", "process", "targets", "tempering", "sampling", "exact", "metrics", "diagnostics",
          "learning", "guides", "zoo", "discrete", "plot"]  # fmt: skip
 NOTEBOOKS = [pytest.param(path, marks=[pytest.mark.extended]) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-SLOW_ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning")
+SLOW_ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "tempering")
 MODULES = [
     pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in SLOW_ROOMS else [])
     for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")

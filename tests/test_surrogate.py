@@ -158,6 +158,7 @@ def test_a_second_mode_is_found_without_slopes():
         assert_both_are_found(TwoModes(single(50.0), single(1.0), grain=0.1), 2, seed, allowed=0.05)
 
 
+@pytest.mark.slow
 def test_no_mass_at_all_is_said():
     fit = fit_surrogate(jr.key(7), lambda x: jnp.full_like(x[0], -jnp.inf), 2, dtype=jnp.float32)
     assert not fit.converged

@@ -193,6 +193,7 @@ def test_no_gradients_are_needed():
     assert_within(mean.value, [1 / 6, 0.5], mean.standard_error)
 
 
+@pytest.mark.slow
 def test_a_frozen_run_is_pure(tmp_path):
     """vmap = loop, a schedule outlives its run, and a schedule is not chosen where nothing is known."""
     small = {"num_islands": 4, "island_size": 16}

@@ -212,6 +212,7 @@ DRAWABLE = {
 
 
 @pytest.mark.parametrize("name", DRAWABLE)
+@pytest.mark.slow
 def test_draws_and_density_are_of_one_law(name):
     """E ∂_i log p = 0 and E[y · ∇ log p] = −d by parts, for any smooth density; and E[−log p] is the entropy."""
     known = DRAWABLE[name]()
