@@ -192,12 +192,12 @@ class Weighted(eqx.Module):
         if not jax.tree.leaves(found):
             raise ValueError(f"function returns {in_words(found)}; return an array, or a pytree of arrays")
 
-        means = jax.tree.map(self._mean, jax.vmap(function)(samples))
+        means = jax.tree.map(partial(self._mean, weights=weights), jax.vmap(function)(samples))
         return jax.tree.transpose(jax.tree.structure(found), jax.tree.structure(Estimate(0, 0)), means)
 
-    def _mean(self, values: Shaped[Array, "N ..."]) -> Estimate:
+    def _mean(self, values: Shaped[Array, "N ..."], weights: Float[Array, " N"]) -> Estimate:
         """Σ_i w_i v_i, and its standard error."""
-        value, error = weighted_mean(values, self.weights, self.num_islands)
+        value, error = weighted_mean(values, weights, self.num_islands)
         return Estimate(value, error if self.shared is None else self.inflation.astype(error.dtype) * error)
 
     def resample(self, key: Key[Array, ""], num_samples: int | None = None) -> Any:

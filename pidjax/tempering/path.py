@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from .._maths.maps import apply, inverse_factor, log_volume
 from ..targets.base import WithDensity
+from ..targets.fitting.energy import as_read
 from ..targets.mixture import GaussianMixture
 from .metric import Metric
 
@@ -111,12 +112,12 @@ class Path(eqx.Module):
     def read(self, places: Float[Array, "N d"], with_slopes: bool) -> tuple[Reading, Int[Array, ""]]:
         """Both ends, and at how many places log p̃ was NaN or +∞, or without a finite gradient."""
         if not with_slopes:
-            log_target, invalid = _read(jax.vmap(self.target.log_density)(places))
+            log_target, invalid = as_read(jax.vmap(self.target.log_density)(places))
             log_base = jax.vmap(self.base.log_density)(places)
             return Reading(places, log_target, log_base, None, None), jnp.sum(invalid)
         log_target, target_slopes = jax.vmap(jax.value_and_grad(self.target.log_density))(places)
         log_base, base_slopes = jax.vmap(jax.value_and_grad(self.base.log_density))(places)
-        log_target, invalid = _read(log_target)
+        log_target, invalid = as_read(log_target)
         smooth = jnp.all(jnp.isfinite(target_slopes), axis=1)
         invalid = invalid | (~smooth & (log_target > -jnp.inf))
         target_slopes = jnp.where(smooth[:, None], target_slopes, 0)
@@ -136,8 +137,3 @@ class Level(eqx.Module):
         """Particles at these places, and at how many log p̃ was invalid."""
         reading, invalid = self.path.read(places, with_slopes)
         return reading.at(self.level), invalid
-
-
-def _read(log_target):
-    invalid = jnp.isnan(log_target) | (log_target == jnp.inf)
-    return jnp.where(invalid, -jnp.inf, log_target), invalid

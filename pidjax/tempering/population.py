@@ -127,8 +127,7 @@ class Population(Weighted):
         lines = by_stratum(self._line_sums(terms)).reshape(self.num_strata, -1, *terms.shape[1:])
         return Errors(error(lines), error(jnp.sum(by_stratum(terms), axis=2)))
 
-    def _mean(self, values: Shaped[Array, "N ..."]) -> Estimate:
-        weights = self.weights
+    def _mean(self, values: Shaped[Array, "N ..."], weights: Float[Array, " N"]) -> Estimate:
         values = values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(weights.dtype)
         mean = weighted_mean(values, weights).value
         columns = weights.astype(mean.real.dtype).reshape(-1, *[1] * (values.ndim - 1))

@@ -21,7 +21,7 @@ from .._doors.checks import as_floating, as_real, check_count, check_key, check_
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.fitting.energy import Energy
-from ..targets.fitting.pilot import CHAINS, CHAINS_PER_TOP, SCOUTS, STEPS, TOPS, pilot_chains
+from ..targets.fitting.pilot import CHAINS, CHAINS_PER_TOP, GRADIENTS, SCOUTS, TOPS, pilot_chains
 from ..targets.fitting.tempered import PARTICLES, probe
 from ..targets.mixture import GaussianMixture
 from .climb import climb, value_and_slope
@@ -157,9 +157,7 @@ def _locate(key: Key[Array, ""], target: WithDensity, given: Float[Array, "s d"]
     heights = jnp.where(has_slopes, climbs.value, -jnp.inf)
     drawn = jnp.concatenate([counting[first], jnp.zeros(len(given), bool)])
     search = find_modes(target, climbs.point, heights, drawn, MOST_MODES)
-    spent = (
-        PARTICLES + 3 * SCOUTS + CHAINS * (1 + STEPS) + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
-    )
+    spent = PARTICLES + SCOUTS + GRADIENTS + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
     return Modes(
         points=search.points,
         factors=search.factors,

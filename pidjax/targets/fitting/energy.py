@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..._doors.functions import evaluate
 from ..._maths.small import HIGHEST
@@ -24,9 +24,8 @@ class Energy(eqx.Module):
     def __call__(self, points: Float[Array, "d n"]) -> tuple[Float[Array, " n"], Int[Array, ""]]:
         places = self.shift[:, None] + jnp.matmul(self.scale, points, precision=HIGHEST)
         values = jax.vmap(lambda place: evaluate(self.log_density, place), in_axes=1)(places).astype(points.dtype)
-        values = values + jnp.sum(jnp.log(jnp.diagonal(self.scale)))
-        invalid = jnp.isnan(values) | (values == jnp.inf)
-        return jnp.where(invalid, -jnp.inf, values), jnp.sum(invalid)
+        values, invalid = as_read(values + jnp.sum(jnp.log(jnp.diagonal(self.scale))))
+        return values, jnp.sum(invalid)
 
     def with_slope(self, points: Float[Array, "d n"]) -> tuple[Float[Array, " n"], Float[Array, "d n"], Int[Array, ""]]:
         """log p', its gradient, 0 where it is not finite, and how many values were invalid."""
@@ -36,10 +35,9 @@ class Energy(eqx.Module):
             return evaluate(self.log_density, place).astype(point.dtype)
 
         values, slopes = jax.vmap(jax.value_and_grad(of_point), in_axes=1, out_axes=(0, 1))(points)
-        values = values + jnp.sum(jnp.log(jnp.diagonal(self.scale)))
-        invalid = jnp.isnan(values) | (values == jnp.inf)
+        values, invalid = as_read(values + jnp.sum(jnp.log(jnp.diagonal(self.scale))))
         usable = jnp.isfinite(slopes).all(axis=0) & ~invalid
-        return jnp.where(invalid, -jnp.inf, values), jnp.where(usable[None], slopes, 0), jnp.sum(invalid)
+        return values, jnp.where(usable[None], slopes, 0), jnp.sum(invalid)
 
     def within(self, shift: Float[Array, " d"], scale: Float[Array, "d d"]) -> "Energy":
         """The same energy in the coordinates y' of y = shift + scale y'."""
@@ -48,3 +46,14 @@ class Energy(eqx.Module):
             self.shift + jnp.matmul(self.scale, shift, precision=HIGHEST),
             jnp.matmul(self.scale, scale, precision=HIGHEST),
         )
+
+
+def as_read(values: Float[Array, " n"]) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
+    """Log-densities with NaN and +∞ as −∞, and which they were.
+
+    Example:
+        >>> [part.tolist() for part in as_read(jnp.array([1.0, jnp.nan, -jnp.inf]))]
+        [[1.0, -inf, -inf], [False, True, False]]
+    """
+    invalid = jnp.isnan(values) | (values == jnp.inf)
+    return jnp.where(invalid, -jnp.inf, values), invalid

@@ -75,16 +75,24 @@ def seed(key: PRNGKeyArray, points: Float[Array, "d n"], count: int) -> Gaussian
     The components start spherical, with the mean squared distance that is left as their common variance.
     """
     dim, number = points.shape
-
-    def choose(nearest, key):
-        centre = points[:, jr.categorical(key, jnp.log(nearest))]
-        return jnp.minimum(nearest, jnp.sum((points - centre[:, None]) ** 2, axis=0)), centre
-
-    farthest = jnp.full((number,), jnp.finfo(points.dtype).max, points.dtype)
-    nearest, centres = jax.lax.scan(choose, farthest, jr.split(key, count))
+    centres, nearest = far_apart(key, points, jnp.ones(number, bool), count)
     spread = jnp.sqrt(jnp.mean(nearest) / dim + jnp.finfo(points.dtype).tiny)
     factors = jnp.broadcast_to(spread * jnp.eye(dim, dtype=points.dtype), (count, dim, dim))
     return Gaussians(jnp.full((count,), -jnp.log(count), points.dtype), centres, factors)
+
+
+def far_apart(
+    key: PRNGKeyArray, points: Float[Array, "d n"], alive: Bool[Array, " n"], count: int
+) -> tuple[Float[Array, "count d"], Float[Array, " n"]]:
+    """Living points, each next one drawn with probability ∝ its squared distance to those so far, and the last distances."""
+
+    def choose(nearest, key):
+        chosen = points[:, jr.categorical(key, jnp.log(jnp.where(alive, nearest, 0)))]
+        return jnp.minimum(nearest, jnp.sum((points - chosen[:, None]) ** 2, axis=0)), chosen
+
+    farthest = jnp.full(points.shape[1:], jnp.finfo(points.dtype).max, points.dtype)
+    nearest, chosen = jax.lax.scan(choose, farthest, jr.split(key, count))
+    return chosen, nearest
 
 
 def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], counts: Float[Array, " n"]) -> Gaussians:

@@ -15,9 +15,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from .energy import Energy
+from .gaussians import far_apart
 
 CHAINS = 512
 STEPS = 200
@@ -43,6 +44,15 @@ class Chains(eqx.Module):
     invalid: Int[Array, ""]
 
 
+def at_all_scales(
+    key_scale: Key[Array, ""], key_start: Key[Array, ""], dim: int, count: int, dtype
+) -> Float[Array, "d n"]:
+    """s z, with s log-uniform over five decades and z ~ N(0, I)."""
+    ends = math.log(SMALLEST_START), math.log(LARGEST_START)
+    scales = jnp.exp(jr.uniform(key_scale, (count,), dtype, *ends))
+    return scales[None] * jr.normal(key_start, (dim, count), dtype)
+
+
 def scouted(
     key: Key[Array, ""], energy: Energy
 ) -> tuple[Float[Array, "d scouts"], Float[Array, " scouts"], Int[Array, ""]]:
@@ -52,12 +62,10 @@ def scouted(
     wherever in its basin.
     """
     dim, dtype = energy.shift.shape[0], energy.shift.dtype
-    ends = math.log(SMALLEST_START), math.log(LARGEST_START)
 
     def look(key):
         key_scale, key_start = jr.split(key)
-        scales = jnp.exp(jr.uniform(key_scale, (_SCOUTS_AT_ONCE,), dtype, *ends))
-        points = scales[None] * jr.normal(key_start, (dim, _SCOUTS_AT_ONCE), dtype)
+        points = at_all_scales(key_scale, key_start, dim, _SCOUTS_AT_ONCE, dtype)
         _, slopes, invalid = energy.with_slope(points)
         steepness, radius = (jnp.linalg.norm(columns, axis=0)[None] for columns in (slopes, points))
         upward = slopes / jnp.maximum(steepness, jnp.finfo(dtype).tiny)
@@ -70,20 +78,6 @@ def scouted(
 
     tops, values, invalid = jax.lax.map(look, jr.split(key, SCOUTS // _SCOUTS_AT_ONCE))
     return jnp.moveaxis(tops, 1, 0).reshape(dim, -1), values.ravel(), jnp.sum(invalid)
-
-
-def far_apart(
-    key: Key[Array, ""], points: Float[Array, "d n"], alive: Bool[Array, " n"], count: int
-) -> Int[Array, " count"]:
-    """Numbers of living points, each next one drawn with probability ∝ its squared distance to those so far."""
-
-    def choose(nearest, key):
-        chosen = jr.categorical(key, jnp.log(jnp.where(alive, nearest, 0)))
-        distances = jnp.sum((points - points[:, chosen][:, None]) ** 2, axis=0)
-        return jnp.minimum(nearest, distances), chosen
-
-    farthest = jnp.full(points.shape[1:], jnp.finfo(points.dtype).max, points.dtype)
-    return jax.lax.scan(choose, farthest, jr.split(key, count))[1]
 
 
 def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
@@ -102,10 +96,8 @@ def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
     key_scout, key_choose, key_scale, key_start, key_steps = jr.split(key, 5)
     tops, heights, scout_invalid = scouted(key_scout, energy)
     alive = heights > jnp.max(heights) - (DEEPEST + DEEPER * dim)
-    chosen = jnp.repeat(tops[:, far_apart(key_choose, tops, alive, TOPS)], CHAINS_PER_TOP, axis=1)
-    ends = math.log(SMALLEST_START), math.log(LARGEST_START)
-    scales = jnp.exp(jr.uniform(key_scale, (CHAINS,), dtype, *ends))
-    anywhere = scales[None] * jr.normal(key_start, (dim, CHAINS), dtype)
+    chosen = jnp.repeat(far_apart(key_choose, tops, alive, TOPS)[0].T, CHAINS_PER_TOP, axis=1)
+    anywhere = at_all_scales(key_scale, key_start, dim, CHAINS, dtype)
     points = anywhere.at[:, : chosen.shape[1]].set(jnp.where(jnp.any(alive), chosen, anywhere[:, : chosen.shape[1]]))
     values, slopes, invalid = energy.with_slope(points)
     radii, steepness = jnp.linalg.norm(points, axis=0), jnp.linalg.norm(slopes, axis=0)
