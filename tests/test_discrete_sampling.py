@@ -76,6 +76,7 @@ class TestWeights:
         log_law = jax.vmap(lambda v: df.log_probability(priors[name], v))(configurations)
         np.testing.assert_allclose(jnp.sum(jnp.exp(log_law)), 1, rtol=1e-6)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", PRIORS)
     def test_reveal_tells_the_probability(self, priors, name):
         values, log_law = df.reveal(KEY, priors[name], 20)

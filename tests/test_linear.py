@@ -26,6 +26,7 @@ def test_values_whatever_the_leading_axes():
     np.testing.assert_allclose(small.eigenvalues(matrices), np.linalg.eigvalsh(np.asarray(matrices)), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_derivatives_by_finite_differences():
     matrices, direction = batch(3, 4), batch(3, 4)[::-1]
 
@@ -47,6 +48,7 @@ def test_derivatives_of_equal_eigenvalues_are_finite():
     np.testing.assert_allclose(jnp.sort(slopes), [-0.2, 0.3, 0.5], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_many_at_once_do_not_wait_for_each_other():
     """Nine batches in one program: with LAPACK's own batches two cores stop for ever."""
     script = """

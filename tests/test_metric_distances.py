@@ -95,6 +95,7 @@ def test_mmd_is_the_double_sum_over_distinct_pairs():
     assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_mmd_default_bandwidth_is_the_median_distance():
     samples, reference = normal(12, 30), normal(13, 41)
     bandwidth = np.median(scipy.spatial.distance.pdist(reference))
@@ -139,6 +140,7 @@ def test_sinkhorn_divergence_of_a_set_with_itself_and_its_translate():
     assert float(metrics.sinkhorn_divergence(x, translated, epsilon=0.5)) == pytest.approx(2.25, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_sinkhorn_divergence_tends_to_squared_wasserstein2():
     x, y = normal(15, 60), normal(16, 60, shift=1.0)
     exact = float(metrics.wasserstein2(x, y)) ** 2
@@ -147,6 +149,7 @@ def test_sinkhorn_divergence_tends_to_squared_wasserstein2():
     assert errors[2] < 0.01 * exact
 
 
+@pytest.mark.slow
 def test_sinkhorn_says_when_it_has_not_converged():
     with pytest.raises(RuntimeError, match="larger epsilon or max_iterations"):
         metrics.sinkhorn_divergence(normal(17, 50), normal(18, 50, shift=30.0), epsilon=1e-3, max_iterations=20)

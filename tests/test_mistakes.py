@@ -560,6 +560,7 @@ IN_A_LINE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "make"), IN_A_LINE)
 def test_values_of_the_core_read_in_a_line(part, make):
     test_values_read_in_a_line(part, make)

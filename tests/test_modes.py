@@ -89,6 +89,7 @@ def test_far_gaussians_are_found_as_they_are(dtype):
     np.testing.assert_allclose(modes.laplace().weights, 1 / 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_modes_met_once_and_starts_given():
     """Ends as a search leaves them: a mode met twice, one met once, one by a given start alone, one end that is nowhere."""
     mixture = far_gaussians(jnp.float64)

@@ -37,6 +37,7 @@ def test_weights_of_given_paths_are_those_that_they_were_drawn_with(rule, start)
     np.testing.assert_allclose(given, paths.log_weights, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_log_variance_is_that_of_the_weights():
     problem, indices = prepared(local(), jnp.zeros(2)), jnp.arange(20)
     weights = pid.rollout(problem, pid.Euler(), KEY, indices).log_weights
@@ -52,6 +53,7 @@ def test_a_drawn_last_step_is_weighed_alike():
     )
 
 
+@pytest.mark.slow
 def test_chunks_do_not_change_the_weighted_states():
     whole, parts = (
         pid.sample(KEY, local(), num_samples=8, num_steps=4, batch_size=size, save_paths=True) for size in (8, 3)
@@ -60,6 +62,7 @@ def test_chunks_do_not_change_the_weighted_states():
     np.testing.assert_allclose(whole.weighted_states, parts.weighted_states, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_weighted_state_shown_is_the_one_that_was_used():
     """Undone: an Euler step without noise would go from x to x + (f + u)dt, u by x̂; the noise left over is N(0, 1)."""
     solution = pid.sample(KEY, local(), rule=pid.Euler(), num_samples=400, num_steps=6, save_paths=True)

@@ -106,6 +106,7 @@ def test_round_trip(make, given, tmp_path):
     assert jax.tree.structure(value) == jax.tree.structure(again)
 
 
+@pytest.mark.slow
 def test_a_solution_goes_on_where_it_was(tmp_path):
     solution = pid.sample(KEY, surrogate(), num_samples=50, num_steps=3)
     pid.save(tmp_path / "run.npz", solution)

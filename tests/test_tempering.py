@@ -49,6 +49,7 @@ def poor_schedule(moves):
     return Schedule(moves, Rung(levels, jnp.array([2.5, 1.4, 0.9]), jnp.array([2, 0, 3]), factors, cloud))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [Hamiltonian(1, 3), Differences(1)], ids=["hamiltonian", "differences"])
 def test_a_frozen_ladder_is_unbiased_whatever_its_moves(moves):
     """E[Ẑ] = Z over 6,000 runs of two islands of 8."""
@@ -177,6 +178,7 @@ def test_strata_keep_the_weights_of_modes_that_never_meet():
     assert_within(again.log_z.value, 0, again.log_z.standard_error)
 
 
+@pytest.mark.slow
 def test_no_gradients_are_needed():
     """1 and 2 on two unit squares, 0 outside: Z = 3, and 2/3 of it on the right."""
 
@@ -213,6 +215,7 @@ def test_a_frozen_run_is_pure(tmp_path):
     assert one.to_dict()["num_strata"] == 1
 
 
+@pytest.mark.slow
 def test_a_base_of_many_components_without_strata():
     """The base is the target: one level, and every weight is Z."""
     base = mixture()

@@ -227,6 +227,7 @@ def test_draws_and_density_are_of_one_law(name):
         within(known.log_z - mean, known.entropy, error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [zoo.gaussian_mixture, zoo.student_mixture, lambda dim: zoo.two_modes(dim, 4.0)])
 def test_draws_have_the_mean_of_their_components(make):
     known = make(3)
@@ -309,6 +310,7 @@ def test_phi4_log_z_by_importance_sampling():
     within(mean, 1, error)
 
 
+@pytest.mark.slow
 def test_phi4_draws_have_the_phase_ratio():
     known = zoo.phi4(0.005)
     middle = known.sample(jax.random.key(8), 4_000)[:, 40:60]
@@ -331,6 +333,7 @@ def test_log_density_in_single_precision(name):
     np.testing.assert_allclose(given, exact, atol=1e-3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mixtures_are_those_of_scipy():
     gaussians, students = zoo.gaussian_mixture(3), zoo.student_mixture(3, degrees_of_freedom=2.5)
     covariances, means = np.asarray(gaussians.target.covariances), np.asarray(gaussians.centres)
@@ -533,6 +536,7 @@ class Unskewed:
         return y if self.wall is None else np.where((y @ self.wall >= self.height)[:, None], y, self._reflected(y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", SEEDED)
 def test_seeded_log_z_and_draws_by_importance_sampling(index):
     """E_q[p̃/q] = Z for q the density without its skew, of weights below 2 Z; and energies and places of both samples agree."""
