@@ -1,4 +1,7 @@
-"""`python -m benchmarks [core] [decisions] [protocols] [speed] [case …]`: see `--help`."""
+"""`python -m benchmarks [core] [decisions] [protocols] [speed] [hostile] [seeded] [coverage] [case …] [target …]`.
+
+See `--help`.
+"""
 
 import argparse
 import json
@@ -6,38 +9,60 @@ import sys
 import time
 from pathlib import Path
 
-from . import decisions, figures, protocols, report, speed
+from . import coverage, decisions, figures, grade, hostile, protocols, report, seeded, speed
 from .cases import CASES, QUICK
 from .core import run_core
 from .ledger import Ledger
 from .outcome import Budget
 
-SUITES = {"speed": "speed.json", "protocols": "protocols.json", "decisions": "decisions.json", "core": "results.json"}
+SUITES = {
+    "speed": "speed.json",
+    "protocols": "protocols.json",
+    "decisions": "decisions.json",
+    "hostile": "hostile.json",
+    "seeded": "seeded.json",
+    "coverage": "coverage.json",
+    "core": "results.json",
+}
 """Name of each suite → its ledger in OUT."""
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="pidjax beside the Path Integral Sampler, BlackJAX and exact samples; and its speed.",
+        description="pidjax beside the Path Integral Sampler, BlackJAX and exact samples; its speed; and its honesty.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"suites {tuple(SUITES)} and cases {tuple(CASES)}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"suites {tuple(SUITES)}, cases {tuple(CASES)} of core and targets {tuple(coverage.TARGETS)} of coverage",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("results"), help="where results and figures go; a stopped run goes on"
     )
     parser.add_argument("--quick", action="store_true", help="four cases, at smaller budgets")
     parser.add_argument(
-        "--seeds", type=int, help="of every method; by default 2 in the quick form, else 5, fewer of PIS"
+        "--seeds",
+        type=int,
+        help="of every method; by default 2 in the quick form, else 5, fewer of PIS; 1 for hostile and seeded",
     )
+    parser.add_argument("--runs", type=int, default=200, help="of coverage, by tens")
+    parser.add_argument("--data", type=Path, default=Path("data"), help=f"where {coverage.CREDIT} is, for coverage")
     parser.add_argument("--fresh", action="store_true", help="start anew, without the rows that OUT holds already")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios and differences to an older run")
     parser.add_argument("--report-only", action="store_true", help="table and summary again, from OUT/results.json")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.names if name not in SUITES and name not in CASES]
+    known = {"suites": SUITES, "cases": CASES, "targets": coverage.TARGETS}
+    unknown = [name for name in options.names if not any(name in names for names in known.values())]
     if unknown:
-        parser.error(f"unknown name {unknown[0]!r}; the suites are {', '.join(SUITES)}, the cases {', '.join(CASES)}")
-    if options.seeds is not None and options.seeds < 1:
-        parser.error(f"--seeds is {options.seeds}; pass at least 1")
+        those = "; ".join(f"the {what} are {', '.join(names)}" for what, names in known.items())
+        parser.error(f"unknown name {unknown[0]!r}; {those}")
+    for name in ("seeds", "runs"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name} is {value}; pass at least 1")
+    if "credit" in options.names and not (options.data / coverage.CREDIT).exists():
+        parser.error(f"--data is {options.data}, where no {coverage.CREDIT} is; pass the folder that has it")
     return options
 
 
@@ -59,7 +84,10 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> report.Results | None:
     """Every suite that is asked for; the results are those of `core`, if it is among them."""
     cases = [name for name in options.names if name in CASES]
+    targets = [name for name in options.names if name in coverage.TARGETS]
     suites = {name for name in options.names if name in SUITES}
+    if targets:
+        suites.add("coverage")
     if cases or not suites:
         suites.add("core")
     budget = Budget.quick() if options.quick else Budget.full()
@@ -70,6 +98,9 @@ def run(options: argparse.Namespace) -> report.Results | None:
         "speed": asked,
         "protocols": asked,
         "decisions": {**asked, "seeds": options.seeds},
+        "hostile": {},
+        "seeded": {},
+        "coverage": {},
         "core": vars(budget),
     }
     ledgers = {suite: Ledger(options.out / SUITES[suite], settings[suite], options.fresh) for suite in suites}
@@ -79,6 +110,13 @@ def run(options: argparse.Namespace) -> report.Results | None:
         protocols.run_protocols(ledgers["protocols"], quick=options.quick)
     if "decisions" in suites:
         decisions.run_decisions(ledgers["decisions"], options.out, quick=options.quick, seeds=options.seeds)
+    for suite, questions in (("hostile", hostile.hostile), ("seeded", seeded.questions)):
+        if suite in suites:
+            grade.run_graded(questions(), ledgers[suite], options.out / f"{suite}.md", options.seeds or 1)
+    if "coverage" in suites:
+        has_credit = (options.data / coverage.CREDIT).exists()
+        targets = targets or [name for name in coverage.TARGETS if name != "credit" or has_credit]
+        coverage.run_coverage(targets, ledgers["coverage"], options.out / "coverage.md", options.runs, options.data)
     if "core" not in suites:
         return None
     cases = cases or (list(QUICK) if options.quick else list(CASES))

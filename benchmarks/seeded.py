@@ -30,6 +30,8 @@ from jaxtyping import Array, Float
 import pidjax as pid
 from pidjax import zoo
 
+from .grade import Question
+
 SEED = 20260917
 COUNT = 32
 
@@ -44,6 +46,11 @@ class Shape(NamedTuple):
     bent: bool
     walled: bool
     distance: float
+
+    def in_words(self) -> str:
+        tails = "Gaussian" if self.degrees_of_freedom is None else f"Student ν = {self.degrees_of_freedom:.1f}"
+        marks = {"skewed": self.skewed, "bent": self.bent, "walled": self.walled}
+        return ", ".join([f"{self.modes} × {tails}", *(word for word, holds in marks.items() if holds)])
 
 
 class SeededLogDensity(eqx.Module):
@@ -123,6 +130,14 @@ def seeded(seed: int = SEED, count: int = COUNT, dtype=None) -> list[Seeded]:
     tails, ν in 2.5…10, 40 % are skewed, 30 % bent, 20 % walled. log Z is uniform in ± 20.
     """
     return [_one(np.random.default_rng([seed, index]), index, dtype) for index in range(count)]
+
+
+def questions() -> list[Question]:
+    """The list as `grade` takes it."""
+    return [
+        Question(known.name, known.shape.in_words(), known.dim, known.target.function, known.log_z)
+        for known in seeded()
+    ]
 
 
 def _one(rng: np.random.Generator, index: int, dtype) -> Seeded:
