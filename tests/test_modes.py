@@ -11,10 +11,12 @@ from helpers import assert_within
 
 import pidjax as pid
 from pidjax import Density, GaussianMixture, zoo
+from pidjax.targets.fitting.energy import Energy
+from pidjax.targets.fitting.pilot import Sizes, pilot_chains
 from pidjax.tempering import Hamiltonian, anneal, broad_base, locate
 from pidjax.tempering.climb import climb
 from pidjax.tempering.modes import find_modes
-from pidjax.tempering.search import is_useful, order_of_starts
+from pidjax.tempering.search import is_useful
 
 KEY = jax.random.key(5)
 
@@ -164,9 +166,9 @@ def test_gradients_that_are_wrong_are_of_no_use():
 
 
 @pytest.mark.slow
-def test_above_256_dimensions_with_the_diagonal():
+def test_above_2048_dimensions_with_the_diagonal():
     """Exact for independent coordinates."""
-    dim = 257
+    dim = 2049
     sds = jnp.linspace(0.5, 2, dim)
 
     def log_density(y):
@@ -194,20 +196,24 @@ def test_given_starts_and_jit():
 
     modes, base = located(KEY, target)
     assert modes.num_modes == 2
-    assert sorted(modes.counts[:2].tolist()) == [0, 176]
+    assert sorted(modes.counts[:2].tolist()) == [0, 175]
     assert base.weights.tolist() == [0.5, 0.5, *[0.0] * 62]
     place = jnp.ones(10)
     np.testing.assert_allclose(base.log_density(place), modes.laplace().log_density(place))
-    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=176, num_unexplained=0, has_slopes=True")
+    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=175, num_unexplained=0, has_slopes=True")
     assert "float64[]" in repr(eqx.filter_eval_shape(lambda: modes))
 
 
 def test_one_chain_for_each_top_counts():
-    """Numbers 0, 8, …, 376 begin at tops of their own, and 384, …, 511 anywhere: by turns, and before all the others."""
-    order, drawn = order_of_starts()
-    assert order[:6].tolist() == [0, 384, 8, 385, 16, 386]
-    assert sorted(order.tolist()) == list(range(512))
-    assert drawn[order].tolist() == [True] * 176 + [False] * 336
+    """Numbers 0, 8, …, 376 begin at tops of their own, and 384, …, 511 anywhere but for two that are given: by turns, and
+    before all the others."""
+    energy = Energy(zoo.nine().log_density, jnp.zeros(2), jnp.ones(()))
+    chains = jax.jit(pilot_chains)(KEY, energy, jnp.full((2, 2), 5.0))
+    assert chains.order[:6].tolist() == [0, 384, 8, 385, 16, 386]
+    assert sorted(chains.order.tolist()) == list(range(512))
+    assert chains.drawn[chains.order].tolist() == [True] * 174 + [False] * 338
+    np.testing.assert_allclose(chains.points[:, -2:], 5, atol=3)
+    assert Sizes.of(1600) == (2048, 6, 64)
 
 
 def test_broad_base_is_of_the_better_points():

@@ -252,9 +252,10 @@ def test_hundreds_of_dimensions(base):
 
 def checked(**changed):
     """A population of 4 islands of 32, and what is wrong with it."""
-    number = jnp.arange(128)
+    number, samples = jnp.arange(128), jax.random.normal(KEY, (128, 1))
     given = {
-        "samples": jax.random.normal(KEY, (128, 1)), "log_weights": jnp.zeros(128), "island_log_z": jnp.zeros(4),
+        "samples": samples, "slopes": -samples, "walled": jnp.array(False),
+        "log_weights": jnp.zeros(128), "island_log_z": jnp.zeros(4),
         "ancestors": number // 2 * 2, "acceptance": jnp.array([0.8]), "num_gradient_evaluations": jnp.array(1),
         "num_energy_evaluations": jnp.array(1), "num_nonfinite": jnp.array(0), "num_islands": 4, "num_strata": 1,
         "schedule": poor_schedule(Differences(1)),
@@ -271,8 +272,9 @@ def checked(**changed):
         ({"log_weights": jnp.repeat(jnp.array([0.0, 3.0, 0.0, 0.0]), 32)}, Outcome.DISAGREEING),
         ({"log_weights": jnp.full(128, -jnp.inf)}, Outcome.NO_WEIGHT),
         ({"schedule": poor_schedule(Differences(1)).first(2)}, Outcome.UNFINISHED),
+        ({"slopes": jax.random.normal(KEY, (128, 1))}, Outcome.UNBALANCED),
     ],
-    ids=["sound", "nonfinite", "collapsed", "disagreeing", "no weight", "unfinished"],
+    ids=["sound", "nonfinite", "collapsed", "disagreeing", "no weight", "unfinished", "unbalanced"],
 )
 def test_what_check_finds(changed, found):
     population = checked(**changed)

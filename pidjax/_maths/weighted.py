@@ -45,6 +45,8 @@ class Outcome(Enum):
     COLLAPSED = "an island of particles that descend from a few"
     DISAGREEING = "islands that differ by more than their own errors"
     UNFINISHED = "a ladder that did not reach its top"
+    UNBALANCED = "gradients whose means are not those under the target"
+    LOST_MODE = "a mode that was seen, and where no sample is"
 
 
 class SamplingError(RuntimeError):
@@ -103,6 +105,10 @@ class Weighted(eqx.Module):
     @abstractmethod
     def _advice(self) -> tuple[str, str]:
         """What it is that every weight is zero, and what to do when a few samples carry the weight."""
+
+    def _enough(self, least: float) -> float:
+        """The effective sample size below which there is a problem, for the least share that is asked for."""
+        return least * self.num_samples
 
     @abstractmethod
     def _facts(self) -> dict[str, Any]:
@@ -218,7 +224,7 @@ class Weighted(eqx.Module):
         ess, found = float(self.ess), self._problems()
         if not jnp.isfinite(self.log_z.value):
             found.append((Outcome.NO_WEIGHT, lost))
-        elif ess < least * self.num_samples:
+        elif ess < self._enough(least):
             text = (
                 f"the effective sample size is {ess:.1f} of {self.num_samples} ({ess / self.num_samples:.2%}): {advice}"
             )

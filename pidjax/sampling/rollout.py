@@ -187,6 +187,29 @@ def _lineages(first, after, means, parents) -> tuple[Float[Array, "n times d"], 
     return jnp.swapaxes(states, 0, 1), None if means is None else jnp.swapaxes(means, 0, 1)
 
 
+def pinned(
+    prepared: Prepared, key: Key[Array, ""], indices: Int[Array, " n"], ends: Float[Array, "n d"], *, save_states: bool
+) -> Paths:
+    """Paths of weight one to given end points: the optimal process's own, if the end points are samples of the target.
+
+    Args:
+        prepared, key, indices, save_states: as of `rollout`.
+        ends: in the unit problem, shape (n, d).
+    """
+    none = jnp.zeros(len(ends), ends.dtype)
+    if not save_states:
+        return Paths(ends, none, None, None)
+    start, target = prepared.unit.start, prepared.target
+    states = backward_states(prepared, key, indices, ends)
+
+    def look(_, now_and_states):
+        now, x = now_and_states
+        return None, jax.vmap(lambda x: target.tilt(observe(now.observation, x, start)).mean)(x)
+
+    means = jax.lax.scan(look, None, (prepared.step_laws, jnp.swapaxes(states, 0, 1)[:-1]))[1]
+    return Paths(ends, none, states, jnp.swapaxes(means, 0, 1))
+
+
 def _of_paths(key: Key[Array, ""], indices: Int[Array, " n"]) -> Key[Array, " n"]:
     """The key of each path."""
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
@@ -314,7 +337,15 @@ def backward_log_weights(
     ends = as_floating("ends", ends)
     if ends.ndim != 2 or ends.shape[1:] != prepared.unit.start.shape:
         raise ValueError(f"ends has shape {ends.shape}; pass shape (n, {prepared.unit.start.size})")
-    bridges, start, indices = prepared.step_laws, prepared.unit.start, jnp.arange(ends.shape[0])
+    indices = jnp.arange(ends.shape[0])
+    return given_log_weights(prepared, rule, key, indices, backward_states(prepared, key, indices, ends))
+
+
+def backward_states(
+    prepared: Prepared, key: Key[Array, ""], indices: Int[Array, " n"], ends: Float[Array, "n d"]
+) -> Float[Array, "n times d"]:
+    """x_k of paths drawn backward from their end points by the noising kernel."""
+    bridges, start = prepared.step_laws, prepared.unit.start
     keys = _of_paths(key, indices)
 
     def recede(after, indexed):
@@ -324,4 +355,4 @@ def backward_log_weights(
 
     steps = jnp.arange(bridges.num_steps), bridges
     states = jnp.concatenate([jax.lax.scan(recede, ends, steps, reverse=True)[1], ends[None]])
-    return given_log_weights(prepared, rule, key, indices, jnp.swapaxes(states, 0, 1))
+    return jnp.swapaxes(states, 0, 1)

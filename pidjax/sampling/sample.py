@@ -1,7 +1,7 @@
 """The host driver: from a target to a `Solution`, with good choices made for the user and said in the result.
 
-It fits a surrogate where only a log-density is given, then runs `Problem.prepare` and `rollout`, which are pure, in chunks of
-paths spread over the devices. `grad` goes through it; under `jit` and `vmap` it takes what needs no fit.
+Where only a log-density is given it finds what stands in for it, then runs `Problem.prepare` and `rollout`, which are pure, in
+chunks of paths spread over the devices. `grad` goes through it; under `jit` and `vmap` it takes what needs nothing found.
 """
 
 import math
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from .._doors.checks import check_count, check_key, concrete
 from .._doors.progress import progress_bar
@@ -21,15 +21,16 @@ from ..process.grids import AbstractGrid
 from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget, Tilted, WithDensity, able
 from ..targets.density import Density
-from ..targets.fitting import Fit, fit_surrogate
-from ..targets.surrogate import Surrogate
+from ..targets.fitting.fit import as_starts
 from .problem import Prepared, Problem
-from .rollout import Resampling, check_resampling, rollout
-from .rules import AbstractRule, EndingOnDraw, Unweighted
+from .rollout import Resampling, check_resampling, pinned, rollout
+from .rules import AbstractRule, Ancestral, EndingOnDraw, Unweighted
 from .solution import Solution
+from .stand_in import StandIn, chosen, stand_in
 
 _FLOATS_PER_CHUNK = 2**22
 _MOST_SAMPLES = 2**31 - 1
+_ROADS = {"fitted": "a fitted mixture", "modes": "the modes", "broad": "one broad Gaussian"}
 
 
 def sample(
@@ -44,13 +45,16 @@ def sample(
     batch_size: int | None = None,
     save_paths: bool = False,
     resampling: Resampling | None = None,
+    starts: Float[Array, "s d"] | None = None,
     progress: bool = True,
 ) -> Solution:
     """Draw weighted samples of a target by path integral diffusion.
 
     Left alone it rescales the problem to unit scale, steps with `Ancestral` (exact on any grid; `Moment` where the tilted
-    law is an estimate) on a grid of 20 steps uniform in log signal-to-noise, and for a bare `Density` first fits a
-    Gaussian mixture surrogate from the energy alone. `Solution.settings` says what was used.
+    law is an estimate) on a grid of 20 steps uniform in log signal-to-noise. For a bare `Density` it first finds what stands in
+    for it, from the energy and its slopes alone: up to dimension 12 a fitted Gaussian mixture; where that does not fit, and
+    beyond, weighted end points, by a tempered climb from the modes or from one broad Gaussian, to which paths are exact
+    bridges. `Solution.settings` says what was used.
 
     Args:
         key: a typed key, from `jax.random.key`.
@@ -65,11 +69,12 @@ def sample(
             rounding only.
         save_paths: keep x(t) and x̂(t; x(t)).
         resampling: of groups of paths between steps; useful where steps are not exact. Errors are then those of the groups.
+        starts: of a `Density`, places to look from too, shape (s, d).
         progress: show a bar (if tqdm is installed) when a fit, or a run of several chunks, takes more than two seconds.
 
     Raises:
         ValueError: an argument out of range or of a wrong shape; a rule that the target does not allow; a `Density` under
-            `jit` or `vmap`; one that no surrogate could be fitted to.
+            `jit` or `vmap`; one whose mass could not be found.
 
     Example:
         >>> from pidjax import GaussianMixture
@@ -90,24 +95,36 @@ def sample(
         raise ValueError(f"num_samples is {num_samples}; pass at most {_MOST_SAMPLES}, since paths have 32-bit numbers")
     if resampling is not None:
         check_resampling(resampling, rule, num_samples)
+    if starts is not None:
+        starts = as_starts(starts, target.dim, target.place().mean.dtype)
+        if type(target) is not Density:
+            raise ValueError(f"starts are for a Density, and target is a {type(target).__name__}; leave them out")
     key_fit, key_paths = jax.random.split(key)
-    fit, evaluations = None, 0
+    found = StandIn(target, None, None)
     if type(target) is Density and issubclass(rule.needs, Tilted):
-        target, fit = _with_surrogate(key_fit, target, progress)
-        evaluations = int(fit.num_energy_evaluations)
-        problem = Problem(target, problem.protocol)
+        found = stand_in(key_fit, target, num_samples, starts, progress)
+        problem = Problem(found.target, problem.protocol)
+    target = problem.target
     protocol, prepared = problem.protocol, problem.prepare(grid)
     island = 1 if resampling is None else resampling.island_size
     most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
     num_chunks = math.ceil(num_samples / max(most, island))
     chunk = math.ceil(num_samples / num_chunks / island) * island
+    ends, num_islands = None, num_samples // island
+    given_weights = jnp.zeros(num_samples)
+    if found.reached is not None and isinstance(rule, Ancestral) and resampling is None:
+        ends, given_weights, num_islands = chosen(key_paths, found.reached, num_samples)
     parts = []
     with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
         for number in range(num_chunks):
             indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
-            parts.append(jax.block_until_ready(_run_chunk(prepared, rule, key_paths, indices, save_paths, resampling)))
+            some = None if ends is None else ends[np.minimum(indices, num_samples - 1)]
+            run = _run_chunk(prepared, rule, key_paths, indices, some, save_paths, resampling)
+            parts.append(jax.block_until_ready(run))
             advance(1)
     samples, log_weights, num_nonfinite, states, expected = _joined(parts, num_samples)
+    if ends is not None:
+        samples, log_weights = ends, given_weights
     beta, known = protocol.beta, concrete(protocol.beta)
     choices = {
         "rule": _describe(rule),
@@ -117,9 +134,13 @@ def sample(
         "beta": brief(beta if known is None or protocol.num_pieces > 1 else known[0]),
         "rescaled": protocol.noise_scale is None,
     }
+    if found.reached is not None:
+        choices["rule"] = "bridges to given ends" if ends is not None else choices["rule"]
+        choices["road"] = f"a climb from {_ROADS[found.reached.road]}"
     if resampling is not None:
         choices["resampling"] = f"in groups of {resampling.island_size}"
-    evaluations_per_path = prepared.step_laws.num_steps * target.evaluations_per_tilt + able(target, WithDensity)
+    per_path = prepared.step_laws.num_steps * target.evaluations_per_tilt + able(target, WithDensity)
+    evaluations = found.num_energy_evaluations + (num_samples * per_path if ends is None else 0)
     return Solution(
         samples=jax.vmap(target.point)(samples),
         log_weights=log_weights,
@@ -129,18 +150,24 @@ def sample(
         prepared=prepared,
         rule=rule,
         num_nonfinite=num_nonfinite,
-        num_energy_evaluations=jnp.asarray(evaluations + num_samples * evaluations_per_path),
-        shared=target.shared_sample,
-        fit=fit,
-        num_islands=num_samples // island,
+        num_energy_evaluations=jnp.asarray(evaluations),
+        shared=target.shared_sample if ends is None else None,
+        fit=found.fit,
+        reached=found.reached if ends is not None else None,
+        num_islands=num_islands,
         choices=tuple(choices.items()),
     )
 
 
 @eqx.filter_jit
-def _run_chunk(prepared: Prepared, rule: AbstractRule, key, indices, save_paths: bool, resampling: Resampling | None):
+def _run_chunk(
+    prepared: Prepared, rule: AbstractRule, key, indices, ends, save_paths: bool, resampling: Resampling | None
+):
     """One chunk in the user's units, with what is not finite given no weight and marked."""
-    paths = rollout(prepared, rule, key, indices, save_states=save_paths, resampling=resampling)
+    if ends is None:
+        paths = rollout(prepared, rule, key, indices, save_states=save_paths, resampling=resampling)
+    else:
+        paths = pinned(prepared, key, indices, prepared.unit.to_unit(ends), save_states=save_paths)
     finite = jnp.isfinite(paths.samples).all(axis=-1) & (paths.log_weights < jnp.inf)
     log_weights = jnp.where(finite, paths.log_weights, -jnp.inf)
     states = expected = None
@@ -157,25 +184,6 @@ def _joined(parts: list, num_samples: int):
     joined = jax.tree.map(lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts)
     samples, log_weights, nonfinite, states, expected = joined
     return samples, log_weights, jnp.sum(nonfinite), states, expected
-
-
-def _with_surrogate(key, density: Density, progress: bool) -> tuple[Surrogate, Fit]:
-    """The density with a mixture fitted to it. The fit is made on the host, and is held fixed under `grad`."""
-    arrays, rest = eqx.partition(density, eqx.is_array)
-    fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
-    _check_untraced(jax.random.key_data(key), *jax.tree.leaves(eqx.filter(fixed, eqx.is_array)))
-    fit = fit_surrogate(key, fixed.log_density, density.dim, dtype=density.shift.dtype, progress=progress)
-    _check_untraced(fit.log_z)
-    return Surrogate(density, fit.check().mixture), fit
-
-
-def _check_untraced(*arrays: Array) -> None:
-    if any(concrete(array) is None for array in arrays):
-        raise ValueError(
-            "a Density cannot be sampled under jit or vmap, nor differentiated in what its function closes over: a surrogate "
-            "is fitted to it on the host. Fit it first, target = pidjax.sample(key, density).target, and use Problem and "
-            "rollout with that; or make log_density an Equinox module, whose arrays grad can follow"
-        )
 
 
 def _default_batch(dim: int, num_samples: int) -> int:

@@ -1,5 +1,6 @@
 """The answer to a sampling problem, and the questions it answers: those of `Weighted`, and of the paths."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -11,14 +12,16 @@ from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, as_scalar, check_key
 from .._doors.show import brief, sheet
-from .._maths.weighted import Outcome, SharedSample, Weighted
+from .._maths.weighted import Estimate, Outcome, SharedSample, Weighted
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
+from ..targets.ends import Ends
 from ..targets.fitting import Fit
 from ..targets.local import LocalDraws
 from ..targets.mixture import GaussianMixture
 from ..targets.pool import Pool
 from ..targets.surrogate import Surrogate
+from ..tempering.reach import Reached
 from .problem import Prepared
 from .rollout import backward_log_weights
 from .rules import AbstractRule
@@ -45,6 +48,8 @@ class Solution(Weighted):
         num_nonfinite: paths with a NaN or infinite state or a NaN weight.
         num_energy_evaluations: calls of the log-density, those of a fit included.
         fit: how the surrogate was found, if one was fitted.
+        reached: how the end points were, if not by paths: log Z, expectations and their errors are then those of its
+            population, and `ess` counts first ancestors.
         choices: what was chosen, as pairs of name and value; `settings` is the same as a dictionary.
     """
 
@@ -59,11 +64,13 @@ class Solution(Weighted):
     num_energy_evaluations: Array
     shared: SharedSample | None
     fit: Fit | None
+    reached: Reached | None
     num_islands: int = eqx.field(static=True)
     choices: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
     def __repr__(self):
-        kind, steps = type(self.target).__name__, f"{self.settings['rule']} in {self.settings['num_steps']} steps"
+        kind = "Density" if isinstance(self.target, Ends) else type(self.target).__name__
+        steps = f"{self.settings['rule']} in {self.settings['num_steps']} steps"
         title = f"Solution: {self.log_weights.shape[-1]} samples of a {kind} in dimension {self.target.dim}, by {steps}"
         rows = self._evidence()
         if self._holds_numbers():
@@ -72,9 +79,47 @@ class Solution(Weighted):
             rows |= {"mean": _brief_leaves(mean), "sd": _brief_leaves(jax.tree.map(jnp.sqrt, variance))}
         if self.states is not None:
             rows["paths"] = f"saved at {self.states.shape[1]} times"
-        if self.fit is not None:
+        if self.reached is not None:
+            rows |= self._how_reached()
+        elif self.fit is not None:
             rows["fitted"] = "a surrogate, from the energy alone; a mode that the fit did not find is missing here"
         return sheet(title, **rows)
+
+    def _how_reached(self) -> dict[str, str]:
+        reached = self.reached
+        assert reached is not None
+        if not self._holds_numbers():
+            return {"reached": reached.road}
+        modes, levels = reached.modes, reached.population.schedule.levels.size
+        number = int(modes.num_modes)
+        known = f"{number} located; a further start would meet a new one with a chance of {float(modes.unseen):.1%}"
+        return {
+            "reached": f"by {self.settings['road']}, in {levels} levels",
+            "modes": known if number else "none located: no start ended at a peak that a Gaussian fits",
+        }
+
+    @property
+    def ess(self) -> Float[Array, ""]:
+        if self.reached is None:
+            return super().ess
+        return jnp.minimum(self.reached.population.ess, self.num_samples)
+
+    @property
+    def log_z(self) -> Estimate:
+        return super().log_z if self.reached is None else self.reached.population.log_z
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Of the standard errors: those of the islands' spread where end points were reached, else infinitely many."""
+        return math.inf if self.reached is None else self.reached.population.degrees_of_freedom
+
+    def expectation(self, function):
+        if self.reached is None:
+            return super().expectation(function)
+        return self.reached.population.expectation(lambda y: function(self.target.point(y)))
+
+    def _enough(self, least):
+        return super()._enough(least) if self.reached is None else self.reached.population._enough(least)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -109,6 +154,9 @@ class Solution(Weighted):
 
     def _problems(self):
         problems = self._spread_out() + self._coarse()
+        if self.reached is not None:
+            own = (Outcome.NO_WEIGHT, Outcome.FEW_EFFECTIVE, Outcome.BLURRED)
+            return problems + [found for found in self.reached.problems() if found[0] not in own]
         if self.num_nonfinite > 0:
             cause = (
                 "the log-density returned NaN or +inf there, or a step blew up. Return -inf outside the support; use more steps"
@@ -135,6 +183,8 @@ class Solution(Weighted):
     def _advice(self):
         lost = "no path ended where the log-density is finite. Check its support and units"
         cures = "Use more steps or rule Moment or Ancestral"
+        if self.reached is not None:
+            return self.reached.population._advice()
         if isinstance(self.target, Pool | LocalDraws):
             cures = "Use more steps, a larger pool or more draws, a mixture nearer to the density, or a Surrogate"
         elif isinstance(self.target, Surrogate):

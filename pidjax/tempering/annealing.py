@@ -163,6 +163,8 @@ def _population(ascent: Ascent, weights: Float[Array, " K"], layout: Layout) -> 
         log_weights=_shares(climber.island_log_z, weights, layout),
         island_log_z=climber.island_log_z,
         ancestors=climber.ancestors,
+        slopes=ascent.slopes,
+        walled=climber.walled,
         acceptance=ascent.acceptance,
         schedule=ascent.schedule,
         num_gradient_evaluations=number * spent.gradients,

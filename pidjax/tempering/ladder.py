@@ -54,19 +54,22 @@ class Climber(NamedTuple):
         places: y, shape (N, d).
         ancestors: for each particle the number of the one it descends from, at the start.
         island_log_z: log Ẑ_i so far.
+        walled: whether log p̃ was −∞ at a place where a particle stood before it was weighed.
         spent: evaluations so far.
     """
 
     places: Float[Array, "N d"]
     ancestors: Int[Array, " N"]
     island_log_z: Float[Array, " islands"]
+    walled: Bool[Array, ""]
     spent: Report
 
 
 class Ascent(NamedTuple):
-    """A climber that has arrived, by which schedule, and the acceptance at each level, over a buffer of levels."""
+    """A climber that has arrived, ∇log p̃ there, the schedule, and the acceptance at each level, over a buffer of levels."""
 
     climber: Climber
+    slopes: Float[Array, "N d"] | None
     schedule: Schedule
     acceptance: Float[Array, " T"]
     num_levels: Int[Array, ""]
@@ -105,7 +108,8 @@ def adaptive(key: Key[Array, ""], path: Path, moves: AbstractMoves, layout: Layo
     rungs = jax.tree.map(lambda shape: jnp.zeros((MOST_LEVELS, *shape.shape), shape.dtype), shapes)
     begun = climber, level, step, num_jumps, zero, rungs, jnp.zeros(MOST_LEVELS, dtype)
     climber, *_, num_levels, rungs, acceptance = jax.lax.while_loop(unfinished, body, begun)
-    return Ascent(climber, Schedule(moves, rungs), acceptance, num_levels)
+    climber, reading = weigh(path, climber, moves.with_slopes)
+    return Ascent(climber, reading.target_slopes, Schedule(moves, rungs), acceptance, num_levels)
 
 
 def frozen(key: Key[Array, ""], path: Path, schedule: Schedule, layout: Layout) -> Ascent:
@@ -126,7 +130,8 @@ def frozen(key: Key[Array, ""], path: Path, schedule: Schedule, layout: Layout) 
     count = jnp.arange(levels.size)
     below = jnp.concatenate([jnp.zeros_like(levels[:1]), levels[:-1]])
     climber, acceptance = jax.lax.scan(rise, climber, (count, below, schedule.rungs))
-    return Ascent(climber, schedule, acceptance, jnp.asarray(levels.size))
+    climber, reading = weigh(path, climber, moves.with_slopes)
+    return Ascent(climber, reading.target_slopes, schedule, acceptance, jnp.asarray(levels.size))
 
 
 def begin(key: Key[Array, ""], path: Path, layout: Layout) -> tuple[Key[Array, " N"], Climber]:
@@ -137,7 +142,7 @@ def begin(key: Key[Array, ""], path: Path, layout: Layout) -> tuple[Key[Array, "
     places = path.base.draw(start, layout.strata, layout.island_size)
     zero = jnp.zeros((), int)
     spent = Report(jnp.zeros((), places.dtype), zero, zero, zero)
-    return keys, Climber(places, numbers, jnp.zeros(layout.num_islands, places.dtype), spent)
+    return keys, Climber(places, numbers, jnp.zeros(layout.num_islands, places.dtype), jnp.zeros((), bool), spent)
 
 
 def weigh(path: Path, climber: Climber, with_slopes: bool) -> tuple[Climber, Reading]:
@@ -147,7 +152,8 @@ def weigh(path: Path, climber: Climber, with_slopes: bool) -> tuple[Climber, Rea
     looked = Report(
         jnp.zeros((), climber.places.dtype), one if with_slopes else zero, zero if with_slopes else one, invalid
     )
-    return climber._replace(spent=jax.tree.map(jnp.add, climber.spent, looked)), reading
+    walled = climber.walled | jnp.any(reading.log_target == -jnp.inf)
+    return climber._replace(walled=walled, spent=jax.tree.map(jnp.add, climber.spent, looked)), reading
 
 
 def arrived(climber: Climber, places: Float[Array, "N d"], report: Report) -> Climber:

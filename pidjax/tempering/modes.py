@@ -7,7 +7,7 @@ with a height of log p̃(m) − ½|L⁻¹(y − m)|² to within ½, belong to th
 *unexplained*, if H has no Cholesky factor (saddles, plateaus), if the steps do not settle, or if log p̃ falls by more than 4,
 in the place of ½, at one of the points m ± L e_j, a standard deviation away (ridges: rounded, a zero of H may be positive).
 
-Above 256 dimensions H is its diagonal alone: no Newton steps, no test by Cholesky, widths of one coordinate given the others,
+Above 2,048 dimensions H is its diagonal alone: no Newton steps, no test by Cholesky, widths of one coordinate given the others,
 and log masses that are too low, as det H ≤ Π H_jj. Ends there belong to a mode by their distance alone.
 """
 
@@ -27,9 +27,11 @@ from ..targets.base import WithDensity
 from ..targets.mixture import GaussianMixture
 from .climb import value_and_slope
 
-MOST_DENSE = 256
+MOST_DENSE = 2048
 """The largest dimension with the whole Hessian; its diagonal above."""
 MOST_MODES = 64
+_MOST_NUMBERS = 2**24
+"""Of the factors of all modes."""
 _NEWTON_STEPS = 3
 _SETTLED = 1e-4
 """|Lᵀ∇log p̃|², the squared distance to the mode in standard deviations, below which an end is there."""
@@ -45,7 +47,7 @@ class Modes(eqx.Module):
 
     Attributes:
         points: m, shape (K, d).
-        factors: lower triangular L, shape (K, d, d), of the covariances L Lᵀ = H⁻¹; above 256 dimensions standard deviations
+        factors: lower triangular L, shape (K, d, d), of the covariances L Lᵀ = H⁻¹; above 2,048 dimensions standard deviations
             1/√H_jj, shape (K, d).
         log_masses: log of p̃(m) (2π)^{d/2} det L, Laplace's estimate of the mode's part of Z.
         counts: of the starts that were drawn, those that ended at the mode; 0 for one that only other starts led to.
@@ -150,7 +152,7 @@ def find_modes(
     ends: Float[Array, "n d"],
     values: Float[Array, " n"],
     drawn: Bool[Array, " n"],
-    most: int = MOST_MODES,
+    most: int,
 ) -> Search:
     """The modes among the ends of climbs; those of value −∞ are passed over, those not drawn lead to modes but do not count."""
     (number, dim), dtype = ends.shape, ends.dtype
@@ -162,7 +164,7 @@ def find_modes(
     def explain(search: Search) -> Search:
         best = jnp.argmax(jnp.where(search.open, values, -jnp.inf))
         peak = polish(target, ends[best])
-        distances = _squares(peak.whiten, ends - peak.point[None])
+        distances = squares(peak.whiten, ends - peak.point[None])
         belongs = distances < reach
         if dense:
             amiss = jnp.abs(values - peak.height + 0.5 * distances)
@@ -170,7 +172,7 @@ def find_modes(
         taken = search.open & (jnp.where(peak.found, belongs, False) | (jnp.arange(number) == best))
 
         real = jnp.arange(most) < search.num_modes
-        same = real & (_squares(peak.whiten, search.points - peak.point[None]) < (_SAME if dense else reach))
+        same = real & (squares(peak.whiten, search.points - peak.point[None]) < (_SAME if dense else reach))
         again = jnp.any(same)
         is_new = peak.found & ~again
         slot = jnp.where(again, jnp.argmax(same), search.num_modes)
@@ -267,16 +269,26 @@ def gaussian_factor(target: WithDensity, point: Float[Array, " d"]) -> Float[Arr
     indices = jnp.arange(dim)
     if dim > MOST_DENSE:
         return 1 / jnp.sqrt(jax.lax.map(lambda index: bend(index)[index], indices, batch_size=_BATCH))
-    reversed_hessian = jax.vmap(bend)(indices)[::-1, ::-1]
+    reversed_hessian = jax.lax.map(bend, indices, batch_size=_BATCH)[::-1, ::-1]
     return transpose(inverse_triangular(cholesky(reversed_hessian)))[::-1, ::-1]
+
+
+def most_modes(dim: int) -> int:
+    """64, or as many as there is room for, but 4.
+
+    Example:
+        >>> most_modes(100), most_modes(1600)
+        (64, 6)
+    """
+    return min(MOST_MODES, max(4, _MOST_NUMBERS // dim**2)) if dim <= MOST_DENSE else MOST_MODES
 
 
 def _one(dim: int, dtype) -> Float[Array, "*map"]:
     return jnp.eye(dim, dtype=dtype) if dim <= MOST_DENSE else jnp.ones(dim, dtype)
 
 
-def _squares(whiten: Float[Array, "*map"], offsets: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """|L⁻¹ y|² of many y."""
+def squares(whiten: Float[Array, "*map"], offsets: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """|L⁻¹ y|² of many y, given L⁻¹."""
     if whiten.ndim == 2:
         return jnp.sum(jnp.matmul(offsets, whiten.T, precision=HIGHEST) ** 2, axis=1)
     return jnp.sum((offsets * whiten[None]) ** 2, axis=1)

@@ -9,7 +9,14 @@ A weighted sum Σ_j t_j over particles falls into parts T_c of independent clust
 The clusters are the first ancestors' lines (n large, but particles of one level met under one metric and step), and the
 islands (independent, but few). The larger of the two is the error.
 
-Sources: Lee & Whiteley, *Variance estimation in the particle filter*, arXiv 1509.00394; Olsson & Douc, arXiv 1701.01001.
+Whether the particles have reached the target between its modes and within, their gradients g = ∇log p̃ tell (Stein): under p
+
+    E[g_j] = 0,      E[1 + (y_j − E y_j) g_j] = 0
+
+for each coordinate j. A funnel whose neck the particles did not enter is out of balance by many errors.
+
+Sources: Lee & Whiteley, *Variance estimation in the particle filter*, arXiv 1509.00394; Olsson & Douc, arXiv 1701.01001;
+Gorham & Mackey, *Measuring sample quality with Stein's method*, arXiv 1506.03039.
 """
 
 import math
@@ -19,7 +26,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact, Int, Shaped
+from jaxtyping import Array, Bool, Float, Inexact, Int, Shaped
 
 from .._doors.show import brief, sheet
 from .._maths.weighted import Estimate, Outcome, SharedSample, Weighted, weighted_mean
@@ -27,6 +34,10 @@ from .schedule import Schedule
 
 FEWEST_LINES = 5
 """Effective first ancestors of an island, below which errors are skewed."""
+FEWEST = 50
+"""Effective first ancestors in all."""
+MOST_UNBALANCED = 5.0
+"""Standard errors that a mean of the gradient may be away from its value under the target."""
 _UNLIKELY = 4.0
 """Standard deviations of a normal law beyond which the islands' spread is no accident."""
 _NEGLIGIBLE = 0.01
@@ -51,6 +62,8 @@ class Population(Weighted):
         log_weights: log of Ẑ_i α_k K, shape (N,), for the island i and the component k that it started in.
         island_log_z: log Ẑ_i, shape (islands,); island i belongs to stratum i mod `num_strata`.
         ancestors: the number of the particle, at the start, that each descends from.
+        slopes: ∇log p̃ at the samples, shape (N, d); None of moves without gradients.
+        walled: whether log p̃ was −∞ anywhere on the way: then Stein's identities may fail at its walls.
         acceptance: mean acceptance of the moves at each level.
         schedule: the levels, steps and metrics: pass it to `anneal` for a run that adapts nothing.
         num_gradient_evaluations, num_energy_evaluations: of ∇ log p̃, and of log p̃, alone or with its gradient.
@@ -62,6 +75,8 @@ class Population(Weighted):
     log_weights: Float[Array, " N"]
     island_log_z: Float[Array, " islands"]
     ancestors: Int[Array, " N"]
+    slopes: Float[Array, "N d"] | None
+    walled: Bool[Array, ""]
     acceptance: Float[Array, " T"]
     schedule: Schedule
     num_gradient_evaluations: Int[Array, ""]
@@ -77,7 +92,6 @@ class Population(Weighted):
         rows = self._evidence()
         rows["islands"] = f"{self.num_islands}" + (f" in {self.num_strata} strata" if self.num_strata > 1 else "")
         if self._holds_numbers():
-            rows["lines"] = f"{self.effective_lines:.1f} effective first ancestors"
             rows["mean"] = brief(self.expectation(lambda y: y).value)
         return sheet(title, **rows)
 
@@ -97,9 +111,26 @@ class Population(Weighted):
         return self.num_islands - self.num_strata
 
     @property
-    def effective_lines(self) -> Float[Array, ""]:
+    def ess(self) -> Float[Array, ""]:
         """1/Σ_e W_e² over the first ancestors e and the weight of their descendants: a pessimistic sample size."""
         return 1 / jnp.sum(self._line_sums(self.weights) ** 2)
+
+    @property
+    def imbalance(self) -> Float[Array, "2 d"]:
+        """The means of g_j, and of 1 + (y_j − E y_j) g_j, in standard errors; normal where the particles are the target's.
+
+        Raises:
+            ValueError: the moves followed no gradients.
+        """
+        if self.slopes is None:
+            raise ValueError("the moves followed no gradients, whose means would tell; take Hamiltonian()")
+        weights = self.weights
+        offsets = self.samples - self._mean(self.samples, weights).value[None]
+        mean, error = self._mean(jnp.stack([self.slopes, 1 + offsets * self.slopes], axis=1), weights)
+        return jnp.where(mean == 0, 0, mean / error)
+
+    def _enough(self, least):
+        return min(float(FEWEST), super()._enough(least))
 
     @property
     def lines_of_islands(self) -> Float[Array, " islands"]:
@@ -155,6 +186,15 @@ class Population(Weighted):
                 "too small. Use larger islands, more moves, or a base nearer to the target"
             )
             problems.append((Outcome.COLLAPSED, text))
+        if self.slopes is not None and not self.walled:
+            largest = float(jnp.max(jnp.abs(self.imbalance)))
+            if not largest <= MOST_UNBALANCED:
+                text = (
+                    f"a mean of the gradient is {largest:.1f} standard errors from its value under the target: the particles "
+                    "have not reached all of it (a narrow neck, heavy tails), or the gradient is not that of the log-density "
+                    "everywhere (jumps). Use more moves, a base nearer to the target, or another variable"
+                )
+                problems.append((Outcome.UNBALANCED, text))
         errors, freedom = self.log_z_errors, self.degrees_of_freedom
         if freedom > 0 and errors.islands > max(_NEGLIGIBLE, math.sqrt(_largest(freedom)) * float(errors.lines)):
             text = (
@@ -169,7 +209,7 @@ class Population(Weighted):
         return (
             "every weight is zero: no particle was where the log-density is finite. Check its support and units, or pass a "
             "base that covers it"
-        ), "a few islands carry the weight. Use larger islands, more moves, or a base nearer to the target"
+        ), "the particles descend from few of the first. Use larger islands, more moves, or a base nearer to the target"
 
     def _facts(self) -> dict[str, Any]:
         arrays = ("island_log_z", "ancestors", "acceptance")

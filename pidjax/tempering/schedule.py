@@ -14,21 +14,22 @@ from .._doors.show import shown
 
 
 class Rung(eqx.Module):
-    """One level.
+    """One level; in a `Schedule` every attribute has an axis of levels in front.
 
     Attributes:
         level: λ.
         step: ε of Hamiltonian moves.
         num_jumps: one-coordinate jumps.
-        factors: F of the metric, for each group of particles; None if the moves have their own, or need none.
+        factors: F of the metric, for each of G groups of particles, shape (G,), (G, d) or (G, d, d); None if the moves have
+            their own, or need none.
         cloud: places whose differences are steps, for each group of particles; None if nothing steps by them.
     """
 
-    level: Float[Array, ""]
-    step: Float[Array, ""]
-    num_jumps: Int[Array, ""]
-    factors: Float[Array, "G *map"] | None
-    cloud: Float[Array, "H m d"] | None
+    level: Float[Array, "*T"]
+    step: Float[Array, "*T"]
+    num_jumps: Int[Array, "*T"]
+    factors: Float[Array, "..."] | None
+    cloud: Float[Array, "*T H m d"] | None
 
     @property
     def known_factors(self) -> Float[Array, "G *map"]:

@@ -15,17 +15,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from .._doors.checks import as_floating, as_real, check_count, check_key, check_kind, concrete
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.fitting.energy import Energy
-from ..targets.fitting.pilot import CHAINS, CHAINS_PER_TOP, GRADIENTS, SCOUTS, TOPS, pilot_chains
+from ..targets.fitting.fit import as_starts
+from ..targets.fitting.pilot import MOST_THOROUGH, Sizes, pilot_chains
 from ..targets.fitting.tempered import PARTICLES, probe
 from ..targets.mixture import GaussianMixture
 from .climb import climb, value_and_slope
-from .modes import MOST_DENSE, MOST_MODES, Modes, find_modes
+from .modes import Modes, find_modes, most_modes
 
 _MANY_UP_TO = 64
 _WIDER = 2.5
@@ -43,8 +44,8 @@ def locate(
     """The modes of a density of unknown place and scale, and how much of what such a search meets it did not meet.
 
     1. *Probe*: the scale of what carries mass around the origin.
-    2. *Langevin chains*, 512 of 200 moves: eight from each of 48 tops, far apart, that scouts saw at all scales, the rest from
-       starts a hundredth to a thousand of that scale away.
+    2. *Langevin chains*, 512 of 200 moves, 64 above 256 dimensions: most from tops, far apart, that scouts saw at all scales,
+       the rest from starts a hundredth to a thousand of that scale away.
     3. *Climbs* from the ends of some of them, 256 up to dimension 64, 128 up to 256, 8 above, and from `starts`.
     4. *Modes*: the ends at which a Gaussian fits, best first, at most 64.
 
@@ -55,7 +56,7 @@ def locate(
         key: a typed key.
         target: what has a log-density, as a `Density`, or a function of one point, shape (d,), to a scalar.
         dim: d, of a function.
-        starts: places to climb from too, shape (s, d).
+        starts: places from which chains and climbs start too, shape (s, d).
 
     Raises:
         ValueError: an argument of another kind, shape or dimension.
@@ -78,10 +79,7 @@ def locate(
     (own_dim,), dtype = mean.shape, mean.dtype
     if dim is not None and dim != own_dim:
         raise ValueError(f"dim is {dim} but target has dimension {own_dim}; leave it out")
-    starts = jnp.zeros((0, own_dim), dtype) if starts is None else as_floating("starts", starts).astype(dtype)
-    if starts.ndim != 2 or starts.shape[1] != own_dim:
-        raise ValueError(f"starts has shape {starts.shape}; pass s points of dimension {own_dim}, shape (s, {own_dim})")
-    return _locate(key, known, starts)
+    return _locate(key, known, as_starts(starts, own_dim, dtype))
 
 
 def broad_base(points: Float[Array, "n d"], values: Float[Array, " n"]) -> GaussianMixture:
@@ -120,33 +118,20 @@ def broad_base(points: Float[Array, "n d"], values: Float[Array, " n"]) -> Gauss
 
 def number_of_starts(dim: int) -> int:
     """How many climbs start from ends of chains."""
-    return 256 if dim <= _MANY_UP_TO else 128 if dim <= MOST_DENSE else 8
-
-
-def order_of_starts() -> tuple[Int[Array, " chains"], Bool[Array, " chains"]]:
-    """The chains in the order in which they are climbed from, and by their own number those that count as drawn.
-
-    First by turns one for each top and those from anywhere, then the others of each top, which start at the same place and
-    tell no more about what was not met.
-    """
-    chains = jnp.arange(CHAINS)
-    of_tops = chains < TOPS * CHAINS_PER_TOP
-    drawn = ~of_tops | (chains % CHAINS_PER_TOP == 0)
-    turn = jnp.where(of_tops, 2 * (chains // CHAINS_PER_TOP), 2 * (chains - TOPS * CHAINS_PER_TOP) + 1)
-    return jnp.argsort(jnp.where(drawn, turn, 2 * CHAINS + chains), stable=True), drawn
+    return 256 if dim <= _MANY_UP_TO else 128 if dim <= MOST_THOROUGH else 8
 
 
 @eqx.filter_jit
 def _locate(key: Key[Array, ""], target: WithDensity, given: Float[Array, "s d"]) -> Modes:
     dim, dtype = given.shape[1], given.dtype
     key_probe, key_chains, key_directions = jax.random.split(key, 3)
-    origin, one = jnp.zeros(dim, dtype), jnp.eye(dim, dtype=dtype)
-    width, _, _ = probe(key_probe, Energy(target.log_density, origin, one))
-    chains = pilot_chains(key_chains, Energy(target.log_density, origin, width * one))
+    origin = jnp.zeros(dim, dtype)
+    width, _, _ = probe(key_probe, Energy(target.log_density, origin, jnp.ones((), dtype)))
+    chains = pilot_chains(key_chains, Energy(target.log_density, origin, width), given / width)
     points, values = width * chains.points.T, chains.values - dim * jnp.log(width)
 
     number = number_of_starts(dim)
-    order, counting = order_of_starts()
+    order = chains.order
     first = order[jnp.argsort(values[order] == -jnp.inf, stable=True)][:number]
     directions = jax.random.normal(key_directions, (number, dim), dtype)
     useful = jax.vmap(lambda point, direction: is_useful(target, point, direction))(points[first], directions)
@@ -155,9 +140,10 @@ def _locate(key: Key[Array, ""], target: WithDensity, given: Float[Array, "s d"]
     starts = jnp.concatenate([points[first], given])
     climbs = jax.vmap(lambda start: climb(target, start, width))(starts)
     heights = jnp.where(has_slopes, climbs.value, -jnp.inf)
-    drawn = jnp.concatenate([counting[first], jnp.zeros(len(given), bool)])
-    search = find_modes(target, climbs.point, heights, drawn, MOST_MODES)
-    spent = PARTICLES + SCOUTS + GRADIENTS + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
+    drawn = jnp.concatenate([chains.drawn[first], jnp.zeros(len(given), bool)])
+    search = find_modes(target, climbs.point, heights, drawn, most_modes(dim))
+    sizes = Sizes.of(dim)
+    spent = PARTICLES + sizes.scouts + sizes.gradients + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
     return Modes(
         points=search.points,
         factors=search.factors,

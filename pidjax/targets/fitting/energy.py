@@ -8,43 +8,44 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..._doors.functions import evaluate
-from ..._maths.small import HIGHEST
+from ..._maths.maps import apply, log_volume, product
 
 
 class Energy(eqx.Module):
-    """log p'(y) = log p̃(shift + scale y) + log det scale, with a lower triangular scale; points are columns.
+    """log p'(y) = log p̃(shift + scale y) + log det scale, with a number or a lower triangular map; points are columns.
 
     −∞ is an answer (outside the support). NaN and +∞ are not: they are counted, and read as −∞.
     """
 
     log_density: Callable
     shift: Float[Array, " d"]
-    scale: Float[Array, "d d"]
+    scale: Float[Array, "*map"]
 
     def __call__(self, points: Float[Array, "d n"]) -> tuple[Float[Array, " n"], Int[Array, ""]]:
-        places = self.shift[:, None] + jnp.matmul(self.scale, points, precision=HIGHEST)
-        values = jax.vmap(lambda place: evaluate(self.log_density, place), in_axes=1)(places).astype(points.dtype)
-        values, invalid = as_read(values + jnp.sum(jnp.log(jnp.diagonal(self.scale))))
+        def of_point(point):
+            return evaluate(self.log_density, self.shift + apply(self.scale, point))
+
+        values = jax.vmap(of_point, in_axes=1)(points).astype(points.dtype)
+        values, invalid = as_read(values + log_volume(self.scale, self.shift.size))
         return values, jnp.sum(invalid)
 
     def with_slope(self, points: Float[Array, "d n"]) -> tuple[Float[Array, " n"], Float[Array, "d n"], Int[Array, ""]]:
         """log p', its gradient, 0 where it is not finite, and how many values were invalid."""
 
         def of_point(point):
-            place = self.shift + jnp.matmul(self.scale, point, precision=HIGHEST)
-            return evaluate(self.log_density, place).astype(point.dtype)
+            return evaluate(self.log_density, self.shift + apply(self.scale, point)).astype(point.dtype)
 
         values, slopes = jax.vmap(jax.value_and_grad(of_point), in_axes=1, out_axes=(0, 1))(points)
-        values, invalid = as_read(values + jnp.sum(jnp.log(jnp.diagonal(self.scale))))
+        values, invalid = as_read(values + log_volume(self.scale, self.shift.size))
         usable = jnp.isfinite(slopes).all(axis=0) & ~invalid
         return values, jnp.where(usable[None], slopes, 0), jnp.sum(invalid)
 
-    def within(self, shift: Float[Array, " d"], scale: Float[Array, "d d"]) -> "Energy":
+    def within(self, shift: Float[Array, " d"], scale: Float[Array, "*map"]) -> "Energy":
         """The same energy in the coordinates y' of y = shift + scale y'."""
         return Energy(
             self.log_density,
-            self.shift + jnp.matmul(self.scale, shift, precision=HIGHEST),
-            jnp.matmul(self.scale, scale, precision=HIGHEST),
+            self.shift + apply(self.scale, shift),
+            product(self.scale, scale),
         )
 
 

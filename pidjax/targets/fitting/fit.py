@@ -15,7 +15,7 @@ from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
 from ..mixture import GaussianMixture
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
-from .pilot import CHAINS, DEEPER, DEEPEST, GRADIENTS, SCOUTS, pilot_chains
+from .pilot import DEEPER, DEEPEST, Sizes, pilot_chains
 from .rounds import (
     CHAIN_MOVES,
     DEFENCE_WIDTH,
@@ -123,6 +123,7 @@ def fit_surrogate(
     *,
     dtype: DTypeLike | None = None,
     centre: Float[Array, " d"] | None = None,
+    starts: Float[Array, "s d"] | None = None,
     progress: bool = True,
 ) -> Fit:
     """The mixture p̂ whose weights p̃/p̂ are even, from log p̃ alone and its slopes, where it has useful ones.
@@ -143,6 +144,7 @@ def fit_surrogate(
         dim: d ≥ 1; the number of components depends on it only.
         dtype: of the fit; JAX's default if left out.
         centre: where to look first, shape (d,).
+        starts: places from which Langevin chains start too, shape (s, d).
         progress: show a bar, if tqdm is installed, when the rounds take more than two seconds.
 
     Raises:
@@ -159,9 +161,10 @@ def fit_surrogate(
     if centre.shape != (dim,):
         raise ValueError(f"centre has shape {centre.shape} but dim is {dim}; pass a ({dim},) vector")
     check_scalar("log_density", log_density, centre, where="pass the dim that log_density means")
+    starts = as_starts(starts, dim, dtype)
 
     *key_start, key_rounds = jax.random.split(key, 5)
-    energy, population, spent, invalid = _start(key_start, log_density, centre)
+    energy, population, spent, invalid = _start(key_start, log_density, centre, starts)
     is_traced = concrete(population.stop) is None
     with progress_bar(ROUNDS, "fit", "round", progress and not is_traced) as advance:
         for until in [ROUNDS] if is_traced else range(_ROUNDS_PER_CALL, ROUNDS + 1, _ROUNDS_PER_CALL):
@@ -174,30 +177,29 @@ def fit_surrogate(
 
 @eqx.filter_jit
 def _start(
-    keys: list[Key[Array, ""]], log_density: Callable, centre: Float[Array, " d"]
+    keys: list[Key[Array, ""]], log_density: Callable, centre: Float[Array, " d"], starts: Float[Array, "s d"]
 ) -> tuple[Energy, Population, Int[Array, ""], Int[Array, ""]]:
     """The energy where its particles are white, their mixture, evaluations of the energy, and how many were invalid."""
     dim, dtype = centre.shape[0], centre.dtype
     key_probe, key_chains, key_cloud, key_seed = keys
-    identity = jnp.eye(dim, dtype=dtype)
-
-    width, _, probe_invalid = probe(key_probe, Energy(log_density, centre, identity))
-    energy = Energy(log_density, centre, width * identity)
-    chains = pilot_chains(key_chains, energy)
+    width, _, probe_invalid = probe(key_probe, Energy(log_density, centre, jnp.ones((), dtype)))
+    energy = Energy(log_density, centre, width)
+    chains = pilot_chains(key_chains, energy, (starts - centre[None]) / width)
     cloud = tempered_particles(key_cloud, energy)
     shift, factor = place_and_scale(cloud.points)
     energy = energy.within(shift, factor)
     found = chains.values > jnp.maximum(jnp.max(chains.values), jnp.max(cloud.values)) - (DEEPEST + DEEPER * dim)
-    ends = jnp.where(found[None], chains.points, cloud.points[:, :CHAINS])
+    ends = jnp.where(found[None], chains.points, cloud.points[:, : found.size])
     points = matmul(inverse_triangular(factor), jnp.concatenate([cloud.points, ends], axis=1) - shift[:, None])
 
     mixture = jax.lax.fori_loop(
         0,
         FIRST_ITERATIONS,
-        lambda _, mixture: expectation_maximisation(mixture, points, jnp.ones(PARTICLES + CHAINS, dtype)),
+        lambda _, mixture: expectation_maximisation(mixture, points, jnp.ones(PARTICLES + found.size, dtype)),
         seed(key_seed, points, component_count(dim)),
     )
-    spent = PARTICLES * (2 + MOVES * cloud.stages) + SCOUTS + GRADIENTS
+    sizes = Sizes.of(dim)
+    spent = PARTICLES * (2 + MOVES * cloud.stages) + sizes.scouts + sizes.gradients
     return energy, first_population(mixture), spent, probe_invalid + chains.invalid + cloud.invalid
 
 
@@ -219,11 +221,19 @@ def _finish(energy: Energy, population: Population, spent: Int[Array, ""], inval
         ess=population.ess,
         num_rounds=population.rounds,
         num_energy_evaluations=spent + DRAWS * population.rounds + MOVED * CHAIN_MOVES * refits,
-        num_gradient_evaluations=jnp.asarray(GRADIENTS),
+        num_gradient_evaluations=jnp.asarray(Sizes.of(energy.shift.size).gradients),
         non_finite=invalid + population.invalid,
         unresolved=jnp.sum(jnp.where(resolved, 0, weights)),
         converged=population.ess[refits] >= TRUSTED,
     )
+
+
+def as_starts(starts: Float[Array, "s d"] | None, dim: int, dtype) -> Float[Array, "s d"]:
+    """Places to start from as an array, none of them if None; raise if they are no points of this dimension."""
+    points = jnp.zeros((0, dim), dtype) if starts is None else as_floating("starts", starts).astype(dtype)
+    if points.ndim != 2 or points.shape[1] != dim:
+        raise ValueError(f"starts has shape {points.shape}; pass s points of dimension {dim}, shape (s, {dim})")
+    return points
 
 
 def component_count(dim: int) -> int:

@@ -10,24 +10,23 @@ and the moves are a random walk's.
 """
 
 import math
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .energy import Energy
 from .gaussians import far_apart
 
-CHAINS = 512
 STEPS = 200
-SCOUTS = 32_768
 FARTHEST_TOP = 4.0
 """How far away a top may be, in distances of the point from the origin."""
-TOPS, CHAINS_PER_TOP = 48, 8
-GRADIENTS = 2 * SCOUTS + CHAINS * (STEPS + 1)
-"""Evaluations with the gradient, in all."""
+CHAINS_PER_TOP = 8
+MOST_THOROUGH = 256
+"""The largest dimension that is looked at with all scouts and chains: above, a density is dear."""
 SMALLEST_START, LARGEST_START = 1e-2, 1e3
 GROW, SHRINK = 1.3, 0.6
 DEEPEST, DEEPER = 50.0, 5.0
@@ -36,12 +35,51 @@ _PROBE_STEP = 0.05
 _SCOUTS_AT_ONCE = 1024
 
 
+class Sizes(NamedTuple):
+    """How many scouts look, and how many chains run: from how many tops, and in all."""
+
+    scouts: int
+    tops: int
+    chains: int
+
+    @classmethod
+    def of(cls, dim: int) -> "Sizes":
+        return cls(32_768, 48, 512) if dim <= MOST_THOROUGH else cls(2048, 6, 64)
+
+    @property
+    def of_tops(self) -> int:
+        """The chains that start at tops: they come first."""
+        return self.tops * CHAINS_PER_TOP
+
+    @property
+    def gradients(self) -> int:
+        """Evaluations with the gradient, in all."""
+        return 2 * self.scouts + self.chains * (STEPS + 1)
+
+
 class Chains(eqx.Module):
-    """Where the chains ended, columns of `points`, their log p' there, and how many values were invalid."""
+    """Where the chains ended.
+
+    Attributes:
+        points: columns.
+        values: log p' there.
+        invalid: how many values were, on the way.
+        drawn: whether a chain's start was drawn: one for each top, and those from anywhere. The others of a top start at the
+            same place, and tell no more about what was not met; nor do those from places that were given.
+    """
 
     points: Float[Array, "d chains"]
     values: Float[Array, " chains"]
     invalid: Int[Array, ""]
+    drawn: Bool[Array, " chains"]
+
+    @property
+    def order(self) -> Int[Array, " chains"]:
+        """Those drawn first, by turns from a top and from anywhere."""
+        number, of_tops = self.values.size, Sizes.of(self.points.shape[0]).of_tops
+        chains = jnp.arange(number)
+        turn = jnp.where(chains < of_tops, 2 * (chains // CHAINS_PER_TOP), 2 * (chains - of_tops) + 1)
+        return jnp.argsort(jnp.where(self.drawn, turn, 2 * number + chains), stable=True)
 
 
 def at_all_scales(
@@ -76,18 +114,19 @@ def scouted(
         values, invalid_top = energy(tops)
         return tops, jnp.where(has_top[0], values, -jnp.inf), invalid + invalid_ahead + invalid_top
 
-    tops, values, invalid = jax.lax.map(look, jr.split(key, SCOUTS // _SCOUTS_AT_ONCE))
+    tops, values, invalid = jax.lax.map(look, jr.split(key, Sizes.of(dim).scouts // _SCOUTS_AT_ONCE))
     return jnp.moveaxis(tops, 1, 0).reshape(dim, -1), values.ravel(), jnp.sum(invalid)
 
 
-def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
-    """The end points of 512 chains of 200 steps.
+def pilot_chains(key: Key[Array, ""], energy: Energy, given: Float[Array, "s d"]) -> Chains:
+    """The end points of 512 chains of 200 steps, above 256 dimensions of 64.
 
-    Eight start at each of 48 tops that lie far apart, of those that scouts saw; the rest, or all where there are no tops, at
-    random at all scales.
+    Eight start at each of 48 tops that lie far apart, 6 above 256 dimensions, of those that scouts saw; the rest, or all where
+    there are no tops, at random at all scales; the last of them at places that are given.
 
     Args:
         energy: in coordinates in which what lies near the origin is of unit scale.
+        given: in these coordinates; no more than an eighth of the chains start there.
 
     Source: Roberts & Tweedie, *Bernoulli* 1996, for the moves. Steps that adapt all along leave no law invariant, and none is
     asked for: the chains say where to look.
@@ -96,9 +135,14 @@ def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
     key_scout, key_choose, key_scale, key_start, key_steps = jr.split(key, 5)
     tops, heights, scout_invalid = scouted(key_scout, energy)
     alive = heights > jnp.max(heights) - (DEEPEST + DEEPER * dim)
-    chosen = jnp.repeat(far_apart(key_choose, tops, alive, TOPS)[0].T, CHAINS_PER_TOP, axis=1)
-    anywhere = at_all_scales(key_scale, key_start, dim, CHAINS, dtype)
-    points = anywhere.at[:, : chosen.shape[1]].set(jnp.where(jnp.any(alive), chosen, anywhere[:, : chosen.shape[1]]))
+    _, num_tops, number = sizes = Sizes.of(dim)
+    chosen = jnp.repeat(far_apart(key_choose, tops, alive, num_tops)[0].T, CHAINS_PER_TOP, axis=1)
+    points = at_all_scales(key_scale, key_start, dim, number, dtype)
+    points = points.at[:, : sizes.of_tops].set(jnp.where(jnp.any(alive), chosen, points[:, : sizes.of_tops]))
+    own = number - min(len(given), number // 8)
+    points = points.at[:, own:].set(given[: number - own].T)
+    chains = jnp.arange(number)
+    drawn = jnp.where(chains < sizes.of_tops, chains % CHAINS_PER_TOP == 0, chains < own)
     values, slopes, invalid = energy.with_slope(points)
     radii, steepness = jnp.linalg.norm(points, axis=0), jnp.linalg.norm(slopes, axis=0)
     steps = jnp.minimum(jnp.sqrt(0.2 * radii / jnp.maximum(steepness, 1e-30)), 0.5 * radii / dim**0.5)[None]
@@ -118,4 +162,4 @@ def pilot_chains(key: Key[Array, ""], energy: Energy) -> Chains:
 
     start = points, values, slopes, steps, invalid + scout_invalid
     (points, values, _, _, invalid), _ = jax.lax.scan(move, start, jr.split(key_steps, STEPS))
-    return Chains(points, values, invalid)
+    return Chains(points, values, invalid, drawn)

@@ -1,0 +1,218 @@
+"""From a density alone to weighted points of it: which base to climb from, and whether the climb reached what was seen.
+
+In turn, until nothing speaks against one:
+
+    fitted    a mixture that was fitted before, if there is one           islands start anywhere in it
+    modes     a Gaussian for each mode that was located                   a stratum of islands for each
+    broad     one wide Gaussian over the ends of the chains
+
+Each is climbed from twice: adaptively by few particles, which choose the schedule, then by all of them with that schedule
+frozen, so that E[Ẑ] = Z, and both estimates must agree. A mode k of Laplace's mass M_k with no sample near it is *lost* if
+
+    ESS · min(M_k/Ẑ, 1)  ≥  10,      near:  |L_k⁻¹(y − m_k)|² < d + 4 √(2d) + 16.
+
+Modes are a base if they are few, explain most starts, and none was met only once: one met once tells of others, not met.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from .._doors.progress import progress_bar
+from .._doors.show import shown
+from .._maths.maps import inverse_factor
+from .._maths.weighted import Estimate, Outcome
+from ..targets.density import Density
+from ..targets.mixture import GaussianMixture
+from .annealing import anneal
+from .modes import Modes, squares
+from .moves import Differences, Hamiltonian
+from .population import Population
+from .search import broad_base, locate
+
+MOST_STRATA = 8
+LEAST_EXPLAINED = 0.75
+"""Of the starts, by modes that are to be a base."""
+LEAST_SHARE = 0.15
+"""Effective share of the particles with which a climb is content."""
+ISLANDS = 8
+LEAST_PARTICLES = 1024
+_PILOT_SHARE = 4
+_MOST_NUMBERS = 2**21
+_UNLIKELY = 5.0
+_EXPECTED = 10.0
+
+
+class Reached(eqx.Module):
+    """Weighted points of a density, and how they were reached.
+
+    Attributes:
+        population: the points, their log Z and errors.
+        pilot_log_z: of the adaptive climb, by fewer particles.
+        base: where both climbed from, and `road` its name: "fitted", "modes" or "broad".
+        modes: what was seen before.
+        num_lost: modes that were seen, and where no point is.
+        num_energy_evaluations, num_gradient_evaluations: in all, of log p̃, and of these with the gradient.
+    """
+
+    population: Population
+    pilot_log_z: Estimate
+    base: GaussianMixture
+    modes: Modes
+    num_lost: Int[Array, ""]
+    num_energy_evaluations: Int[Array, ""]
+    num_gradient_evaluations: Int[Array, ""]
+    road: str = eqx.field(static=True)
+
+    def __repr__(self):
+        facts: dict[str, Any] = {"levels": self.population.schedule.levels.shape[-1], "modes": self.modes.num_modes}
+        return shown("Reached", road=self.road, **facts, unseen=self.modes.unseen, lost=self.num_lost)
+
+    def problems(self) -> list[tuple[Outcome, str]]:
+        """What speaks against it: see `Outcome`."""
+        found = self.population.problems()
+        if self.num_lost > 0:
+            text = (
+                f"{int(self.num_lost)} of the {int(self.modes.num_modes)} modes that were located have mass, and no sample "
+                "near: they were lost on the way. Use more samples, or anneal from a base with a component for each mode"
+            )
+            found.append((Outcome.LOST_MODE, text))
+        one, other = self.population.log_z, self.pilot_log_z
+        apart = float(jnp.abs(one.value - other.value))
+        error = float(jnp.hypot(one.standard_error, other.standard_error))
+        if apart > max(_UNLIKELY * error, 0.01):
+            text = (
+                f"two climbs gave log Z of {one:.4g} and {other:.4g}: the errors are too small. Use more samples, or a base "
+                "nearer to the target"
+            )
+            found.append((Outcome.DISAGREEING, text))
+        return found
+
+
+def reach(
+    key: Key[Array, ""],
+    density: Density,
+    num_samples: int,
+    *,
+    starts: Float[Array, "s d"] | None = None,
+    fitted: GaussianMixture | None = None,
+    progress: bool = True,
+) -> Reached:
+    """Weighted points of a density of unknown place and scale.
+
+    Args:
+        key: a typed key.
+        density: with values, not traced.
+        num_samples: how many are wanted; at least 1,024 particles climb, and no more than 2²¹ numbers.
+        starts: places to look from too.
+        fitted: a mixture that was fitted.
+        progress: show a bar, if tqdm is installed.
+
+    Raises:
+        ValueError: the log-density is finite almost nowhere.
+
+    Example:
+        >>> reached = reach(jax.random.key(0), pid.Density(lambda y: -0.5 * jnp.sum((y - 3) ** 2), 2), 1024)
+        >>> reached.road, int(reached.modes.num_modes), reached.problems()
+        ('modes', 1, [])
+    """
+    key_modes, *keys = jax.random.split(key, 4)
+    with progress_bar(3, "pidjax", "climb", progress) as advance:
+        modes = locate(key_modes, density, starts=starts)
+        finite = int(jnp.sum(modes.pilot_values > -jnp.inf))
+        if finite < 2:
+            raise ValueError(
+                f"log_density was finite at {finite} of {modes.pilot_values.size} places that chains from points at all scales "
+                "around the origin reached: its support is small, or far from the origin for its size. Shift and scale it so "
+                "that the origin lies within, or pass starts inside"
+            )
+        advance(1)
+        best: Reached | None = None
+        energies, gradients = modes.evaluations, jnp.zeros((), int)
+        for key, (road, base) in zip(keys, candidates(modes, fitted), strict=False):
+            reached = climb_from(key, density, base, road, modes, num_samples)
+            energies += reached.num_energy_evaluations
+            gradients += reached.num_gradient_evaluations
+            advance(1)
+            if best is None or _worse(best, reached):
+                best = reached
+            if not _doubtful(best):
+                break
+    assert best is not None
+    return dataclasses.replace(best, num_energy_evaluations=energies, num_gradient_evaluations=gradients)
+
+
+def candidates(modes: Modes, fitted: GaussianMixture | None) -> list[tuple[str, GaussianMixture]]:
+    """The bases in the order in which they are tried."""
+    bases = [] if fitted is None else [("fitted", fitted)]
+    if are_a_base(modes):
+        bases.append(("modes", modes.laplace()))
+    return [*bases, ("broad", broad_base(modes.pilot_points, modes.pilot_values))]
+
+
+def are_a_base(modes: Modes) -> Bool[Array, ""]:
+    """Whether modes are few, explain most starts, and none was met only once."""
+    few = (modes.num_modes > 0) & (modes.num_modes <= MOST_STRATA) & (modes.num_left == 0)
+    explained = modes.num_unexplained <= (1 - LEAST_EXPLAINED) * modes.num_starts
+    once = jnp.any(modes.counts == 1) & (modes.num_starts > modes.counts.size)
+    return few & explained & ~once
+
+
+def climb_from(
+    key: Key[Array, ""], density: Density, base: GaussianMixture, road: str, modes: Modes, num_samples: int
+) -> Reached:
+    """An adaptive climb from a base by a quarter of the particles, and a frozen one by all."""
+    strata = base.means.shape[0] if road == "modes" else 1
+    islands = strata * max(2, ISLANDS // strata)
+    room = max(LEAST_PARTICLES, _MOST_NUMBERS // density.dim)
+    number = min(max(num_samples, LEAST_PARTICLES), room)
+    pilot = min(number, max(LEAST_PARTICLES, number // _PILOT_SHARE))
+    moves = Hamiltonian(1, 0, metric=base.factors) if road == "modes" else Hamiltonian()
+    if not modes.has_slopes:
+        moves = Differences()
+    options = {"num_islands": islands, "stratified": road == "modes"}
+    key_pilot, key_all = jax.random.split(key)
+    first = anneal(key_pilot, density, base, moves=moves, island_size=math.ceil(pilot / islands), **options)
+    schedule, size = first.schedule, math.ceil(number / islands)
+    population = anneal(key_all, density, base, schedule=schedule, island_size=size, **options)
+    return Reached(
+        population=population,
+        pilot_log_z=first.log_z,
+        base=base,
+        modes=modes,
+        num_lost=jnp.sum(are_lost(population, modes)),
+        num_energy_evaluations=first.num_energy_evaluations + population.num_energy_evaluations,
+        num_gradient_evaluations=first.num_gradient_evaluations + population.num_gradient_evaluations,
+        road=road,
+    )
+
+
+@eqx.filter_jit
+def are_lost(population: Population, modes: Modes) -> Bool[Array, " K"]:
+    """Which modes have mass, and no sample near."""
+    dim = modes.points.shape[1]
+    reach = dim + 4 * math.sqrt(2 * dim) + 16
+
+    def is_lost(mode):
+        point, factor, log_mass = mode
+        near = squares(inverse_factor(factor), population.samples - point[None]) < reach
+        share = jnp.exp(jnp.minimum(log_mass - population.log_z.value, 0))
+        return (population.ess * share >= _EXPECTED) & ~jnp.any(near & (population.log_weights > -jnp.inf))
+
+    return jax.lax.map(is_lost, (modes.points, modes.factors, modes.log_masses))
+
+
+def _doubtful(reached: Reached) -> bool:
+    population = reached.population
+    return bool(reached.problems()) or bool(population.ess < LEAST_SHARE * population.num_samples)
+
+
+def _worse(one: Reached, other: Reached) -> bool:
+    """Whether the other has fewer problems, or as many and more effective samples."""
+    problems = len(one.problems()) - len(other.problems())
+    return problems > 0 or (problems == 0 and bool(other.population.ess > one.population.ess))
