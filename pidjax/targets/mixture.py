@@ -234,8 +234,8 @@ class GaussianMixture(AbstractTarget, ExactlyTilted, WithDensity):
 
     def place(self):
         spread = jnp.sqrt(jnp.trace(self.covariance()) / self.dim)
-        smallest = jnp.where(self.weights > 0, _smallest_eigenvalues(jax.lax.stop_gradient(self.factors)), jnp.inf)
-        return Place(self.mean(), spread, narrowest=jnp.sqrt(jnp.min(smallest)))
+        smallest = jnp.where(self.weights > 0, _smallest_widths(jax.lax.stop_gradient(self.factors)), jnp.inf)
+        return Place(self.mean(), spread, narrowest=jnp.min(smallest))
 
     def rescaled(self, shift, scale):
         return GaussianMixture.of_factors((self.means - shift[None]) / scale, self.factors / scale, self.weights)
@@ -254,11 +254,16 @@ class GaussianMixture(AbstractTarget, ExactlyTilted, WithDensity):
         return jax.vmap(draw)(jax.random.split(key, num_samples))
 
 
-def _smallest_eigenvalues(factors: Float[Array, "k *map"]) -> Float[Array, " k"]:
-    """Of L_kL_kᵀ."""
-    if factors.ndim == 3:
-        return eigenvalues(matmul(factors, transpose(factors)))[:, 0]
-    return jnp.min(factors.reshape(factors.shape[0], -1), axis=1) ** 2
+def _smallest_widths(factors: Float[Array, "k *map"]) -> Float[Array, " k"]:
+    """The smallest singular value of L_k, by the largest of L_k⁻¹: roundings of L_kL_kᵀ would hide it; 0 of a flat one."""
+    if factors.ndim < 3:
+        return jnp.min(factors.reshape(factors.shape[0], -1), axis=1)
+    inverses = _each(inverse_factor, factors)
+    sizes = jnp.max(jnp.abs(inverses), axis=(1, 2))
+    regular = jnp.isfinite(sizes)
+    inverses = jnp.where(regular[:, None, None], inverses / jnp.where(regular, sizes, 1)[:, None, None], 0)
+    largest = eigenvalues(matmul(inverses, transpose(inverses)))[:, -1]
+    return jnp.where(regular, 1 / (sizes * jnp.sqrt(jnp.where(regular, largest, 1))), 0)
 
 
 def _check_covariances(covariances: Float[Array, "k *map"]) -> None:

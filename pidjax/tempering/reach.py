@@ -1,9 +1,9 @@
 """From a density alone to weighted points of it: which base to climb from, and whether the climb reached what was seen.
 
-In turn, until nothing speaks against one:
+In turn, until nothing speaks against one, the first two in the order of their importance weights' effective share:
 
-    fitted    a mixture that was fitted before, if there is one           islands start anywhere in it
     modes     a Gaussian for each mode that was located                   a stratum of islands for each
+    fitted    a mixture that was fitted before, if there is one           islands start anywhere in it
     broad     one wide Gaussian over the ends of the chains
 
 Each is climbed from twice: adaptively by few particles, which choose the schedule, then by all of them with that schedule
@@ -26,8 +26,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from .._doors.progress import progress_bar
 from .._doors.show import shown
 from .._maths.maps import inverse_factor
-from .._maths.weighted import Estimate, Outcome
+from .._maths.weighted import Estimate, Outcome, effective_size
 from ..targets.density import Density
+from ..targets.fitting.energy import as_read
 from ..targets.mixture import GaussianMixture
 from .annealing import anneal
 from .modes import Modes, squares
@@ -121,7 +122,7 @@ def reach(
         >>> reached.road, int(reached.modes.num_modes), reached.problems()
         ('modes', 1, [])
     """
-    key_modes, *keys = jax.random.split(key, 4)
+    key_modes, key_contest, *keys = jax.random.split(key, 5)
     with progress_bar(3, "pidjax", "climb", progress) as advance:
         modes = locate(key_modes, density, starts=starts)
         finite = int(jnp.sum(modes.pilot_values > -jnp.inf))
@@ -134,7 +135,7 @@ def reach(
         advance(1)
         best: Reached | None = None
         energies, gradients = modes.evaluations, jnp.zeros((), int)
-        for key, (road, base) in zip(keys, candidates(modes, fitted), strict=False):
+        for key, (road, base) in zip(keys, candidates(key_contest, density, modes, fitted), strict=False):
             reached = climb_from(key, density, base, road, modes, num_samples)
             energies += reached.num_energy_evaluations
             gradients += reached.num_gradient_evaluations
@@ -147,12 +148,24 @@ def reach(
     return dataclasses.replace(best, num_energy_evaluations=energies, num_gradient_evaluations=gradients)
 
 
-def candidates(modes: Modes, fitted: GaussianMixture | None) -> list[tuple[str, GaussianMixture]]:
+def candidates(
+    key: Key[Array, ""], density: Density, modes: Modes, fitted: GaussianMixture | None
+) -> list[tuple[str, GaussianMixture]]:
     """The bases in the order in which they are tried."""
     bases = [] if fitted is None else [("fitted", fitted)]
     if are_a_base(modes):
         bases.append(("modes", modes.laplace()))
+    if len(bases) == 2:
+        bases.sort(key=lambda named: -float(effective_share(key, density, named[1])))
     return [*bases, ("broad", broad_base(modes.pilot_points, modes.pilot_values))]
+
+
+@eqx.filter_jit
+def effective_share(key: Key[Array, ""], density: Density, mixture: GaussianMixture) -> Float[Array, ""]:
+    """ESS/N of importance weights p̃/p̂, by 1,024 draws; 0 where no draw has any."""
+    draws = mixture.sample(key, LEAST_PARTICLES)
+    log_weights = as_read(jax.vmap(density.log_density)(draws) - jax.vmap(mixture.log_density)(draws))[0]
+    return jnp.nan_to_num(effective_size(log_weights)) / LEAST_PARTICLES
 
 
 def are_a_base(modes: Modes) -> Bool[Array, ""]:
