@@ -51,6 +51,7 @@ INSIDE = [
     lambda y: y.at[-1].set(1.0).at[jnp.arange(2)].add(2.0).sum(),
     lambda y: jax.lax.cond(y[0] > 0, lambda: y[0], lambda: y[1]),
     lambda y: y[jnp.argmax(y)] + jnp.sort(y)[jnp.argsort(y)[0]],
+    lambda y: jnp.where(jnp.array([[True, False]]), jnp.outer(jnp.ones(3), y), 0).sum(),
 ]
 
 

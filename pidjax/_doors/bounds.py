@@ -30,7 +30,7 @@ _SHAPES = {
     ),
     "convert_element_type": lambda a, *, new_dtype, **_: a.astype(new_dtype),
     "broadcast_in_dim": lambda a, *, shape, broadcast_dimensions, **_: np.broadcast_to(
-        a.reshape([shape[k] if k in broadcast_dimensions and a.size > 1 else 1 for k in range(len(shape))]), shape
+        a.reshape([dict(zip(broadcast_dimensions, a.shape)).get(k, 1) for k in range(len(shape))]), shape
     ),
     "reshape": lambda a, *, new_sizes, **_: a.reshape(new_sizes),
     "squeeze": lambda a, *, dimensions, **_: a.squeeze(dimensions),
