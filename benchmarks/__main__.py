@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [decisions] [protocols] [speed] [hostile] [seeded] [coverage] [case …] [target …]`.
+"""`python -m benchmarks [core] [densities] [decisions] [protocols] [speed] [hostile] [seeded] [coverage] [case …] [target …]`.
 
 See `--help`.
 """
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import coverage, decisions, figures, grade, hostile, protocols, report, seeded, speed
+from . import coverage, decisions, densities, figures, grade, hostile, protocols, report, seeded, speed
 from .cases import CASES, QUICK
 from .core import run_core
 from .ledger import Ledger
@@ -19,6 +19,7 @@ SUITES = {
     "speed": "speed.json",
     "protocols": "protocols.json",
     "decisions": "decisions.json",
+    "densities": "densities.json",
     "hostile": "hostile.json",
     "seeded": "seeded.json",
     "coverage": "coverage.json",
@@ -48,7 +49,12 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         help="of every method; by default 2 in the quick form, else 5, fewer of PIS; 1 for hostile and seeded",
     )
     parser.add_argument("--runs", type=int, default=200, help="of coverage, by tens")
-    parser.add_argument("--data", type=Path, default=Path("data"), help=f"where {coverage.CREDIT} is, for coverage")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        help=f"where {', '.join(file for file, _ in densities.FROM_FILES.values())} are, for densities and coverage",
+    )
     parser.add_argument("--fresh", action="store_true", help="start anew, without the rows that OUT holds already")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios and differences to an older run")
     parser.add_argument("--report-only", action="store_true", help="table and summary again, from OUT/results.json")
@@ -98,6 +104,7 @@ def run(options: argparse.Namespace) -> report.Results | None:
         "speed": asked,
         "protocols": asked,
         "decisions": {**asked, "seeds": options.seeds},
+        "densities": {**asked, "seeds": options.seeds},
         "hostile": {},
         "seeded": {},
         "coverage": {},
@@ -110,6 +117,10 @@ def run(options: argparse.Namespace) -> report.Results | None:
         protocols.run_protocols(ledgers["protocols"], quick=options.quick)
     if "decisions" in suites:
         decisions.run_decisions(ledgers["decisions"], options.out, quick=options.quick, seeds=options.seeds)
+    if "densities" in suites:
+        densities.run_densities(
+            ledgers["densities"], options.out, options.data, quick=options.quick, seeds=options.seeds
+        )
     for suite, questions in (("hostile", hostile.hostile), ("seeded", seeded.questions)):
         if suite in suites:
             grade.run_graded(questions(), ledgers[suite], options.out / f"{suite}.md", options.seeds or 1)

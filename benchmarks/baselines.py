@@ -1,14 +1,16 @@
 """Samplers by others, each as one function of (key, log_density, dim, center, scale, num_samples).
 
-Both are BlackJAX's, and both are told what H-PID has to find out: the target's exact mean and its root mean square
+All are BlackJAX's, and all are told what H-PID has to find out: the target's exact mean and its root mean square
 standard deviation. Without it Schrödinger–Föllmer collapses onto one mode.
 """
 
 from typing import NamedTuple
 
 import blackjax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from blackjax.smc import adaptive_tempered, resampling
 from blackjax.vi import schrodinger_follmer as follmer
 from jaxtyping import Array, Float
@@ -93,3 +95,72 @@ def tempered_smc(
     gradients = last.num_temperatures * num_samples * (num_moves * num_leapfrog + 1)
     energies = last.num_temperatures * num_samples * 2
     return Draws(last.state.particles, jnp.log(last.state.weights), last.log_z, energies, gradients)
+
+
+def nuts(
+    key,
+    log_density,
+    dim,
+    center,
+    scale,
+    num_samples,
+    *,
+    num_gradients,
+    num_warmup,
+    num_chains=8,
+    num_doublings=8,
+    block=64,
+):
+    """Hamiltonian chains that end where they turn back (NUTS), from N(center, scale² I): `num_warmup` transitions in which
+    step size and diagonal metric are adapted, then blocks of transitions until `num_gradients` are spent in all.
+
+    `num_samples` of the transitions after the adaptation, evenly spaced in time, all chains together. No weights, no Z.
+    """
+    start_key, warmup_key, key = jax.random.split(key, 3)
+    starts = center + scale * jax.random.normal(start_key, (num_chains, dim))
+    states, step_sizes, metrics, spent = _adapted(warmup_key, log_density, starts, num_warmup, num_doublings)
+    spent, blocks = int(spent), []
+    while not blocks or spent < num_gradients:
+        block_key = jax.random.fold_in(key, len(blocks))
+        states, positions, steps = _transitions(
+            block_key, log_density, states, step_sizes, metrics, block, num_doublings
+        )
+        spent, blocks = spent + int(steps), [*blocks, np.asarray(positions)]
+    positions = np.concatenate(blocks).reshape(-1, dim)
+    kept = np.linspace(0, len(positions) - 1, min(num_samples, len(positions))).astype(int)
+    return Draws(jnp.asarray(positions[kept]), None, None, 0, spent)
+
+
+@eqx.filter_jit
+def _adapted(key, log_density, starts, num_warmup: int, num_doublings: int):
+    """States, step sizes and metrics of the chains, and the gradients that their adaptation took."""
+    adaptation = blackjax.window_adaptation(
+        blackjax.nuts,
+        log_density,
+        adaptation_info_fn=lambda state, info, adapted: info.num_integration_steps,
+        max_num_doublings=num_doublings,
+    )
+
+    def chain(key, start):
+        found, steps = adaptation.run(key, start, num_steps=num_warmup)
+        return found.state, found.parameters["step_size"], found.parameters["inverse_mass_matrix"], jnp.sum(steps)
+
+    states, step_sizes, metrics, steps = jax.vmap(chain)(jax.random.split(key, len(starts)), starts)
+    return states, step_sizes, metrics, jnp.sum(steps)
+
+
+@eqx.filter_jit
+def _transitions(key, log_density, states, step_sizes, metrics, number: int, num_doublings: int):
+    """The next states, positions (number, chains, d), and the gradients that they took."""
+    kernel = blackjax.nuts.build_kernel()
+
+    def chain(key, state, step_size, metric):
+        def transition(state, key):
+            state, info = kernel(key, state, log_density, step_size, metric, num_doublings)
+            return state, (state.position, info.num_integration_steps)
+
+        return jax.lax.scan(transition, state, jax.random.split(key, number))
+
+    keys = jax.random.split(key, len(step_sizes))
+    states, (positions, steps) = jax.vmap(chain, out_axes=(0, 1))(keys, states, step_sizes, metrics)
+    return states, positions, jnp.sum(steps)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 import pidjax as pid
 from pidjax import learning, metrics
@@ -34,7 +34,7 @@ def closed_form(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Ou
     """H-PID from the target's closed form or data, defaults untouched."""
     number = budget.num_samples
     solution, cost = measure.driven(lambda: pid.sample(key, case.closed, num_samples=number, progress=False))
-    return {CLOSED: replace(_answer(solution, cost), temporaries=None)}
+    return {CLOSED: replace(answer(solution, cost), temporaries=None)}
 
 
 def rule(step_rule: AbstractRule, num_steps: int) -> Method:
@@ -102,7 +102,7 @@ def energy_alone(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, O
     settings = solution.settings
     return {
         ENERGY: replace(
-            _answer(solution, cost),
+            answer(solution, cost),
             budget=f"defaults: {settings['rule']}, K = {settings['num_steps']}",
             energy_evaluations=fitted,
             gradient_evaluations=gradients,
@@ -129,7 +129,7 @@ def _importance(surrogate: pid.Surrogate, key, ends):
     return draws, jax.vmap(surrogate.log_correction)(draws), jax.vmap(surrogate.log_correction)(ends)
 
 
-def _answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
+def answer(solution: pid.Solution, cost: measure.Cost) -> Outcome:
     """The outcome of a run with the default rule, grid and protocol."""
     has_density = able(solution.target, WithDensity)
 
@@ -165,47 +165,66 @@ def _warning(solution: pid.Solution) -> str | None:
     return None
 
 
+def trained_path_integral_sampler(
+    keys: Key[Array, " 4"],
+    target: pid.Density,
+    center: Float[Array, " d"],
+    scale: float,
+    *,
+    num_iterations: int,
+    batch_size: int,
+    num_samples: int,
+) -> tuple[pid.Protocol, learning.Descent, pid.Solution]:
+    """PIS: the same integrator at β = 0, its control a network and a gated gradient, trained for this target."""
+    key_probe, key_weights, key_fit, key_solve = keys
+    grid = pid.uniform_grid(PIS_STEPS)
+    protocol = learning.brownian(key_probe, target, scale=scale, start=center)
+    control = pid.Controlled(learning.Guided(key_weights, target, protocol))
+    trained = learning.fit(
+        key_fit,
+        target,
+        control,
+        protocol=protocol,
+        grid=grid,
+        num_iterations=num_iterations,
+        batch_size=batch_size,
+        optimiser=learning.adam(PIS_LEARNING_RATE, decay=num_iterations, clip=1.0),
+    )
+    solution = pid.sample(
+        key_solve,
+        target,
+        protocol=protocol,
+        grid=grid,
+        rule=trained.parameters,
+        num_samples=num_samples,
+        progress=False,
+    )
+    return protocol, trained, solution
+
+
 def path_integral_sampler(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
-    """PIS: the same integrator at β = 0, its control a network and a gated gradient, trained for this case."""
-    key_probe, key_weights, key_fit, key_solve, key_back, key_exact = jax.random.split(key, 6)
-    target, grid = pid.Density(case.log_density, case.dim), pid.uniform_grid(PIS_STEPS)
-    num_iterations = budget.pis_iterations_on(case.name)
+    keys = jax.random.split(key, 6)
+    target, num_iterations = pid.Density(case.log_density, case.dim), budget.pis_iterations_on(case.name)
 
     def train_and_sample():
-        protocol = learning.brownian(key_probe, target, scale=case.scale, start=case.center)
-        control = pid.Controlled(learning.Guided(key_weights, target, protocol))
-        trained = learning.fit(
-            key_fit,
+        return trained_path_integral_sampler(
+            keys[:4],
             target,
-            control,
-            protocol=protocol,
-            grid=grid,
+            case.center,
+            case.scale,
             num_iterations=num_iterations,
             batch_size=budget.pis_batch,
-            optimiser=learning.adam(PIS_LEARNING_RATE, decay=num_iterations, clip=1.0),
-        )
-        number = budget.num_samples
-        return (
-            protocol,
-            trained,
-            pid.sample(
-                key_solve,
-                target,
-                protocol=protocol,
-                grid=grid,
-                rule=trained.parameters,
-                num_samples=number,
-                progress=False,
-            ),
+            num_samples=budget.num_samples,
         )
 
     (protocol, trained, solution), cost = measure.driven(train_and_sample)
+    key_back, key_exact = keys[4:]
     ends = case.exact(key_exact, budget.num_samples)
-    forward = _backward(target, protocol, grid, trained.parameters, key_back, ends)
+    forward = _backward(target, protocol, pid.uniform_grid(PIS_STEPS), trained.parameters, key_back, ends)
     sampling = budget.num_samples * PIS_STEPS
     return {
         PIS: replace(
-            _answer(solution, cost),
+            answer(solution, cost),
             budget=f"{num_iterations} iterations of {budget.pis_batch} paths, K = {PIS_STEPS}",
             weighted=False,
             forward_ess=float(metrics.forward_ess(forward)) / forward.size,
@@ -220,12 +239,12 @@ def schrodinger_follmer(case: Case, key: Key[Array, ""], budget: Budget) -> dict
     count = min(budget.num_samples, 128 * (-(-case.size // 128)))
     program = _program(baselines.schrodinger_follmer, case, num_samples=count, num_steps=steps, num_inner=draws)
     found, cost = program.measured(key)
-    return {FOLLMER: _baseline(found, cost, f"{steps} steps × {draws} draws, rescaled")}
+    return {FOLLMER: of_draws(found, cost, f"{steps} steps × {draws} draws, rescaled")}
 
 
 def tempered_smc(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
     found, cost = _program(baselines.tempered_smc, case, num_samples=budget.num_samples).measured(key)
-    return {TEMPERED: _baseline(found, cost, "ESS/N 0.9, 4 HMC moves of 8 steps")}
+    return {TEMPERED: of_draws(found, cost, "ESS/N 0.9, 4 HMC moves of 8 steps")}
 
 
 @functools.cache
@@ -238,7 +257,7 @@ def _program(sampler: Callable, case: Case, **options: int) -> measure.Program:
     return measure.Program(run, jax.random.key(0))
 
 
-def _baseline(found: baselines.Draws, cost: measure.Cost, budget: str) -> Outcome:
+def of_draws(found: baselines.Draws, cost: measure.Cost | None, budget: str) -> Outcome:
     weights = found.log_weights
     return Outcome(
         budget=budget,

@@ -98,7 +98,7 @@ def _case_table(case: Mapping[str, Any], rows: Sequence[Row]) -> str:
         count = f"{len(worked)} of {len(seeds)}" if len(worked) < len(seeds) else f"{len(seeds)}"
         if worked:
             mark = " †" if any(row["warning"] for row in worked) else ""
-            cells = [_number(middle(worked, f"distance/{distance}")) for distance in distances]
+            cells = [number(middle(worked, f"distance/{distance}")) for distance in distances]
             cells += [_cell(worked, column) for column in COLUMNS]
             lines.append(_line([method + mark, worked[0]["budget"], count, *cells]))
         else:
@@ -117,21 +117,21 @@ def _cell(rows: Sequence[Row], column: str) -> str:
         farthest = max(abs(row["log_z"]) for row in rows if row["log_z"] is not None)
         return f"{value:+.4f} ({farthest:.4f})"
     if column == "peak_bytes":
-        return _number(value / 2**20)
+        return number(value / 2**20)
     if column.endswith("evaluations"):
-        return _count(value)
-    return f"{value:+.3f}" if column == "excess_energy" else _number(value)
+        return compact(value)
+    return f"{value:+.3f}" if column == "excess_energy" else number(value)
 
 
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def _count(value: float) -> str:
+def compact(value: float) -> str:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""The benchmarks' ledger: a run that was stopped and started again is as if it had never stopped."""
+"""The benchmarks: a run that was stopped and goes on is as if it had never stopped; the suite `densities` and its samplers."""
 
 import json
 
@@ -10,6 +10,8 @@ import pidjax as pid
 from benchmarks import __main__ as command
 from benchmarks import core, measure, protocols
 from benchmarks.cases import Case
+from benchmarks.densities import annealed, run_densities, targets
+from benchmarks.densities import suite as densities
 from benchmarks.ledger import Ledger
 from benchmarks.outcome import Outcome
 
@@ -142,3 +144,74 @@ def test_the_other_suites_go_on_as_well(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "protocols.json").read_text())["rows"]
     assert [row.get("dim") for row in rows] == [2, 8, 8, None]
     assert len(done) == 3
+
+
+@pytest.mark.slow
+def test_annealing_has_the_evidence_and_the_shares():
+    """Two Gaussians of unequal weight and width, from a base with the wrong weights, places and widths of both."""
+    truth = pid.GaussianMixture.isotropic(jnp.array([[-4.0, 0, 0], [4.0, 1, 0]]), jnp.array([0.3, 1.0]), [0.2, 0.8])
+    density = pid.Density(lambda y: truth.log_density(y) + 3.0, 3)
+    base = pid.GaussianMixture.isotropic(jnp.array([[-4.3, 0, 0], [3.5, 0.5, 0]]), jnp.array([0.8, 2.0]))
+    key_pilot, key = jax.random.split(jax.random.key(0))
+    steps = annealed.pilot(key_pilot, density, base, num_levels=12).steps
+    found = annealed.annealed(key, density, base, steps, 512)
+    log_z = pid.metrics.log_z_error(found.log_weights, truth=3.0)
+    assert abs(log_z.value) < 4 * log_z.standard_error < 0.4
+    weights = jax.nn.softmax(found.log_weights)
+    left = (found.samples[:, 0] < 0).astype(weights.dtype)
+    error = jnp.sqrt(jnp.sum((weights * (left - 0.2)) ** 2))
+    assert abs(weights @ left - 0.2) < 4 * error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_targets_have_truths_and_distances(name, as_users_have_it):
+    target = targets.TARGETS[name]()
+    one, other = (target.draw(jax.random.key(seed), 64) for seed in (0, 1))
+    assert jnp.isfinite(target.log_z)
+    assert jnp.isfinite(jax.jit(jax.vmap(target.density.log_density))(one)).all()
+    assert target.distance(one, None, other) >= 0
+    assert target.distance(one, jnp.zeros(64), other) == pytest.approx(
+        float(target.distance(one, None, other)), abs=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_samplers_get_what_hpid_spent(tmp_path, monkeypatch):
+    given = []
+
+    def outcome(log_z, error, key):
+        samples = jax.random.normal(key, (16, 2))
+        return Outcome(
+            "", samples, None, log_z=log_z, log_z_error=error, energy_evaluations=100, gradient_evaluations=23
+        )
+
+    def rival(key, problem, evaluations):
+        given.append(evaluations)
+        return outcome(0.5, 0.25, key)
+
+    def failing(key, problem, evaluations):
+        raise RuntimeError("out of luck")
+
+    def run():
+        ledger = Ledger(tmp_path / "densities.json", {})
+        run_densities(ledger, tmp_path, tmp_path, quick=True, seeds=2)
+        return ledger.results()["rows"]
+
+    monkeypatch.setattr(densities, "available", lambda data: {"nine": targets.TARGETS["nine"]})
+    monkeypatch.setattr(densities, "path_integral_diffusion", lambda number: lambda key, *_: outcome(-0.1, 0.1, key))
+    monkeypatch.setattr(densities, "RIVALS", {"rival": rival, "failing": failing})
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    rows = run()
+    assert given == [123] * 3
+    assert [row.get("score") for row in rows] == [-1, 2, None] * 2
+    assert [row["error"] is None for row in rows] == [True, True, False] * 2
+    table = (tmp_path / "densities.md").read_text()
+    assert "| nine | 2 | rival | 2 | 0.5 (0.5 … 0.5) | 2 |  | 123 |" in table
+    assert "| nine | 2 | failing | 0 of 2 | failed: RuntimeError: out of luck |" in table
+    assert (
+        "**H-PID, defaults untouched: of 2 runs 0 failed and 0 were flagged; of the others the score of log Z is 1"
+        in table
+    )
+    assert run()[:2] == rows[:2]
+    assert given == [123] * 3
