@@ -22,7 +22,8 @@ is trained as in the suite `core`. Seconds are of the first seed: with another k
 with compilation. Quality is a distance to exact draws, its floor that of one set of 4,096 exact draws to another.
 Flagged are runs of which `check()` says that they are not to be trusted. Tempered SMC, NUTS, Schrödinger–Föllmer and
 PIS are told centre and scale of the target, by exact draws or by Laplace's formula; H-PID and annealing from Laplace
-are told nothing. NUTS and Schrödinger–Föllmer have no log Z; tempered SMC has no error of it.
+are told nothing. NUTS and Schrödinger–Föllmer have no log Z; tempered SMC has no error of it, and its ESS is that of
+the last weights.
 """
 
 
