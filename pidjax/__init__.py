@@ -24,6 +24,7 @@ from .targets.fitting import Fit, fit_surrogate
 from .targets.local import LocalDraws
 from .targets.mixture import GaussianMixture
 from .targets.pool import Pool
+from .targets.product import Product
 from .targets.samples import Samples
 from .targets.surrogate import Surrogate
 
@@ -31,9 +32,9 @@ _ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "metrics", "
 
 __all__ = [
     "Ancestral", "Controlled", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment",
-    "Outcome", "Pool", "Problem", "Protocol", "Resampling", "Samples", "SamplingError", "Solution", "Surrogate", "at_times",
-    "backward_log_weights", "fit_surrogate", "from_function", "harmonic", "load", "log_snr_grid", "piecewise", "rollout",
-    "sample", "save", "uniform_grid",
+    "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples", "SamplingError", "Solution", "Surrogate",
+    "at_times", "backward_log_weights", "fit_surrogate", "from_function", "harmonic", "load", "log_snr_grid", "piecewise",
+    "rollout", "sample", "save", "uniform_grid",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A density with a Gaussian mixture standing in for it.
+"""A density with a Gaussian mixture, or a product of such mixtures, standing in for it.
 
     q(y | ζ) ∝ p̂(y) exp(−½|ζ − A y|²),    the end point weighted by p̃/p̂
 
@@ -9,17 +9,18 @@ from .._doors.checks import as_point, check_kind
 from .base import AbstractTarget, ExactlyTilted, WithDensity
 from .density import Density
 from .mixture import GaussianMixture
+from .product import Product
 
 
 class Surrogate(AbstractTarget, ExactlyTilted, WithDensity):
-    """A density with a Gaussian mixture p̂ in its place: the tilts are p̂'s, the end point is weighted by p̃/p̂."""
+    """A density with a mixture p̂ (a product of mixtures) in its place: the tilts are p̂'s, the end is weighted by p̃/p̂."""
 
     density: Density
-    mixture: GaussianMixture
+    mixture: GaussianMixture | Product
 
     def __check_init__(self):
         check_kind("density", self.density, Density, "a Density")
-        check_kind("mixture", self.mixture, GaussianMixture, "a GaussianMixture")
+        check_kind("mixture", self.mixture, GaussianMixture | Product, "a GaussianMixture or a Product")
         if self.mixture.dim != self.density.dim:
             raise ValueError(
                 f"mixture has dimension {self.mixture.dim} but density has dimension {self.density.dim}; pass equal ones"
