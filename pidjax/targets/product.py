@@ -70,7 +70,8 @@ class Product(AbstractTarget, ExactlyTilted, WithDensity):
     whose start, are scalars or diagonals.
 
     Raises:
-        ValueError: blocks that are no partition of 0, …, d − 1; mixtures that do not fit them; at use: a matrix-valued protocol.
+        ValueError: blocks that are no partition of 0, …, d − 1, or mixtures that do not fit them; at use, a matrix-valued
+            protocol.
 
     Example:
         >>> two_wells = GaussianMixture(jnp.array([[-1.0], [1.0]]), jnp.array([0.1, 0.1]))
@@ -90,9 +91,7 @@ class Product(AbstractTarget, ExactlyTilted, WithDensity):
         owned = tuple(tuple(int(place) for place in block) for block in blocks)
         places = sorted(chain.from_iterable(owned))
         if not all(owned) or not places or places != list(range(len(places))):
-            raise ValueError(
-                f"blocks is {blocks}; pass a partition of the coordinates 0, …, d − 1, as [[0], [1, 2]]"
-            )
+            raise ValueError(f"blocks is {blocks}; pass a partition of the coordinates 0, …, d − 1, as [[0], [1, 2]]")
         if len(mixtures) != len(owned):
             raise ValueError(f"mixtures holds {len(mixtures)} mixtures for {len(owned)} blocks; pass one for each")
         by_kind: dict[Any, list[int]] = {}
@@ -132,20 +131,20 @@ class Product(AbstractTarget, ExactlyTilted, WithDensity):
         gain, value = observation
         if gain.ndim == 2:
             raise ValueError(
-                f"the observation has a gain of shape {gain.shape}, which couples the blocks of a Product; pass a protocol whose "
-                "coefficients, and whose start's covariance, are scalars or diagonals, or a GaussianMixture in its place"
+                f"the observation's gain is a matrix of shape {gain.shape}, which couples the blocks of a Product; pass a "
+                "protocol whose coefficients and start are scalar or diagonal, or a GaussianMixture as the surrogate"
             )
 
         def tilted(mixture, value, gain=gain):
             return mixture.tilt(Observation(gain, value))
 
         laws = self._of_blocks(tilted, value, *[gain] * gain.ndim)
-        log_mass = sum(jnp.sum(law.log_mass) for law in laws)
+        log_mass = jnp.sum(jnp.concatenate([law.log_mass for law in laws]))
         return TiltedProduct(log_mass, _joined(self.kinds, [law.mean for law in laws]), self.kinds, tuple(laws))
 
     def log_density(self, y):
         y = as_point("y", y, self.dim)
-        return sum(jnp.sum(part) for part in self._of_blocks(GaussianMixture.log_density, y))
+        return jnp.sum(jnp.concatenate(self._of_blocks(GaussianMixture.log_density, y)))
 
     def place(self):
         places = self._of_blocks(GaussianMixture.place)

@@ -208,7 +208,7 @@ _play = eqx.filter_jit(population_monte_carlo)
 
 @eqx.filter_jit
 def _finish(energy: Energy, population: Population, spent: Int[Array, ""], invalid: Int[Array, ""]) -> Fit:
-    final = in_coordinates_of(energy, defended(population.mixture))
+    final = in_coordinates_of(energy.shift, energy.scale, defended(population.mixture))
     widths = jnp.linalg.norm(final.factors, axis=-1)
     cancelled = jnp.abs(energy.shift)[None] - 16 * jnp.abs(final.means)
     resolved = jnp.all(widths > 64 * jnp.finfo(widths.dtype).eps * cancelled, axis=1)
@@ -252,10 +252,10 @@ def place_and_scale(points: Float[Array, "d n"]) -> tuple[Float[Array, " d"], Fl
     return mean, jnp.where(jnp.all(jnp.isfinite(factor)), factor, diagonal)
 
 
-def in_coordinates_of(energy: Energy, mixture: Gaussians) -> Gaussians:
+def in_coordinates_of(shift: Float[Array, " d"], scale: Float[Array, "d d"], mixture: Gaussians) -> Gaussians:
     """The law of x = shift + scale y for y ~ p̂."""
     return Gaussians(
         mixture.log_weights,
-        energy.shift[None] + jnp.matmul(mixture.means, energy.scale.T, precision=HIGHEST),
-        jnp.matmul(energy.scale, mixture.factors, precision=HIGHEST),
+        shift[None] + jnp.matmul(mixture.means, scale.T, precision=HIGHEST),
+        jnp.matmul(scale, mixture.factors, precision=HIGHEST),
     )

@@ -206,8 +206,8 @@ def reborn(
     )
 
 
-def defended(mixture: Gaussians) -> Gaussians:
-    """0.98 p̂ + 0.02 N(m, 2² Σ), m and Σ the mean and covariance of p̂: one more component, the last."""
+def defended(mixture: Gaussians, share: float = DEFENCE) -> Gaussians:
+    """(1 − ε) p̂ + ε N(m, 2² Σ), ε the share, m and Σ the mean and covariance of p̂: one more component, the last."""
     weights = jnp.exp(mixture.log_weights)
     mean = jnp.matmul(weights, mixture.means, precision=HIGHEST)
     residual = mixture.means - mean[None]
@@ -215,7 +215,7 @@ def defended(mixture: Gaussians) -> Gaussians:
     between = jnp.einsum("k,ki,kj->ij", weights, residual, residual, precision=HIGHEST)
     factor = DEFENCE_WIDTH * cholesky(within + between)
     return Gaussians(
-        jnp.append(mixture.log_weights + jnp.log1p(-DEFENCE), jnp.log(DEFENCE)).astype(mean.dtype),
+        jnp.append(mixture.log_weights + jnp.log1p(-share), jnp.log(share)).astype(mean.dtype),
         jnp.concatenate([mixture.means, mean[None]]),
         jnp.concatenate([mixture.factors, factor[None]]),
     )
