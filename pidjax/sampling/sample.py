@@ -21,6 +21,7 @@ from ..process.grids import AbstractGrid
 from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget, Tilted, WithDensity, able
 from ..targets.density import Density
+from ..targets.ends import Ends
 from ..targets.fitting.fit import as_starts
 from .problem import Prepared, Problem
 from .rollout import Resampling, check_resampling, pinned, rollout
@@ -102,7 +103,8 @@ def sample(
     key_fit, key_paths = jax.random.split(key)
     found = StandIn(target, None, None)
     if type(target) is Density and issubclass(rule.needs, Tilted):
-        found = stand_in(key_fit, target, num_samples, starts, progress)
+        apart = all(len(shape) < 2 for _, shape in problem.protocol.shapes())
+        found = stand_in(key_fit, target, num_samples, starts=starts, may_factorise=apart, progress=progress)
         problem = Problem(found.target, problem.protocol)
     target = problem.target
     protocol, prepared = problem.protocol, problem.prepare(grid)
@@ -112,7 +114,7 @@ def sample(
     chunk = math.ceil(num_samples / num_chunks / island) * island
     ends, num_islands = None, num_samples // island
     given_weights = jnp.zeros(num_samples)
-    if found.reached is not None and isinstance(rule, Ancestral) and resampling is None:
+    if found.reached is not None and isinstance(target, Ends) and isinstance(rule, Ancestral) and resampling is None:
         ends, given_weights, num_islands = chosen(key_paths, found.reached, num_samples)
     parts = []
     with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
@@ -153,8 +155,9 @@ def sample(
         num_energy_evaluations=jnp.asarray(evaluations),
         shared=target.shared_sample if ends is None else None,
         fit=found.fit,
-        reached=found.reached if ends is not None else None,
+        reached=found.reached,
         num_islands=num_islands,
+        pinned=ends is not None,
         choices=tuple(choices.items()),
     )
 

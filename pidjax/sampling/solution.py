@@ -21,6 +21,7 @@ from ..targets.local import LocalDraws
 from ..targets.mixture import GaussianMixture
 from ..targets.pool import Pool
 from ..targets.surrogate import Surrogate
+from ..tempering.population import Population
 from ..tempering.reach import Reached
 from .problem import Prepared
 from .rollout import backward_log_weights
@@ -48,8 +49,9 @@ class Solution(Weighted):
         num_nonfinite: paths with a NaN or infinite state or a NaN weight.
         num_energy_evaluations: calls of the log-density, those of a fit included.
         fit: how the surrogate was found, if one was fitted.
-        reached: how the end points were, if not by paths: log Z, expectations and their errors are then those of its
-            population, and `ess` counts first ancestors.
+        reached: how end points were reached by a climb, if one was made.
+        pinned: the paths are bridges to its end points: log Z, expectations and their errors are those of its population, and
+            `ess` counts first ancestors.
         choices: what was chosen, as pairs of name and value; `settings` is the same as a dictionary.
     """
 
@@ -66,6 +68,7 @@ class Solution(Weighted):
     fit: Fit | None
     reached: Reached | None
     num_islands: int = eqx.field(static=True)
+    pinned: bool = eqx.field(static=True)
     choices: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
     def __repr__(self):
@@ -86,11 +89,9 @@ class Solution(Weighted):
         return sheet(title, **rows)
 
     def _how_reached(self) -> dict[str, str]:
-        reached = self.reached
-        assert reached is not None
-        if not self._holds_numbers():
-            return {"reached": reached.road}
-        modes, levels = reached.modes, reached.population.schedule.levels.size
+        if not (self._holds_numbers() and self.reached is not None):
+            return {}
+        modes, levels = self.reached.modes, self.reached.population.schedule.levels.size
         number = int(modes.num_modes)
         known = f"{number} located; a further start would meet a new one with a chance of {float(modes.unseen):.1%}"
         return {
@@ -99,27 +100,30 @@ class Solution(Weighted):
         }
 
     @property
+    def _population(self) -> Population | None:
+        """Whose log Z and expectations these are, if not those of weighted paths."""
+        return self.reached.population if self.pinned and self.reached is not None else None
+
+    @property
     def ess(self) -> Float[Array, ""]:
-        if self.reached is None:
-            return super().ess
-        return jnp.minimum(self.reached.population.ess, self.num_samples)
+        return super().ess if self._population is None else jnp.minimum(self._population.ess, self.num_samples)
 
     @property
     def log_z(self) -> Estimate:
-        return super().log_z if self.reached is None else self.reached.population.log_z
+        return super().log_z if self._population is None else self._population.log_z
 
     @property
     def degrees_of_freedom(self) -> float:
         """Of the standard errors: those of the islands' spread where end points were reached, else infinitely many."""
-        return math.inf if self.reached is None else self.reached.population.degrees_of_freedom
+        return math.inf if self._population is None else self._population.degrees_of_freedom
 
     def expectation(self, function):
-        if self.reached is None:
+        if self._population is None:
             return super().expectation(function)
-        return self.reached.population.expectation(lambda y: function(self.target.point(y)))
+        return self._population.expectation(lambda y: function(self.target.point(y)))
 
     def _enough(self, least):
-        return super()._enough(least) if self.reached is None else self.reached.population._enough(least)
+        return super()._enough(least) if self._population is None else self._population._enough(least)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -154,7 +158,7 @@ class Solution(Weighted):
 
     def _problems(self):
         problems = self._spread_out() + self._coarse()
-        if self.reached is not None:
+        if self._population is not None and self.reached is not None:
             own = (Outcome.NO_WEIGHT, Outcome.FEW_EFFECTIVE, Outcome.BLURRED)
             return problems + [found for found in self.reached.problems() if found[0] not in own]
         if self.num_nonfinite > 0:
@@ -183,8 +187,8 @@ class Solution(Weighted):
     def _advice(self):
         lost = "no path ended where the log-density is finite. Check its support and units"
         cures = "Use more steps or rule Moment or Ancestral"
-        if self.reached is not None:
-            return self.reached.population._advice()
+        if self._population is not None:
+            return self._population._advice()
         if isinstance(self.target, Pool | LocalDraws):
             cures = "Use more steps, a larger pool or more draws, a mixture nearer to the density, or a Surrogate"
         elif isinstance(self.target, Surrogate):

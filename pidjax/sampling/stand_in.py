@@ -1,6 +1,9 @@
-"""What stands in for a bare density: a fitted mixture in few dimensions, if it fits, else the end points of a climb.
+"""What stands in for a bare density: a surrogate p̂ if one is good both ways, else the end points of a climb.
 
-The mixture has the better answer where it fits: independent samples, as many as one likes, each weighted by p̃/p̂.
+    E_p̂[W²] / E_p̂[W]²  ≤  2,      E_p[W] / E_p̂[W]  ≤  2,      W = p̃/p̂
+
+A surrogate has the better answer: independent samples, as many as one likes, each weighted by W. In few dimensions it is one
+mixture, fitted to the energy; else a product of mixtures over blocks of coordinates that look independent at the end points.
 """
 
 from typing import NamedTuple
@@ -8,20 +11,31 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import concrete
+from .._maths.weighted import Estimate, effective_size, log_evidence
 from ..targets.base import AbstractTarget
 from ..targets.density import Density
 from ..targets.ends import Ends, no_value
 from ..targets.fitting import Fit, fit_surrogate
+from ..targets.fitting.energy import as_read
+from ..targets.fitting.product import DRAWS, find_product, refined
+from ..targets.product import Product
 from ..targets.samples import Samples
 from ..targets.surrogate import Surrogate
+from ..tempering.population import Population
 from ..tempering.reach import Reached, reach
 
 MOST_FITTED = 12
 """The largest dimension in which a mixture is fitted: it wears out beyond."""
 LEAST_ESS = 0.93
+MOST_BLOCKS = 256
+"""The largest dimension in which blocks are looked for."""
+LEAST_EACH_WAY = 0.5
+_REFITS = 2
+_UNLIKELY = 4.0
 
 
 class StandIn(NamedTuple):
@@ -30,16 +44,22 @@ class StandIn(NamedTuple):
     target: AbstractTarget
     fit: Fit | None
     reached: Reached | None
-
-    @property
-    def num_energy_evaluations(self) -> int:
-        return sum(int(part.num_energy_evaluations) for part in (self.fit, self.reached) if part is not None)
+    num_energy_evaluations: int = 0
 
 
 def stand_in(
-    key: Key[Array, ""], density: Density, num_samples: int, starts: Float[Array, "s d"] | None, progress: bool
+    key: Key[Array, ""],
+    density: Density,
+    num_samples: int,
+    *,
+    starts: Float[Array, "s d"] | None,
+    may_factorise: bool,
+    progress: bool,
 ) -> StandIn:
     """Found on the host; held fixed under `grad`, but for the weights.
+
+    Args:
+        may_factorise: whether the reference keeps coordinates apart, as the laws of a product need.
 
     Raises:
         ValueError: the density is traced by jit or vmap; it is no density, or has no mass that could be found.
@@ -47,21 +67,57 @@ def stand_in(
     arrays, rest = eqx.partition(density, eqx.is_array)
     fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     check_untraced(jax.random.key_data(key), *jax.tree.leaves(eqx.filter(fixed, eqx.is_array)))
-    key_fit, key_climb = jax.random.split(key)
-    fit = None
+    key_fit, key_climb, key_product = jax.random.split(key, 3)
+    fit, spent = None, 0
     if density.dim <= MOST_FITTED:
         options = {"dtype": density.shift.dtype, "starts": starts, "progress": progress}
         fit = fit_surrogate(key_fit, fixed.log_density, density.dim, **options)
         check_untraced(fit.log_z)
+        spent = int(fit.num_energy_evaluations)
         if fit.check().ess[fit.num_rounds - 1] >= LEAST_ESS:
-            return StandIn(Surrogate(density, fit.mixture), fit, None)
+            return StandIn(Surrogate(density, fit.mixture), fit, None, spent)
     fitted = None if fit is None else fit.mixture
     reached = reach(key_climb, fixed, num_samples, starts=starts, fitted=fitted, progress=progress)
-    population = reached.population
+    population, spent = reached.population, spent + int(reached.num_energy_evaluations)
+    if may_factorise and density.dim <= MOST_BLOCKS and reached.modes.has_slopes and not reached.problems():
+        product, more = good_product(key_product, fixed, population)
+        spent += more
+        if product is not None:
+            return StandIn(Surrogate(density, product), fit, reached, spent)
     data, log_z = Samples(population.samples, population.weights), population.log_z
     slopes = jax.vmap(lambda y: no_value(density.log_density(y)))(population.samples)
     weighted = eqx.tree_at(lambda own: own.population.log_weights, reached, population.log_weights + slopes)
-    return StandIn(Ends(density, data, log_z), fit, weighted)
+    return StandIn(Ends(density, data, log_z), fit, weighted, spent)
+
+
+def good_product(key: Key[Array, ""], density: Density, population: Population) -> tuple[Product | None, int]:
+    """The product over blocks of the end points, if one is good both ways and has their log Z; and evaluations spent."""
+    key_find, key_weigh, *keys = jax.random.split(key, 2 + _REFITS)
+    points, weights = population.samples, population.weights
+    product = find_product(key_find, points, weights, effective_size=population.ess)
+    if product is None:
+        return None, 0
+    for key in keys:
+        product = refined(key, density.log_density, product)
+    reverse, forward, log_z = each_way(key_weigh, density, product, population)
+    apart, error = abs(log_z.value - population.log_z.value), jnp.hypot(*(one[1] for one in (log_z, population.log_z)))
+    good = min(reverse, forward) >= LEAST_EACH_WAY and apart <= _UNLIKELY * error
+    return product if good else None, _REFITS * DRAWS + 2 * population.num_samples
+
+
+@eqx.filter_jit
+def each_way(
+    key: Key[Array, ""], density: Density, product: Product, population: Population
+) -> tuple[Float[Array, ""], Float[Array, ""], Estimate]:
+    """ESS/N of W by draws of the product, E_p̂[W]/E_p[W] by the end points, and log E_p̂[W]."""
+
+    def log_ratios(points):
+        return as_read(jax.vmap(density.log_density)(points) - jax.vmap(product.log_density)(points))[0]
+
+    by_draws = log_ratios(product.sample(key, population.num_samples))
+    log_z = log_evidence(by_draws)
+    log_mean = logsumexp(log_ratios(population.samples), b=population.weights)
+    return effective_size(by_draws) / by_draws.size, jnp.exp(log_z.value - log_mean), log_z
 
 
 def check_untraced(*arrays: Array) -> None:

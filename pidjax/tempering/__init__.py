@@ -8,10 +8,11 @@ Schedule                     what a run chose, for another that adapts nothing
 """
 
 from .annealing import anneal
+from .bases import broad_base
 from .modes import Modes
 from .moves import Differences, Hamiltonian
 from .population import Errors, Population
 from .schedule import Schedule
-from .search import broad_base, locate
+from .search import locate
 
 __all__ = ["Differences", "Errors", "Hamiltonian", "Modes", "Population", "Schedule", "anneal", "broad_base", "locate"]

@@ -7,7 +7,8 @@ In turn, until nothing speaks against one, the first two in the order of their i
     broad     one wide Gaussian over the ends of the chains
 
 Each is climbed from twice: adaptively by few particles, which choose the schedule, then by all of them with that schedule
-frozen, so that E[Ẑ] = Z, and both estimates must agree. A mode k of Laplace's mass M_k with no sample near it is *lost* if
+frozen, so that E[Ẑ] = Z, and both estimates must agree. If few particles need fewer levels from the modes' Gaussians with
+their own moments, all climb from there. A mode k of Laplace's mass M_k with no sample near it is *lost* if
 
     ESS · min(M_k/Ẑ, 1)  ≥  10,      near:  |L_k⁻¹(y − m_k)|² < d + 4 √(2d) + 16.
 
@@ -26,23 +27,22 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from .._doors.progress import progress_bar
 from .._doors.show import shown
 from .._maths.maps import inverse_factor
-from .._maths.weighted import Estimate, Outcome, effective_size
+from .._maths.weighted import Estimate, Outcome
 from ..targets.density import Density
-from ..targets.fitting.energy import as_read
 from ..targets.mixture import GaussianMixture
 from .annealing import anneal
+from .bases import are_a_base, broad_base, effective_share, refitted
 from .modes import Modes, squares
 from .moves import Differences, Hamiltonian
 from .population import Population
-from .search import broad_base, locate
+from .search import locate
 
-MOST_STRATA = 8
-LEAST_EXPLAINED = 0.75
-"""Of the starts, by modes that are to be a base."""
 LEAST_SHARE = 0.15
 """Effective share of the particles with which a climb is content."""
 ISLANDS = 8
 LEAST_PARTICLES = 1024
+MOST_REFITTED = 256
+_FEW_LEVELS = 2
 _PILOT_SHARE = 4
 _MOST_NUMBERS = 2**21
 _UNLIKELY = 5.0
@@ -160,22 +160,6 @@ def candidates(
     return [*bases, ("broad", broad_base(modes.pilot_points, modes.pilot_values))]
 
 
-@eqx.filter_jit
-def effective_share(key: Key[Array, ""], density: Density, mixture: GaussianMixture) -> Float[Array, ""]:
-    """ESS/N of importance weights p̃/p̂, by 1,024 draws; 0 where no draw has any."""
-    draws = mixture.sample(key, LEAST_PARTICLES)
-    log_weights = as_read(jax.vmap(density.log_density)(draws) - jax.vmap(mixture.log_density)(draws))[0]
-    return jnp.nan_to_num(effective_size(log_weights)) / LEAST_PARTICLES
-
-
-def are_a_base(modes: Modes) -> Bool[Array, ""]:
-    """Whether modes are few, explain most starts, and none was met only once."""
-    few = (modes.num_modes > 0) & (modes.num_modes <= MOST_STRATA) & (modes.num_left == 0)
-    explained = modes.num_unexplained <= (1 - LEAST_EXPLAINED) * modes.num_starts
-    once = jnp.any(modes.counts == 1) & (modes.num_starts > modes.counts.size)
-    return few & explained & ~once
-
-
 def climb_from(
     key: Key[Array, ""], density: Density, base: GaussianMixture, road: str, modes: Modes, num_samples: int
 ) -> Reached:
@@ -185,12 +169,23 @@ def climb_from(
     room = max(LEAST_PARTICLES, _MOST_NUMBERS // density.dim)
     number = min(max(num_samples, LEAST_PARTICLES), room)
     pilot = min(number, max(LEAST_PARTICLES, number // _PILOT_SHARE))
-    moves = Hamiltonian(1, 0, metric=base.factors) if road == "modes" else Hamiltonian()
-    if not modes.has_slopes:
-        moves = Differences()
     options = {"num_islands": islands, "stratified": road == "modes"}
-    key_pilot, key_all = jax.random.split(key)
-    first = anneal(key_pilot, density, base, moves=moves, island_size=math.ceil(pilot / islands), **options)
+    key_pilot, key_again, key_all = jax.random.split(key, 3)
+    spent = []
+
+    def adaptive(key, base):
+        moves = Hamiltonian(1, 0, metric=base.factors) if road == "modes" else Hamiltonian()
+        moves = moves if modes.has_slopes else Differences()
+        climbed = anneal(key, density, base, moves=moves, island_size=math.ceil(pilot / islands), **options)
+        spent.append(climbed)
+        return climbed
+
+    first = adaptive(key_pilot, base)
+    if road == "modes" and first.schedule.levels.size > _FEW_LEVELS and density.dim <= MOST_REFITTED:
+        own = refitted(base, first)
+        again = adaptive(key_again, own)
+        if again.schedule.levels.size < first.schedule.levels.size:
+            first, base = again, own
     schedule, size = first.schedule, math.ceil(number / islands)
     population = anneal(key_all, density, base, schedule=schedule, island_size=size, **options)
     return Reached(
@@ -199,8 +194,10 @@ def climb_from(
         base=base,
         modes=modes,
         num_lost=jnp.sum(are_lost(population, modes)),
-        num_energy_evaluations=first.num_energy_evaluations + population.num_energy_evaluations,
-        num_gradient_evaluations=first.num_gradient_evaluations + population.num_gradient_evaluations,
+        num_energy_evaluations=sum((one.num_energy_evaluations for one in spent), population.num_energy_evaluations),
+        num_gradient_evaluations=sum(
+            (one.num_gradient_evaluations for one in spent), population.num_gradient_evaluations
+        ),
         road=road,
     )
 

@@ -17,19 +17,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from .._doors.checks import as_floating, as_real, check_count, check_key, check_kind, concrete
+from .._doors.checks import check_count, check_key, check_kind
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.fitting.energy import Energy
 from ..targets.fitting.fit import as_starts
 from ..targets.fitting.pilot import MOST_THOROUGH, Sizes, pilot_chains
 from ..targets.fitting.tempered import PARTICLES, probe
-from ..targets.mixture import GaussianMixture
 from .climb import climb, value_and_slope
 from .modes import Modes, find_modes, most_modes
 
 _MANY_UP_TO = 64
-_WIDER = 2.5
 _AGREEMENT = 0.1
 _ROUNDINGS = 8
 
@@ -80,40 +78,6 @@ def locate(
     if dim is not None and dim != own_dim:
         raise ValueError(f"dim is {dim} but target has dimension {own_dim}; leave it out")
     return _locate(key, known, as_starts(starts, own_dim, dtype))
-
-
-def broad_base(points: Float[Array, "n d"], values: Float[Array, " n"]) -> GaussianMixture:
-    """N(mean, diag (2.5 sd)²) of the better three quarters of the points: a base where modes are not known.
-
-    Args:
-        points: shape (n, d); as `Modes.pilot_points`.
-        values: log p̃ there; points of −∞ are not counted.
-
-    Raises:
-        ValueError: other shapes, fewer than two points of finite value.
-
-    Example:
-        >>> base = broad_base(jnp.array([[1.0], [3.0], [9.0]]), jnp.array([-1.0, 0.0, -jnp.inf]))
-        >>> base.means.tolist(), base.factors.tolist()
-        ([[2.0]], [[2.5]])
-    """
-    points, values = as_floating("points", points), as_real("values", values)
-    if points.ndim != 2 or values.shape != points.shape[:1]:
-        raise ValueError(
-            f"points has shape {points.shape} and values {values.shape}; pass (n, d) and (n,), a value for each point"
-        )
-    finite = jnp.isfinite(values)
-    known = concrete(finite)
-    if known is not None and known.sum() < 2:
-        raise ValueError(f"values has {known.sum()} finite ones of {known.size}; pass two or more")
-    count = jnp.sum(finite) - jnp.sum(finite) // 4
-    ranks = jnp.argsort(jnp.argsort(jnp.where(finite, -values, jnp.inf)))
-    kept = (ranks < count).astype(points.dtype)[:, None] / count.astype(points.dtype)
-    mean = jnp.sum(kept * points, axis=0)
-    variances = jnp.sum(kept * (points - mean[None]) ** 2, axis=0)
-    least = jnp.finfo(points.dtype).eps * jnp.maximum(jnp.max(jnp.abs(mean)), 1e-6)
-    widths = _WIDER * jnp.maximum(jnp.sqrt(variances), least)
-    return GaussianMixture.of_factors(mean[None], widths[None], jnp.ones(1, points.dtype))
 
 
 def number_of_starts(dim: int) -> int:

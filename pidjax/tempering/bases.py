@@ -1,0 +1,109 @@
+"""Bases to climb from: one broad Gaussian, a Gaussian for each mode, and the same with the moments of particles.
+
+    N(μ_k, Σ_k),    μ_k = ⟨y⟩_k,    Σ_k = (1 − s) ⟨(y − μ_k)(y − μ_k)ᵀ⟩_k + s (tr/d) L_kL_kᵀ,    s = d/(n + d)
+
+with the means over the n particles of stratum k, and the trace taken where L_kL_kᵀ is round.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from .._doors.checks import as_floating, as_real, concrete
+from .._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
+from .._maths.weighted import effective_size
+from ..targets.base import WithDensity
+from ..targets.fitting.energy import as_read
+from ..targets.mixture import GaussianMixture
+from .modes import Modes
+from .population import Population
+
+MOST_STRATA = 8
+LEAST_EXPLAINED = 0.75
+"""Of the starts, by modes that are to be a base."""
+_WIDER = 2.5
+_DRAWS = 1024
+
+
+def broad_base(points: Float[Array, "n d"], values: Float[Array, " n"]) -> GaussianMixture:
+    """N(mean, diag (2.5 sd)²) of the better three quarters of the points: a base where modes are not known.
+
+    Args:
+        points: shape (n, d); as `Modes.pilot_points`.
+        values: log p̃ there; points of −∞ are not counted.
+
+    Raises:
+        ValueError: other shapes, fewer than two points of finite value.
+
+    Example:
+        >>> base = broad_base(jnp.array([[1.0], [3.0], [9.0]]), jnp.array([-1.0, 0.0, -jnp.inf]))
+        >>> base.means.tolist(), base.factors.tolist()
+        ([[2.0]], [[2.5]])
+    """
+    points, values = as_floating("points", points), as_real("values", values)
+    if points.ndim != 2 or values.shape != points.shape[:1]:
+        raise ValueError(
+            f"points has shape {points.shape} and values {values.shape}; pass (n, d) and (n,), a value for each point"
+        )
+    finite = jnp.isfinite(values)
+    known = concrete(finite)
+    if known is not None and known.sum() < 2:
+        raise ValueError(f"values has {known.sum()} finite ones of {known.size}; pass two or more")
+    count = jnp.sum(finite) - jnp.sum(finite) // 4
+    ranks = jnp.argsort(jnp.argsort(jnp.where(finite, -values, jnp.inf)))
+    kept = (ranks < count).astype(points.dtype)[:, None] / count.astype(points.dtype)
+    mean = jnp.sum(kept * points, axis=0)
+    variances = jnp.sum(kept * (points - mean[None]) ** 2, axis=0)
+    least = jnp.finfo(points.dtype).eps * jnp.maximum(jnp.max(jnp.abs(mean)), 1e-6)
+    widths = _WIDER * jnp.maximum(jnp.sqrt(variances), least)
+    return GaussianMixture.of_factors(mean[None], widths[None], jnp.ones(1, points.dtype))
+
+
+def are_a_base(modes: Modes) -> Bool[Array, ""]:
+    """Whether modes are few, explain most starts, and none was met only once."""
+    few = (modes.num_modes > 0) & (modes.num_modes <= MOST_STRATA) & (modes.num_left == 0)
+    explained = modes.num_unexplained <= (1 - LEAST_EXPLAINED) * modes.num_starts
+    once = jnp.any(modes.counts == 1) & (modes.num_starts > modes.counts.size)
+    return few & explained & ~once
+
+
+@eqx.filter_jit
+def effective_share(key: Key[Array, ""], density: WithDensity, mixture: GaussianMixture) -> Float[Array, ""]:
+    """ESS/N of importance weights p̃/p̂, by 1,024 draws; 0 where no draw has any."""
+    draws = mixture.sample(key, _DRAWS)
+    log_weights = as_read(jax.vmap(density.log_density)(draws) - jax.vmap(mixture.log_density)(draws))[0]
+    return jnp.nan_to_num(effective_size(log_weights)) / _DRAWS
+
+
+@jax.jit
+def refitted(base: GaussianMixture, population: Population) -> GaussianMixture:
+    """The base with the moments of the particles of each of its strata, which started in its components, in turn.
+
+    Args:
+        base: of dense factors, one component for each stratum.
+
+    Example:
+        >>> base = pid.GaussianMixture(jnp.zeros((1, 2)), jnp.eye(2)[None])
+        >>> target = pid.GaussianMixture(jnp.ones((1, 2)), 4 * jnp.eye(2)[None])
+        >>> again = refitted(base, pid.tempering.anneal(jax.random.key(0), target, base))
+        >>> bool(jnp.all(jnp.abs(again.means - 1) < 0.3)), bool(jnp.all(jnp.abs(again.covariances[0] - 4 * jnp.eye(2)) < 0.6))
+        (True, True)
+    """
+    strata, dim = base.means.shape
+    shape = population.num_islands // strata, strata, population.num_samples // population.num_islands
+    places = jnp.swapaxes(population.samples.reshape(*shape, dim), 0, 1).reshape(strata, -1, dim)
+    log_weights = jnp.swapaxes(population.log_weights.reshape(shape), 0, 1).reshape(strata, -1)
+    number = places.shape[1]
+    shrinkage = dim / (number + dim)
+
+    def of_stratum(factor, places, log_weights):
+        weights = jnp.nan_to_num(jax.nn.softmax(log_weights), nan=1 / number)
+        mean = weights @ places
+        white = jnp.matmul(places - mean[None], inverse_triangular(factor).T, precision=HIGHEST)
+        covariance = jnp.matmul((weights[:, None] * white).T, white, precision=HIGHEST)
+        round_one = jnp.trace(covariance) / dim * jnp.eye(dim, dtype=covariance.dtype)
+        return mean, matmul(factor, cholesky((1 - shrinkage) * covariance + shrinkage * round_one))
+
+    means, factors = jax.vmap(of_stratum)(base.factors, places, log_weights)
+    return GaussianMixture.of_factors(means, factors, base.weights)
