@@ -1,10 +1,9 @@
 """The verb: a population carried from a base to a target, checked at the door."""
 
-from functools import partial
+import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -15,7 +14,10 @@ from .ladder import Ascent, Layout, adaptive, frozen
 from .moves import AbstractMoves, Hamiltonian
 from .path import Base, Path
 from .population import Population
-from .schedule import Schedule
+from .schedule import Schedule, with_length
+
+_LEVELS_AT_ONCE = 64
+"""Buffers of schedules are multiples of this, so that one of another length seldom compiles again."""
 
 
 def anneal(
@@ -82,20 +84,20 @@ def anneal(
                 f"moves is {moves!r}, but the schedule has its own, {schedule.moves!r}; pass one of the two"
             )
         check_schedule(schedule, base, strata)
-        return _frozen(key, target, base, schedule, layout)
+        count = schedule.levels.size
+        buffered = schedule.first(-(-count // _LEVELS_AT_ONCE) * _LEVELS_AT_ONCE)
+        return _cut(_frozen(key, target, base, buffered, jnp.asarray(count), layout), count)
     moves = Hamiltonian() if moves is None else moves
     check_kind("moves", moves, AbstractMoves, "Hamiltonian() or Differences()")
     check_metric(moves, base, strata)
-    ascent = _adaptive(key, target, base, moves, layout)
-    num_levels = concrete(ascent.num_levels)
+    population, chosen = _adaptive(key, target, base, moves, layout)
+    num_levels = concrete(chosen)
     if num_levels is None:
         raise ValueError(
             "schedule is None, under jit, vmap or grad: a schedule is chosen on the host. Run once outside, and pass "
             "schedule=population.schedule"
         )
-    count = int(num_levels)
-    climbed = ascent._replace(schedule=ascent.schedule.first(count), acceptance=ascent.acceptance[:count])
-    return _population(climbed, base.weights, layout)
+    return _cut(population, int(num_levels))
 
 
 def check_islands(islands: int, size: int, strata: int, halved: bool) -> None:
@@ -137,16 +139,28 @@ def check_schedule(schedule: Schedule, base: GaussianMixture, strata: int) -> No
 
 
 @eqx.filter_jit
-def _adaptive(key, target, base: GaussianMixture, moves: AbstractMoves, layout: Layout) -> Ascent:
-    return adaptive(key, Path(target, Base.of(base)), moves, layout)
+def _adaptive(
+    key, target, base: GaussianMixture, moves: AbstractMoves, layout: Layout
+) -> tuple[Population, Int[Array, ""]]:
+    ascent = adaptive(key, Path(target, Base.of(base)), moves, layout)
+    return _population(ascent, base.weights, layout), ascent.num_levels
 
 
 @eqx.filter_jit
-def _frozen(key, target, base: GaussianMixture, schedule: Schedule, layout: Layout) -> Population:
-    return _population(frozen(key, Path(target, Base.of(base)), schedule, layout), base.weights, layout)
+def _frozen(
+    key, target, base: GaussianMixture, schedule: Schedule, num_levels: Int[Array, ""], layout: Layout
+) -> Population:
+    ascent = frozen(key, Path(target, Base.of(base)), schedule, num_levels, layout)
+    return _population(ascent, base.weights, layout)
 
 
-@partial(jax.jit, static_argnums=2)
+def _cut(population: Population, num_levels: int) -> Population:
+    """With so many levels, of a buffer."""
+    rungs, acceptance = with_length((population.schedule.rungs, population.acceptance), num_levels)
+    schedule = Schedule(population.schedule.moves, rungs)
+    return dataclasses.replace(population, schedule=schedule, acceptance=acceptance)
+
+
 def _shares(island_log_z: Float[Array, " islands"], weights: Float[Array, " K"], layout: Layout) -> Float[Array, " N"]:
     """log Ẑ_i α_k K of each particle, for its island i and stratum k."""
     if layout.strata > 1:

@@ -112,26 +112,28 @@ def adaptive(key: Key[Array, ""], path: Path, moves: AbstractMoves, layout: Layo
     return Ascent(climber, reading.target_slopes, Schedule(moves, rungs), acceptance, num_levels)
 
 
-def frozen(key: Key[Array, ""], path: Path, schedule: Schedule, layout: Layout) -> Ascent:
-    """The climb by a given schedule."""
+def frozen(
+    key: Key[Array, ""], path: Path, schedule: Schedule, num_levels: Int[Array, ""], layout: Layout
+) -> Ascent:
+    """The climb by so many levels of a given schedule, the first of a buffer."""
     keys, climber = begin(key, path, layout)
     moves, levels = schedule.moves, schedule.levels
 
-    def rise(climber, now):
-        t, below, rung = now
+    def rise(t, carry):
+        climber, acceptance = carry
+        rung = jax.tree.map(lambda leaf: leaf[t], schedule.rungs)
+        below = jnp.where(t > 0, levels[t - 1], 0)
         draws = Draws(keys, t)
         climber, reading = weigh(path, climber, moves.with_slopes)
         log_weights = (rung.level - below) * log_gains(reading, layout)
         climber, reading = resample(draws, climber, reading, log_weights, layout)
         density, particles = path.at(rung.level), reading.at(rung.level)
         places, _, _, report = moves.make(draws, density, particles, rung, layout.repeats, False)
-        return arrived(climber, places, report), report.acceptance
+        return arrived(climber, places, report), acceptance.at[t].set(report.acceptance)
 
-    count = jnp.arange(levels.size)
-    below = jnp.concatenate([jnp.zeros_like(levels[:1]), levels[:-1]])
-    climber, acceptance = jax.lax.scan(rise, climber, (count, below, schedule.rungs))
+    climber, acceptance = jax.lax.fori_loop(0, num_levels, rise, (climber, jnp.zeros_like(levels)))
     climber, reading = weigh(path, climber, moves.with_slopes)
-    return Ascent(climber, reading.target_slopes, schedule, acceptance, jnp.asarray(levels.size))
+    return Ascent(climber, reading.target_slopes, schedule, acceptance, num_levels)
 
 
 def begin(key: Key[Array, ""], path: Path, layout: Layout) -> tuple[Key[Array, " N"], Climber]:

@@ -3,7 +3,8 @@
 Chosen by an adaptive run it is a value: given to another run, which adapts nothing, that run's Ẑ is unbiased, E[Ẑ] = Z.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._doors.show import shown
+
+_Tree = TypeVar("_Tree")
 
 
 class Rung(eqx.Module):
@@ -79,5 +82,21 @@ class Schedule(eqx.Module):
         return self.rungs.step
 
     def first(self, count: int) -> "Schedule":
-        """The first so many levels."""
-        return Schedule(self.moves, jax.tree.map(lambda leaf: leaf[:count], self.rungs))
+        """The first so many levels; zeros beyond the last."""
+        return Schedule(self.moves, with_length(self.rungs, count))
+
+
+@partial(jax.jit, static_argnums=1)
+def with_length(tree: _Tree, length: int) -> _Tree:
+    """The leaves cut, or filled up with zeros, to this length of their first axis.
+
+    Example:
+        >>> with_length(jnp.array([1, 2]), 3).tolist(), with_length(jnp.array([1, 2]), 1).tolist()
+        ([1, 2, 0], [1])
+    """
+
+    def of_leaf(leaf):
+        missing = max(0, length - leaf.shape[0])
+        return jnp.pad(leaf[:length], ((0, missing), *[(0, 0)] * (leaf.ndim - 1)))
+
+    return jax.tree.map(of_leaf, tree)
