@@ -216,6 +216,24 @@ def test_a_frozen_run_is_pure(tmp_path):
 
 
 @pytest.mark.slow
+def test_white_coordinates_change_nothing(monkeypatch):
+    """Adaptive or frozen, a climb from a Gaussian by its own metric is the one that takes no coordinates of it."""
+    base = GaussianMixture(jnp.array([[1.0, 2.0]]), jnp.array([[[4.0, 1.0], [1.0, 2.0]]]))
+    small = {"num_islands": 4, "island_size": 16}
+
+    def both():
+        first = anneal(KEY, density(), base, moves=Hamiltonian(1, 0, base.factors), **small)
+        return first, anneal(KEY, density(), base, schedule=first.schedule, **small)
+
+    white = both()
+    monkeypatch.setattr(pid.tempering.annealing, "is_white", lambda base, moves: False)
+    plain = both()
+    assert jax.tree.structure(white) == jax.tree.structure(plain)
+    for one, other in zip(jax.tree.leaves(white), jax.tree.leaves(plain), strict=True):
+        assert jnp.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_a_base_of_many_components_without_strata():
     """The base is the target: one level, and every weight is Z."""
     base = mixture()

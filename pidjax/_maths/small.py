@@ -23,6 +23,13 @@ def matmul(left: Float[Array, "*k i j"], right: Float[Array, "*k j l"]) -> Float
     return jnp.matmul(left, right, precision=HIGHEST)
 
 
+def lower_matvec(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, " d"]:
+    """L y of a lower triangular matrix, whose quarter of zeros is left out."""
+    half = lower.shape[0] // 2
+    below = matvec(lower[half:, :half], vector[:half]) + matvec(lower[half:, half:], vector[half:])
+    return jnp.concatenate([matvec(lower[:half, :half], vector[:half]), below])
+
+
 def transpose(matrices: Float[Array, "*k i j"]) -> Float[Array, "*k j i"]:
     return jnp.swapaxes(matrices, -1, -2)
 

@@ -15,6 +15,7 @@ from .moves import AbstractMoves, Hamiltonian
 from .path import Base, Path
 from .population import Population
 from .schedule import Schedule, with_length
+from .white import is_white, restored, whitened
 
 _LEVELS_AT_ONCE = 64
 """Buffers of schedules are multiples of this, so that one of another length seldom compiles again."""
@@ -86,11 +87,12 @@ def anneal(
         check_schedule(schedule, base, strata)
         count = schedule.levels.size
         buffered = schedule.first(-(-count // _LEVELS_AT_ONCE) * _LEVELS_AT_ONCE)
-        return _cut(_frozen(key, target, base, buffered, jnp.asarray(count), layout), count)
+        white = is_white(base, schedule.moves)
+        return _cut(_frozen(key, target, base, buffered, jnp.asarray(count), layout, white), count)
     moves = Hamiltonian() if moves is None else moves
     check_kind("moves", moves, AbstractMoves, "Hamiltonian() or Differences()")
     check_metric(moves, base, strata)
-    population, chosen = _adaptive(key, target, base, moves, layout)
+    population, chosen = _adaptive(key, target, base, moves, layout, is_white(base, moves))
     num_levels = concrete(chosen)
     if num_levels is None:
         raise ValueError(
@@ -140,17 +142,26 @@ def check_schedule(schedule: Schedule, base: GaussianMixture, strata: int) -> No
 
 @eqx.filter_jit
 def _adaptive(
-    key, target, base: GaussianMixture, moves: AbstractMoves, layout: Layout
+    key, target, base: GaussianMixture, moves: AbstractMoves, layout: Layout, white: bool
 ) -> tuple[Population, Int[Array, ""]]:
-    ascent = adaptive(key, Path(target, Base.of(base)), moves, layout)
+    if white:
+        path, within = whitened(target, base, moves)
+        ascent = restored(adaptive(key, path, within, layout), base, moves)
+    else:
+        ascent = adaptive(key, Path(target, Base.of(base)), moves, layout)
     return _population(ascent, base.weights, layout), ascent.num_levels
 
 
 @eqx.filter_jit
 def _frozen(
-    key, target, base: GaussianMixture, schedule: Schedule, num_levels: Int[Array, ""], layout: Layout
+    key, target, base: GaussianMixture, schedule: Schedule, num_levels: Int[Array, ""], layout: Layout, white: bool
 ) -> Population:
-    ascent = frozen(key, Path(target, Base.of(base)), schedule, num_levels, layout)
+    if white:
+        path, within = whitened(target, base, schedule.moves)
+        ascent = frozen(key, path, Schedule(within, schedule.rungs), num_levels, layout)
+        ascent = restored(ascent, base, schedule.moves)
+    else:
+        ascent = frozen(key, Path(target, Base.of(base)), schedule, num_levels, layout)
     return _population(ascent, base.weights, layout)
 
 

@@ -112,9 +112,7 @@ def adaptive(key: Key[Array, ""], path: Path, moves: AbstractMoves, layout: Layo
     return Ascent(climber, reading.target_slopes, Schedule(moves, rungs), acceptance, num_levels)
 
 
-def frozen(
-    key: Key[Array, ""], path: Path, schedule: Schedule, num_levels: Int[Array, ""], layout: Layout
-) -> Ascent:
+def frozen(key: Key[Array, ""], path: Path, schedule: Schedule, num_levels: Int[Array, ""], layout: Layout) -> Ascent:
     """The climb by so many levels of a given schedule, the first of a buffer."""
     keys, climber = begin(key, path, layout)
     moves, levels = schedule.moves, schedule.levels

@@ -171,7 +171,8 @@ def climb_from(
     islands = strata * max(2, ISLANDS // strata)
     room = max(LEAST_PARTICLES, _MOST_NUMBERS // density.dim)
     number = min(max(num_samples, LEAST_PARTICLES), room)
-    pilot = min(number, max(LEAST_PARTICLES, number // _PILOT_SHARE))
+    least = LEAST_PARTICLES if density.dim <= MOST_REFITTED else LEAST_PARTICLES // 2
+    pilot = min(number, max(least, number // _PILOT_SHARE))
     options = {"num_islands": islands, "stratified": road == "modes"}
     key_pilot, key_again, key_all = jax.random.split(key, 3)
     spent = []
@@ -198,7 +199,9 @@ def climb_from(
         pilot_log_z=first.log_z,
         base=base,
         modes=modes,
-        num_lost=jnp.sum(are_lost(population, modes)),
+        num_lost=jnp.sum(
+            are_lost(population.samples, population.log_weights, population.ess, population.log_z.value, modes)
+        ),
         num_energy_evaluations=sum((one.num_energy_evaluations for one in spent), population.num_energy_evaluations),
         num_gradient_evaluations=sum(
             (one.num_gradient_evaluations for one in spent), population.num_gradient_evaluations
@@ -208,16 +211,22 @@ def climb_from(
 
 
 @eqx.filter_jit
-def are_lost(population: Population, modes: Modes) -> Bool[Array, " K"]:
+def are_lost(
+    samples: Float[Array, "N d"],
+    log_weights: Float[Array, " N"],
+    ess: Float[Array, ""],
+    log_z: Float[Array, ""],
+    modes: Modes,
+) -> Bool[Array, " K"]:
     """Which modes have mass, and no sample near."""
     dim = modes.points.shape[1]
     reach = dim + 4 * math.sqrt(2 * dim) + 16
 
     def is_lost(mode):
         point, factor, log_mass = mode
-        near = squares(inverse_factor(factor), population.samples - point[None]) < reach
-        share = jnp.exp(jnp.minimum(log_mass - population.log_z.value, 0))
-        return (population.ess * share >= _EXPECTED) & ~jnp.any(near & (population.log_weights > -jnp.inf))
+        near = squares(inverse_factor(factor), samples - point[None]) < reach
+        share = jnp.exp(jnp.minimum(log_mass - log_z, 0))
+        return (ess * share >= _EXPECTED) & ~jnp.any(near & (log_weights > -jnp.inf))
 
     return jax.lax.map(is_lost, (modes.points, modes.factors, modes.log_masses))
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from .._doors.checks import as_dtype, as_floating, check_count
-from .._maths.small import matvec
+from .._maths.small import lower_matvec
 from ..targets.density import Density
 from .known import Known
 
@@ -34,7 +34,7 @@ class CoxLogDensity(eqx.Module):
 
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         log_likelihood = jnp.sum(self.counts * x - jnp.exp(x) / x.size)
-        white = matvec(self.whitening, x - self.mean)
+        white = lower_matvec(self.whitening, x - self.mean)
         return log_likelihood - 0.5 * jnp.sum(white**2) + self.log_constant
 
 
