@@ -8,7 +8,8 @@ with the means over the n particles of stratum k, and the trace taken where L_kL
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+import numpy as np
+from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, as_real, concrete
 from .._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
@@ -60,12 +61,15 @@ def broad_base(points: Float[Array, "n d"], values: Float[Array, " n"]) -> Gauss
     return GaussianMixture.of_factors(mean[None], widths[None], jnp.ones(1, points.dtype))
 
 
-def are_a_base(modes: Modes) -> Bool[Array, ""]:
-    """Whether modes are few, explain most starts, and none was met only once."""
-    few = (modes.num_modes > 0) & (modes.num_modes <= MOST_STRATA) & (modes.num_left == 0)
-    explained = modes.num_unexplained <= (1 - LEAST_EXPLAINED) * modes.num_starts
-    once = jnp.any(modes.counts == 1) & (modes.num_starts > modes.counts.size)
-    return few & explained & ~once
+def are_a_base(modes: Modes) -> bool:
+    """Whether modes are few, explain most starts, and none was met only once, if starts were more than modes have room."""
+    number, starts, unexplained, left = (
+        int(count) for count in (modes.num_modes, modes.num_starts, modes.num_unexplained, modes.num_left)
+    )
+    counts = np.asarray(modes.counts)
+    few = 0 < number <= MOST_STRATA and left == 0
+    once = starts > counts.size and bool((counts == 1).any())
+    return few and unexplained <= (1 - LEAST_EXPLAINED) * starts and not once
 
 
 @eqx.filter_jit

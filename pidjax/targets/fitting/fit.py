@@ -1,6 +1,7 @@
 """A normalised Gaussian mixture in place of an unnormalised density of unknown place and scale."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -228,7 +229,7 @@ def _finish(energy: Energy, population: Population, spent: Int[Array, ""], inval
     )
 
 
-def as_starts(starts: Float[Array, "s d"] | None, dim: int, dtype) -> Float[Array, "s d"]:
+def as_starts(starts: Any, dim: int, dtype) -> Float[Array, "s d"]:
     """Places to start from as an array, none of them if None; raise if they are no points of this dimension."""
     points = jnp.zeros((0, dim), dtype) if starts is None else as_floating("starts", starts).astype(dtype)
     if points.ndim != 2 or points.shape[1] != dim:
