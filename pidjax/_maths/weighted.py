@@ -80,6 +80,9 @@ class SharedSample(eqx.Module):
     size: int = eqx.field(static=True)
 
 
+_NEGLIGIBLE = 30.0
+"""How far below the largest a log-weight no longer counts."""
+
 _Kind = TypeVar("_Kind", bound="Weighted")
 
 
@@ -229,7 +232,8 @@ class Weighted(eqx.Module):
                 f"the effective sample size is {ess:.1f} of {self.num_samples} ({ess / self.num_samples:.2%}): {advice}"
             )
             found.append((Outcome.FEW_EFFECTIVE, text))
-        largest = float(jnp.max(jnp.where(jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0)))
+        counting = self.log_weights > jnp.max(self.log_weights) - _NEGLIGIBLE
+        largest = float(jnp.max(jnp.where(counting & jnp.isfinite(self.log_weights), jnp.abs(self.log_weights), 0)))
         step = largest * float(jnp.finfo(self.log_weights.dtype).eps)
         if step >= 0.1:
             text = (

@@ -30,7 +30,7 @@ from ..tempering.reach import Reached, reach
 
 MOST_FITTED = 12
 """The largest dimension in which a mixture is fitted: it wears out beyond."""
-LEAST_ESS = 0.93
+LEAST_ESS = 0.9
 MOST_BLOCKS = 256
 """The largest dimension in which blocks are looked for."""
 LEAST_EACH_WAY = 0.5

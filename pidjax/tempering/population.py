@@ -36,7 +36,7 @@ FEWEST_LINES = 5
 """Effective first ancestors of an island, below which errors are skewed."""
 FEWEST = 50
 """Effective first ancestors in all."""
-MOST_UNBALANCED = 5.0
+MOST_UNBALANCED = 6.0
 """Standard errors that a mean of the gradient may be away from its value under the target."""
 _UNLIKELY = 4.0
 """Standard deviations of a normal law beyond which the islands' spread is no accident."""
