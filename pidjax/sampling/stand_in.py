@@ -99,7 +99,7 @@ def good_product(key: Key[Array, ""], density: Density, population: Population) 
         return None, 0
     for key in keys:
         product = refined(key, density.log_density, product)
-    reverse, forward, log_z = each_way(key_weigh, density, product, population)
+    reverse, forward, log_z = each_way(key_weigh, density, product, points, weights)
     apart, error = abs(log_z.value - population.log_z.value), jnp.hypot(*(one[1] for one in (log_z, population.log_z)))
     good = min(reverse, forward) >= LEAST_EACH_WAY and apart <= _UNLIKELY * error
     return product if good else None, _REFITS * DRAWS + 2 * population.num_samples
@@ -107,16 +107,16 @@ def good_product(key: Key[Array, ""], density: Density, population: Population) 
 
 @eqx.filter_jit
 def each_way(
-    key: Key[Array, ""], density: Density, product: Product, population: Population
+    key: Key[Array, ""], density: Density, product: Product, points: Float[Array, "n d"], weights: Float[Array, " n"]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Estimate]:
     """ESS/N of W by draws of the product, E_p̂[W]/E_p[W] by the end points, and log E_p̂[W]."""
 
     def log_ratios(points):
         return as_read(jax.vmap(density.log_density)(points) - jax.vmap(product.log_density)(points))[0]
 
-    by_draws = log_ratios(product.sample(key, population.num_samples))
+    by_draws = log_ratios(product.sample(key, len(points)))
     log_z = log_evidence(by_draws)
-    log_mean = logsumexp(log_ratios(population.samples), b=population.weights)
+    log_mean = logsumexp(log_ratios(points), b=weights)
     return effective_size(by_draws) / by_draws.size, jnp.exp(log_z.value - log_mean), log_z
 
 

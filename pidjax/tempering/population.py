@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int, Shaped
 
 from .._doors.show import brief, sheet
+from .._maths.once import compiled_once
 from .._maths.weighted import Estimate, Outcome, SharedSample, Weighted, weighted_mean
 from .schedule import Schedule
 
@@ -113,7 +114,7 @@ class Population(Weighted):
     @property
     def ess(self) -> Float[Array, ""]:
         """1/Σ_e W_e² over the first ancestors e and the weight of their descendants: a pessimistic sample size."""
-        return 1 / jnp.sum(self._line_sums(self.weights) ** 2)
+        return 1 / jnp.sum(line_sums(self.weights, self.ancestors) ** 2)
 
     @property
     def imbalance(self) -> Float[Array, "2 d"]:
@@ -124,10 +125,7 @@ class Population(Weighted):
         """
         if self.slopes is None:
             raise ValueError("the moves followed no gradients, whose means would tell; take Hamiltonian()")
-        weights = self.weights
-        offsets = self.samples - self._mean(self.samples, weights).value[None]
-        mean, error = self._mean(jnp.stack([self.slopes, 1 + offsets * self.slopes], axis=1), weights)
-        return jnp.where(mean == 0, 0, mean / error)
+        return _imbalance(self.samples, self.slopes, self.weights, self.ancestors, self.num_islands, self.num_strata)
 
     def _enough(self, least):
         return min(float(FEWEST), super()._enough(least))
@@ -136,33 +134,16 @@ class Population(Weighted):
     def lines_of_islands(self) -> Float[Array, " islands"]:
         """The effective number of first ancestors of each island, between 1 and its size."""
         size = self.num_samples // self.num_islands
-        shares = self._line_sums(jnp.full(self.num_samples, 1 / size, self.log_weights.dtype))
+        shares = line_sums(jnp.full(self.num_samples, 1 / size, self.log_weights.dtype), self.ancestors)
         return 1 / jnp.sum(shares.reshape(self.num_islands, size) ** 2, axis=1)
-
-    def _line_sums(self, terms: Inexact[Array, "N ..."]) -> Inexact[Array, "N ..."]:
-        return jax.ops.segment_sum(terms, self.ancestors, self.num_samples)
 
     def _errors(self, terms: Inexact[Array, "N ..."]) -> Errors:
         """The two standard errors of a sum over all particles."""
-        shape = self.num_islands // self.num_strata, self.num_strata, self.num_samples // self.num_islands
-
-        def error(sums: Inexact[Array, "strata n ..."]) -> Array:
-            count = sums.shape[1]
-            apart = sums - jnp.mean(sums, axis=1, keepdims=True)
-            scale = count / (count - 1) if count > 1 else math.nan
-            return jnp.sqrt(scale * jnp.sum(jnp.abs(apart) ** 2, axis=(0, 1)))
-
-        def by_stratum(sums):
-            return jnp.swapaxes(sums.reshape(*shape, *terms.shape[1:]), 0, 1)
-
-        lines = by_stratum(self._line_sums(terms)).reshape(self.num_strata, -1, *terms.shape[1:])
-        return Errors(error(lines), error(jnp.sum(by_stratum(terms), axis=2)))
+        return errors_of_sum(terms, self.ancestors, self.num_islands, self.num_strata)
 
     def _mean(self, values: Shaped[Array, "N ..."], weights: Float[Array, " N"]) -> Estimate:
         values = values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(weights.dtype)
-        mean = weighted_mean(values, weights).value
-        columns = weights.astype(mean.real.dtype).reshape(-1, *[1] * (values.ndim - 1))
-        return Estimate(mean, self._errors(columns * (values - mean[None])).larger)
+        return _mean(values, weights, self.ancestors, self.num_islands, self.num_strata)
 
     def _problems(self):
         problems = []
@@ -221,6 +202,65 @@ class Population(Weighted):
             "num_nonfinite": int(self.num_nonfinite),
             "num_strata": self.num_strata,
         }
+
+
+def line_sums(terms: Inexact[Array, "N ..."], ancestors: Int[Array, " N"]) -> Inexact[Array, "N ..."]:
+    """The sums over the descendants of each first ancestor."""
+    return jax.ops.segment_sum(terms, ancestors, len(ancestors))
+
+
+@compiled_once
+def errors_of_sum(
+    terms: Inexact[Array, "N ..."], ancestors: Int[Array, " N"], num_islands: int, num_strata: int
+) -> Errors:
+    """The two standard errors of a sum over all particles.
+
+    Example:
+        >>> errors_of_sum(jnp.array([1.0, 1.0, 1.0, 3.0]), jnp.array([0, 1, 2, 2]), 2, 1).islands.item()
+        2.0
+    """
+    shape = num_islands // num_strata, num_strata, len(terms) // num_islands
+
+    def error(sums: Inexact[Array, "strata n ..."]) -> Array:
+        count = sums.shape[1]
+        apart = sums - jnp.mean(sums, axis=1, keepdims=True)
+        scale = count / (count - 1) if count > 1 else math.nan
+        return jnp.sqrt(scale * jnp.sum(jnp.abs(apart) ** 2, axis=(0, 1)))
+
+    def by_stratum(sums):
+        return jnp.swapaxes(sums.reshape(*shape, *terms.shape[1:]), 0, 1)
+
+    lines = by_stratum(line_sums(terms, ancestors)).reshape(num_strata, -1, *terms.shape[1:])
+    return Errors(error(lines), error(jnp.sum(by_stratum(terms), axis=2)))
+
+
+@compiled_once
+def _mean(
+    values: Inexact[Array, "N ..."],
+    weights: Float[Array, " N"],
+    ancestors: Int[Array, " N"],
+    num_islands: int,
+    num_strata: int,
+) -> Estimate:
+    mean = weighted_mean(values, weights).value
+    columns = weights.astype(mean.real.dtype).reshape(-1, *[1] * (values.ndim - 1))
+    errors = errors_of_sum(columns * (values - mean[None]), ancestors, num_islands, num_strata)
+    return Estimate(mean, errors.larger)
+
+
+@compiled_once
+def _imbalance(
+    samples: Float[Array, "N d"],
+    slopes: Float[Array, "N d"],
+    weights: Float[Array, " N"],
+    ancestors: Int[Array, " N"],
+    num_islands: int,
+    num_strata: int,
+) -> Float[Array, "2 d"]:
+    offsets = samples - weighted_mean(samples, weights).value[None]
+    values = jnp.stack([slopes, 1 + offsets * slopes], axis=1)
+    mean, error = _mean(values, weights, ancestors, num_islands, num_strata)
+    return jnp.where(mean == 0, 0, mean / error)
 
 
 def _largest(freedom: int) -> float:

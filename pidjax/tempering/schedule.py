@@ -3,7 +3,6 @@
 Chosen by an adaptive run it is a value: given to another run, which adapts nothing, that run's Ẑ is unbiased, E[Ẑ] = Z.
 """
 
-from functools import partial
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._doors.show import shown
+from .._maths.once import compiled_once
 
 _Tree = TypeVar("_Tree")
 
@@ -86,7 +86,7 @@ class Schedule(eqx.Module):
         return Schedule(self.moves, with_length(self.rungs, count))
 
 
-@partial(jax.jit, static_argnums=1)
+@compiled_once
 def with_length(tree: _Tree, length: int) -> _Tree:
     """The leaves cut, or filled up with zeros, to this length of their first axis.
 
