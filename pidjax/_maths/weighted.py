@@ -47,6 +47,7 @@ class Outcome(Enum):
     UNFINISHED = "a ladder that did not reach its top"
     UNBALANCED = "gradients whose means are not those under the target"
     LOST_MODE = "a mode that was seen, and where no sample is"
+    UNSEEN_MASS = "mass where no sample is, that importance weights tell of"
 
 
 class SamplingError(RuntimeError):

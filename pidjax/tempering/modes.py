@@ -287,6 +287,11 @@ def _one(dim: int, dtype) -> Float[Array, "*map"]:
     return jnp.eye(dim, dtype=dtype) if dim <= MOST_DENSE else jnp.ones(dim, dtype)
 
 
+def shell(dim: int) -> float:
+    """The |L⁻¹(y − m)|² below which a point is near a mode: d + 4√(2d) + 16, four deviations of a Gaussian's, and more."""
+    return dim + 4 * math.sqrt(2 * dim) + 16
+
+
 def squares(whiten: Float[Array, "*map"], offsets: Float[Array, "n d"]) -> Float[Array, " n"]:
     """|L⁻¹ y|² of many y, given L⁻¹."""
     if whiten.ndim == 2:

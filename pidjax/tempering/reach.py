@@ -4,6 +4,7 @@ In turn, until nothing speaks against one, the first two in the order of their i
 
     modes     a Gaussian for each mode that was located                   a stratum of islands for each
     fitted    a mixture that was fitted before, if there is one           islands start anywhere in it
+    halo      the modes' Gaussians at many widths, and of strays          islands start anywhere in it
     broad     one wide Gaussian over the ends of the chains
 
 Each is climbed from twice: adaptively by few particles, which choose the schedule, then by all of them with that schedule
@@ -11,6 +12,8 @@ frozen, so that E[Ẑ] = Z, and both estimates must agree. If few particles need
 their own moments, all climb from there. A mode k of Laplace's mass M_k with no sample near it is *lost* if
 
     ESS · min(M_k/Ẑ, 1)  ≥  10,      near:  |L_k⁻¹(y − m_k)|² < d + 4 √(2d) + 16.
+
+If the importance weights of the halo tell of clearly more mass than a climb found, there is mass that the climb has not seen.
 
 Modes are a base if they are few, explain most starts, and none was met only once: one met once tells of others, not met.
 """
@@ -32,7 +35,7 @@ from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
 from .annealing import anneal
 from .bases import are_a_base, broad_base, effective_share, refitted
-from .modes import Modes, squares
+from .modes import Modes, shell, squares
 from .moves import Differences, Hamiltonian
 from .population import Population
 from .search import locate
@@ -57,8 +60,9 @@ class Reached(eqx.Module):
     Attributes:
         population: the points, their log Z and errors.
         pilot_log_z: of the adaptive climb, by fewer particles.
-        base: where both climbed from, and `road` its name: "fitted", "modes" or "broad".
+        base: where both climbed from, and `road` its name: "fitted", "modes", "halo" or "broad".
         modes: what was seen before.
+        halo_log_z: by the importance weights of the halo, if there is one; too low rather than too high.
         num_lost: modes that were seen, and where no point is.
         num_energy_evaluations, num_gradient_evaluations: in all, of log p̃, and of these with the gradient.
     """
@@ -67,6 +71,7 @@ class Reached(eqx.Module):
     pilot_log_z: Estimate
     base: GaussianMixture
     modes: Modes
+    halo_log_z: Estimate | None
     num_lost: Int[Array, ""]
     num_energy_evaluations: Int[Array, ""]
     num_gradient_evaluations: Int[Array, ""]
@@ -94,6 +99,14 @@ class Reached(eqx.Module):
                 "nearer to the target"
             )
             found.append((Outcome.DISAGREEING, text))
+        seen = self.halo_log_z
+        if seen is not None and _excess(seen, one) > 0:
+            text = (
+                f"importance weights around the modes, and where chains stayed far from them, gave log Z of {seen:.4g}, and the "
+                f"climb {one:.4g}: there is mass where no sample is (heavy tails, a wide part under a narrow top). Anneal from a "
+                "base that covers it"
+            )
+            found.append((Outcome.UNSEEN_MASS, text))
         return found
 
 
@@ -219,8 +232,7 @@ def are_lost(
     modes: Modes,
 ) -> Bool[Array, " K"]:
     """Which modes have mass, and no sample near."""
-    dim = modes.points.shape[1]
-    reach = dim + 4 * math.sqrt(2 * dim) + 16
+    reach = shell(modes.points.shape[1])
 
     def is_lost(mode):
         point, factor, log_mass = mode

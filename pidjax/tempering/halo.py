@@ -1,0 +1,139 @@
+"""Halos: the Gaussians of modes at many widths, for heavy tails, and of places far from all modes, for mass that these hide.
+
+    p̂(y) = Σ_kj α_kj N(y; m_k, 2^j L_kL_kᵀ),      j = 0 … 10
+
+The last (m, L) is the mean and covariance of *strays*: ends of chains beyond the shell of every mode. Under a narrow top that
+stands on a wide one there is no second mode to find, and yet half of the chains may stay around it. The weights are equal at
+first, and then twice
+
+    α ← (1 − s) Σ_i w_i r_kj(y_i) + s α⁰,      w_i ∝ p̃(y_i)/p̂(y_i),      y_i ~ p̂,      s = 0.2,
+
+with r_kj(y) the probability that y came from a component. The mean of p̃/p̂ over a third set of draws is unbiased, E[Ẑ] = Z,
+whatever the halo is: if p̂ is poor it is too low, but too high by a factor c in no more than one run of c. So a climb that
+finds much less has missed mass.
+
+Source: Cappé, Douc, Guillin, Marin & Robert, *Adaptive importance sampling in general mixture classes*, arXiv 0710.4242.
+"""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from .._maths.maps import inverse_factor, log_volume
+from .._maths.small import HIGHEST, cholesky
+from .._maths.weighted import Estimate, log_evidence
+from ..targets.base import WithDensity
+from ..targets.fitting.energy import as_read
+from ..targets.mixture import GaussianMixture
+from .modes import Modes, shell, squares
+
+WIDTHS = 11
+ROUNDS = 3
+DRAWS = 4096
+FEWEST_STRAYS = 16
+"""Fewer tell nothing of a shape."""
+_EQUAL = 0.2
+_NEGLIGIBLE = 1e-3
+"""The weight of a component that is left out."""
+
+
+class Halo(NamedTuple):
+    """p̂ with its last weights, an estimate of Z by the weights p̃/p̂, and evaluations of log p̃."""
+
+    mixture: GaussianMixture
+    log_z: Estimate
+    evaluations: int
+
+
+def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
+    """The halo of modes, of which there is one at least, with dense factors.
+
+    Example:
+        >>> target = pid.GaussianMixture.isotropic(jnp.zeros((2, 5)), jnp.array([0.01, 1.0]))
+        >>> modes = pid.tempering.locate(jax.random.key(0), target)
+        >>> found = halo(jax.random.key(1), target, modes)
+        >>> int(modes.num_modes), bool(jnp.abs(found.log_z.value) < 0.1)
+        (1, True)
+    """
+    count = int(modes.num_modes)
+    means, factors = modes.points[:count], modes.factors[:count]
+    strays = are_strays(modes)
+    if jnp.sum(strays) >= FEWEST_STRAYS:
+        mean, factor = moments(modes.pilot_points, strays)
+        means, factors = jnp.concatenate([means, mean[None]]), jnp.concatenate([factors, factor[None]])
+    weights, log_z = _weighed(key, target, means, factors)
+    kept = (weights > _NEGLIGIBLE).nonzero()
+    centre, width = kept if kept[0].size else (weights >= 0).nonzero()
+    chosen = weights[centre, width]
+    stretched = _widths(factors.dtype)[width][:, None, None] * factors[centre]
+    mixture = GaussianMixture.of_factors(means[centre], stretched, chosen / jnp.sum(chosen))
+    return Halo(mixture, log_z, ROUNDS * DRAWS)
+
+
+@jax.jit
+def are_strays(modes: Modes) -> Bool[Array, " n"]:
+    """Which chains ended in the support and beyond the shell of every mode."""
+
+    def is_beyond(mode):
+        point, factor, log_mass = mode
+        distances = squares(inverse_factor(factor), modes.pilot_points - point[None])
+        return (distances >= shell(point.size)) | (log_mass == -jnp.inf)
+
+    beyond = jax.lax.map(is_beyond, (modes.points, modes.factors, modes.log_masses))
+    return jnp.all(beyond, axis=0) & (modes.pilot_values > -jnp.inf)
+
+
+@jax.jit
+def moments(points: Float[Array, "n d"], chosen: Bool[Array, " n"]) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """The mean of the chosen of the points, and L with L Lᵀ their covariance, with correlations less by d/(count + d)."""
+    dim = points.shape[1]
+    count = jnp.sum(chosen).astype(points.dtype)
+    shares = (chosen.astype(points.dtype) / count)[:, None]
+    mean = jnp.sum(shares * points, axis=0)
+    offsets = points - mean[None]
+    covariance = jnp.matmul((shares * offsets).T, offsets, precision=HIGHEST)
+    shrinkage = dim / (count + dim)
+    variances = jnp.diag(jnp.diagonal(covariance))
+    return mean, cholesky((1 - shrinkage) * covariance + shrinkage * variances)
+
+
+@eqx.filter_jit
+def _weighed(
+    key: Key[Array, ""], target: WithDensity, means: Float[Array, "K d"], factors: Float[Array, "K d d"]
+) -> tuple[Float[Array, "K J"], Estimate]:
+    """The weights of the components, and log Z by those before."""
+    (count, dim), dtype = means.shape, means.dtype
+    widths = _widths(dtype)
+    whiten = jax.vmap(inverse_factor)(factors)
+    log_heights = jax.vmap(lambda factor: log_volume(factor, dim))(whiten) - 0.5 * dim * math.log(2 * math.pi)
+    log_heights = log_heights[:, None] - dim * jnp.log(widths)[None]
+    equal = jnp.full((count, WIDTHS), 1 / (count * WIDTHS), dtype)
+
+    def look(weights, key):
+        key_component, key_noise = jax.random.split(key)
+        components = jax.random.categorical(key_component, jnp.log(weights).ravel(), shape=(DRAWS,))
+        centre, width = jnp.divmod(components, WIDTHS)
+        noise = jax.random.normal(key_noise, (DRAWS, dim), dtype)
+        offsets = jnp.einsum("kij,nj->nki", factors, noise, precision=HIGHEST)[jnp.arange(DRAWS), centre]
+        draws = means[centre] + widths[width][:, None] * offsets
+
+        squared = jax.vmap(lambda mean, whiten: squares(whiten, draws - mean[None]))(means, whiten)
+        decay = 0.5 * squared[:, None] / widths[None, :, None] ** 2
+        log_joint = (jnp.log(weights) + log_heights)[:, :, None] - decay
+        log_density = jax.nn.logsumexp(log_joint, axis=(0, 1))
+        log_weights = as_read(jax.vmap(target.log_density)(draws) - log_density)[0]
+        shares = jnp.nan_to_num(jax.nn.softmax(log_weights))
+        of_components = jnp.exp(log_joint - log_density[None, None])
+        found = jnp.sum(shares[None, None] * of_components, axis=2)
+        return (1 - _EQUAL) * found + _EQUAL * equal, (found, log_evidence(log_weights))
+
+    _, (found, log_z) = jax.lax.scan(look, equal, jax.random.split(key, ROUNDS))
+    return found[-1], jax.tree.map(lambda leaf: leaf[-1], log_z)
+
+
+def _widths(dtype) -> Float[Array, " J"]:
+    return 2 ** (0.5 * jnp.arange(WIDTHS).astype(dtype))
