@@ -35,6 +35,7 @@ from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
 from .annealing import anneal
 from .bases import are_a_base, broad_base, effective_share, refitted
+from .halo import Halo, halo
 from .modes import Modes, shell, squares
 from .moves import Differences, Hamiltonian
 from .population import Population
@@ -91,20 +92,17 @@ class Reached(eqx.Module):
             )
             found.append((Outcome.LOST_MODE, text))
         one, other = self.population.log_z, self.pilot_log_z
-        apart = float(jnp.abs(one.value - other.value))
-        error = float(jnp.hypot(one.standard_error, other.standard_error))
-        if apart > max(_UNLIKELY * error, 0.01):
+        if _is_below(one, other) or _is_below(other, one):
             text = (
                 f"two climbs gave log Z of {one:.4g} and {other:.4g}: the errors are too small. Use more samples, or a base "
                 "nearer to the target"
             )
             found.append((Outcome.DISAGREEING, text))
         seen = self.halo_log_z
-        if seen is not None and _excess(seen, one) > 0:
+        if seen is not None and _is_below(one, seen):
             text = (
-                f"importance weights around the modes, and where chains stayed far from them, gave log Z of {seen:.4g}, and the "
-                f"climb {one:.4g}: there is mass where no sample is (heavy tails, a wide part under a narrow top). Anneal from a "
-                "base that covers it"
+                f"importance weights around the modes and where chains stayed gave log Z of {seen:.4g}, the climb {one:.4g}: "
+                "there is mass where no sample is (heavy tails, a wide part under a narrow top). Use a base that covers it"
             )
             found.append((Outcome.UNSEEN_MASS, text))
         return found
@@ -138,8 +136,8 @@ def reach(
         >>> reached.road, int(reached.modes.num_modes), reached.problems()
         ('modes', 1, [])
     """
-    key_modes, key_contest, *keys = jax.random.split(key, 5)
-    with progress_bar(3, "pidjax", "climb", progress) as advance:
+    key_modes, key_contest, *keys, key_halo = jax.random.split(key, 7)
+    with progress_bar(4, "pidjax", "climb", progress) as advance:
         modes = locate(key_modes, density, starts=starts)
         finite = int(jnp.sum(modes.pilot_values > -jnp.inf))
         if finite < 2:
@@ -149,10 +147,15 @@ def reach(
                 "that the origin lies within, or pass starts inside"
             )
         advance(1)
+        around = halo(key_halo, density, modes) if are_a_base(modes) and density.dim <= MOST_REFITTED else None
         best: Reached | None = None
         energies, gradients = modes.evaluations, jnp.zeros((), int)
-        for key, (road, base) in zip(keys, candidates(key_contest, density, modes, fitted), strict=False):
+        if around is not None:
+            energies += around.evaluations
+        for key, (road, base) in zip(keys, candidates(key_contest, density, modes, fitted, around), strict=False):
             reached = climb_from(key, density, base, road, modes, num_samples)
+            if around is not None:
+                reached = dataclasses.replace(reached, halo_log_z=around.log_z)
             energies += reached.num_energy_evaluations
             gradients += reached.num_gradient_evaluations
             advance(1)
@@ -165,7 +168,7 @@ def reach(
 
 
 def candidates(
-    key: Key[Array, ""], density: Density, modes: Modes, fitted: GaussianMixture | None
+    key: Key[Array, ""], density: Density, modes: Modes, fitted: GaussianMixture | None, around: Halo | None
 ) -> list[tuple[str, GaussianMixture]]:
     """The bases in the order in which they are tried."""
     bases = [] if fitted is None else [("fitted", fitted)]
@@ -173,6 +176,8 @@ def candidates(
         bases.append(("modes", modes.laplace()))
     if len(bases) == 2:
         bases.sort(key=lambda named: -float(effective_share(key, density, named[1])))
+    if around is not None:
+        bases.append(("halo", around.mixture))
     return [*bases, ("broad", broad_base(modes.pilot_points, modes.pilot_values))]
 
 
@@ -212,6 +217,7 @@ def climb_from(
         pilot_log_z=first.log_z,
         base=base,
         modes=modes,
+        halo_log_z=None,
         num_lost=jnp.sum(
             are_lost(population.samples, population.log_weights, population.ess, population.log_z.value, modes)
         ),
@@ -241,6 +247,12 @@ def are_lost(
         return (ess * share >= _EXPECTED) & ~jnp.any(near & (log_weights > -jnp.inf))
 
     return jax.lax.map(is_lost, (modes.points, modes.factors, modes.log_masses))
+
+
+def _is_below(one: Estimate, other: Estimate) -> bool:
+    """By more than both errors explain."""
+    error = float(jnp.hypot(one.standard_error, other.standard_error))
+    return float(other.value - one.value) > max(_UNLIKELY * error, 0.01)
 
 
 def _doubtful(reached: Reached) -> bool:

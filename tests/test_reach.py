@@ -1,0 +1,82 @@
+"""A climb that has missed mass is accused, and one that has not is left alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pidjax import Density, GaussianMixture, Outcome, zoo
+from pidjax.tempering import locate
+from pidjax.tempering.halo import DRAWS, ROUNDS, are_strays, halo, moments
+from pidjax.tempering.reach import climb_from, reach
+
+KEY = jax.random.key(7)
+
+
+def slab_of_unequal_widths(dim: int) -> GaussianMixture:
+    """½N(0, 0.1² I) + ½N(0, Σ), the widths of Σ from 0.5 to 2 along turned axes: one top."""
+    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
+    slab = axes @ np.diag(np.geomspace(0.25, 4, dim)) @ axes.T
+    return GaussianMixture(jnp.zeros((2, dim)), jnp.asarray(np.stack([0.01 * np.eye(dim), slab])))
+
+
+@pytest.mark.slow
+def test_strays_are_the_chains_beyond_the_shells_of_all_modes():
+    target = Density(lambda y: -0.5 * jnp.sum(y**2), 3)
+    modes = locate(KEY, target)
+    assert jnp.sum(are_strays(modes)) == 0
+    ends = jnp.array([[6.0, 0.0, 0.0], [5.0, 0.0, 0.0], [40.0, 0.0, 0.0]])
+    moved = dataclasses.replace(modes, pilot_points=ends, pilot_values=jnp.array([-18.0, -12.5, -jnp.inf]))
+    assert are_strays(moved).tolist() == [True, False, False]
+
+
+def test_moments_are_those_of_the_chosen():
+    points = jax.random.normal(KEY, (400, 3)) * jnp.array([[1.0, 2.0, 3.0]]) + 5
+    chosen = jnp.arange(400) < 200
+    mean, factor = moments(points, chosen)
+    np.testing.assert_allclose(mean, jnp.mean(points[:200], axis=0))
+    covariance = jnp.cov(points[:200].T, bias=True)
+    np.testing.assert_allclose(jnp.diagonal(factor @ factor.T), jnp.diagonal(covariance))
+    np.testing.assert_allclose((factor @ factor.T)[0, 1], covariance[0, 1] * 200 / 203)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "target", [zoo.student_mixture(10, degrees_of_freedom=3.0), slab_of_unequal_widths(10)], ids=["student", "slab"]
+)
+def test_the_halo_of_the_modes_has_all_the_mass(target):
+    modes = locate(KEY, Density(target.log_density, target.dim))
+    found = halo(KEY, Density(target.log_density, target.dim), modes)
+    assert found.evaluations == ROUNDS * DRAWS
+    assert found.log_z.standard_error < 0.03
+    assert abs(found.log_z.value) < 4 * found.log_z.standard_error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [zoo.spike_and_slab(10), slab_of_unequal_widths(10)], ids=["round", "unequal"])
+def test_a_slab_under_a_spike_is_told_of_and_reached(target):
+    density = Density(target.log_density, 10)
+    reached = reach(KEY, density, 1024, progress=False)
+    assert (reached.road, reached.problems()) == ("halo", [])
+    assert int(reached.modes.num_modes) == 1
+    log_z = reached.population.log_z
+    assert abs(log_z.value) < max(4 * log_z.standard_error, 0.01)
+
+    missed = climb_from(KEY, density, reached.modes.laplace(), "modes", reached.modes, 1024)
+    assert missed.problems() == []
+    missed = dataclasses.replace(missed, halo_log_z=reached.halo_log_z)
+    assert [found for found, _ in missed.problems()] == [Outcome.UNSEEN_MASS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_no_mass_is_missed_where_none_is(seed):
+    widths = jnp.logspace(0, 2, 20)
+    reached = reach(
+        jax.random.key(seed), Density(lambda y: -0.5 * jnp.sum((y / widths) ** 2), 20), 1024, progress=False
+    )
+    assert (reached.road, reached.problems()) == ("modes", [])
+    assert reached.halo_log_z is not None
+    assert reached.halo_log_z.standard_error < 0.03
