@@ -80,3 +80,13 @@ def test_no_mass_is_missed_where_none_is(seed):
     assert (reached.road, reached.problems()) == ("modes", [])
     assert reached.halo_log_z is not None
     assert reached.halo_log_z.standard_error < 0.03
+
+
+@pytest.mark.slow
+def test_heavy_tails_are_climbed_to_from_the_halo():
+    known = zoo.student_mixture(10, degrees_of_freedom=3.0)
+    reached = reach(KEY, Density(known.log_density, 10), 1024, progress=False)
+    assert (reached.road, reached.problems()) == ("halo", [])
+    log_z = reached.population.log_z
+    assert reached.population.ess > 0.8 * reached.population.num_samples
+    assert abs(log_z.value) < 4 * log_z.standard_error

@@ -42,11 +42,24 @@ _NEGLIGIBLE = 1e-3
 
 
 class Halo(NamedTuple):
-    """p̂ with its last weights, an estimate of Z by the weights p̃/p̂, and evaluations of log p̃."""
+    """Modes at many widths, and strays.
+
+    Attributes:
+        mixture: p̂ with its last weights.
+        log_z: by the weights p̃/p̂.
+        own_weight: of the modes' own Gaussians, α_k0.
+        evaluations: of log p̃.
+    """
 
     mixture: GaussianMixture
     log_z: Estimate
+    own_weight: Float[Array, ""]
     evaluations: int
+
+    @property
+    def effective_share(self) -> Float[Array, ""]:
+        """ESS/N of the weights."""
+        return 1 / (1 + DRAWS * self.log_z.standard_error**2)
 
 
 def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
@@ -71,7 +84,7 @@ def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
     chosen = weights[centre, width]
     stretched = _widths(factors.dtype)[width][:, None, None] * factors[centre]
     mixture = GaussianMixture.of_factors(means[centre], stretched, chosen / jnp.sum(chosen))
-    return Halo(mixture, log_z, ROUNDS * DRAWS)
+    return Halo(mixture, log_z, jnp.sum(weights[:count, 0]), ROUNDS * DRAWS)
 
 
 @jax.jit

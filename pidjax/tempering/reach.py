@@ -1,6 +1,7 @@
 """From a density alone to weighted points of it: which base to climb from, and whether the climb reached what was seen.
 
-In turn, until nothing speaks against one, the first two in the order of their importance weights' effective share:
+In turn, until nothing speaks against one, the first two in the order of their importance weights' effective share, and the
+halo before both if nine tenths of its mass are at other widths than the modes' own, and its weights are even:
 
     modes     a Gaussian for each mode that was located                   a stratum of islands for each
     fitted    a mixture that was fitted before, if there is one           islands start anywhere in it
@@ -52,6 +53,8 @@ _FEW_LEVELS = 2
 _PILOT_SHARE = 4
 _MOST_NUMBERS = 2**21
 _UNLIKELY = 5.0
+_MOST_OWN, _MUCH = 0.1, 0.5
+"""Weight of the modes' own Gaussians in a halo below which, and its effective share above which, it is climbed from first."""
 _EXPECTED = 10.0
 
 
@@ -177,7 +180,8 @@ def candidates(
     if len(bases) == 2:
         bases.sort(key=lambda named: -float(effective_share(key, density, named[1])))
     if around is not None:
-        bases.append(("halo", around.mixture))
+        needed = around.own_weight < _MOST_OWN and around.effective_share > _MUCH
+        bases.insert(0 if needed else len(bases), ("halo", around.mixture))
     return [*bases, ("broad", broad_base(modes.pilot_points, modes.pilot_values))]
 
 
