@@ -5,6 +5,8 @@
 with the means over the n particles of stratum k, and the trace taken where L_kL_kᵀ is round.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -80,7 +82,6 @@ def effective_share(key: Key[Array, ""], density: WithDensity, mixture: Gaussian
     return jnp.nan_to_num(effective_size(log_weights)) / _DRAWS
 
 
-@jax.jit
 def refitted(base: GaussianMixture, population: Population) -> GaussianMixture:
     """The base with the moments of the particles of each of its strata, which started in its components, in turn.
 
@@ -94,10 +95,19 @@ def refitted(base: GaussianMixture, population: Population) -> GaussianMixture:
         >>> bool(jnp.all(jnp.abs(again.means - 1) < 0.3)), bool(jnp.all(jnp.abs(again.covariances[0] - 4 * jnp.eye(2)) < 0.6))
         (True, True)
     """
-    strata, dim = base.means.shape
-    shape = population.num_islands // strata, strata, population.num_samples // population.num_islands
-    places = jnp.swapaxes(population.samples.reshape(*shape, dim), 0, 1).reshape(strata, -1, dim)
-    log_weights = jnp.swapaxes(population.log_weights.reshape(shape), 0, 1).reshape(strata, -1)
+    means, factors = _moments(base.factors, population.samples, population.log_weights, population.num_islands)
+    return GaussianMixture.of_factors(means, factors, base.weights)
+
+
+@partial(jax.jit, static_argnames="num_islands")
+def _moments(
+    base_factors: Float[Array, "K d d"], samples: Float[Array, "N d"], log_weights: Float[Array, " N"], num_islands: int
+) -> tuple[Float[Array, "K d"], Float[Array, "K d d"]]:
+    """μ_k and a factor of Σ_k."""
+    strata, dim = base_factors.shape[:2]
+    shape = num_islands // strata, strata, len(samples) // num_islands
+    places = jnp.swapaxes(samples.reshape(*shape, dim), 0, 1).reshape(strata, -1, dim)
+    log_weights = jnp.swapaxes(log_weights.reshape(shape), 0, 1).reshape(strata, -1)
     number = places.shape[1]
     shrinkage = dim / (number + dim)
 
@@ -109,5 +119,4 @@ def refitted(base: GaussianMixture, population: Population) -> GaussianMixture:
         round_one = jnp.trace(covariance) / dim * jnp.eye(dim, dtype=covariance.dtype)
         return mean, matmul(factor, cholesky((1 - shrinkage) * covariance + shrinkage * round_one))
 
-    means, factors = jax.vmap(of_stratum)(base.factors, places, log_weights)
-    return GaussianMixture.of_factors(means, factors, base.weights)
+    return jax.vmap(of_stratum)(base_factors, places, log_weights)
