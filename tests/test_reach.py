@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pidjax import Density, GaussianMixture, Outcome, zoo
+from pidjax import Density, GaussianMixture, Outcome, sample, zoo
 from pidjax.tempering import locate
 from pidjax.tempering.halo import DRAWS, ROUNDS, are_strays, halo, moments
 from pidjax.tempering.reach import climb_from, reach
@@ -90,3 +90,11 @@ def test_heavy_tails_are_climbed_to_from_the_halo():
     log_z = reached.population.log_z
     assert reached.population.ess > 0.8 * reached.population.num_samples
     assert abs(log_z.value) < 4 * log_z.standard_error
+
+
+@pytest.mark.slow
+def test_sample_climbs_from_a_halo():
+    target = Density(zoo.spike_and_slab(20).log_density, 20)
+    solution = sample(KEY, target, num_samples=1024, num_steps=8, progress=False)
+    assert solution.check().settings["road"] == "a climb from a halo of the modes"
+    assert abs(solution.log_z.value) < 4 * solution.log_z.standard_error

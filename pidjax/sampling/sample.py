@@ -31,7 +31,12 @@ from .stand_in import StandIn, chosen, stand_in
 
 _FLOATS_PER_CHUNK = 2**22
 _MOST_SAMPLES = 2**31 - 1
-_ROADS = {"fitted": "a fitted mixture", "modes": "the modes", "broad": "one broad Gaussian"}
+_ROADS = {
+    "fitted": "a fitted mixture",
+    "modes": "the modes",
+    "halo": "a halo of the modes",
+    "broad": "one broad Gaussian",
+}
 
 
 def sample(
