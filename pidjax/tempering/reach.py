@@ -37,7 +37,7 @@ from ..targets.mixture import GaussianMixture
 from .annealing import anneal
 from .bases import are_a_base, broad_base, effective_share, refitted
 from .halo import Halo, halo
-from .modes import Modes, shell, squares
+from .modes import MOST_MODES, Modes, shell, squares
 from .moves import Differences, Hamiltonian
 from .population import Population
 from .search import locate
@@ -150,7 +150,7 @@ def reach(
                 "that the origin lies within, or pass starts inside"
             )
         advance(1)
-        around = halo(key_halo, density, modes) if are_a_base(modes) and density.dim <= MOST_REFITTED else None
+        around = halo(key_halo, density, modes) if modes.num_modes > 0 and density.dim <= MOST_REFITTED else None
         best: Reached | None = None
         energies, gradients = modes.evaluations, jnp.zeros((), int)
         if around is not None:
@@ -179,7 +179,7 @@ def candidates(
         bases.append(("modes", modes.laplace()))
     if len(bases) == 2:
         bases.sort(key=lambda named: -float(effective_share(key, density, named[1])))
-    if around is not None:
+    if around is not None and around.mixture.means.shape[0] <= MOST_MODES:
         needed = around.own_weight < _MOST_OWN and around.effective_share > _MUCH
         bases.insert(0 if needed else len(bases), ("halo", around.mixture))
     return [*bases, ("broad", broad_base(modes.pilot_points, modes.pilot_values))]
