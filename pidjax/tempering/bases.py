@@ -63,15 +63,16 @@ def broad_base(points: Float[Array, "n d"], values: Float[Array, " n"]) -> Gauss
     return GaussianMixture.of_factors(mean[None], widths[None], jnp.ones(1, points.dtype))
 
 
-def are_a_base(modes: Modes) -> bool:
-    """Whether modes are few, explain most starts, and none was met only once, if starts were more than modes have room."""
-    number, starts, unexplained, left = (
-        int(count) for count in (modes.num_modes, modes.num_starts, modes.num_unexplained, modes.num_left)
-    )
+def are_all(modes: Modes) -> bool:
+    """Whether modes are few, and none was met only once, if starts were more than modes have room: then there are others."""
     counts = np.asarray(modes.counts)
-    few = 0 < number <= MOST_STRATA and left == 0
-    once = starts > counts.size and bool((counts == 1).any())
-    return few and unexplained <= (1 - LEAST_EXPLAINED) * starts and not once
+    few = 0 < int(modes.num_modes) <= MOST_STRATA and int(modes.num_left) == 0
+    return few and not (int(modes.num_starts) > counts.size and bool((counts == 1).any()))
+
+
+def are_a_base(modes: Modes) -> bool:
+    """Whether these are all modes, and most starts led to one of them."""
+    return are_all(modes) and int(modes.num_unexplained) <= (1 - LEAST_EXPLAINED) * int(modes.num_starts)
 
 
 @eqx.filter_jit

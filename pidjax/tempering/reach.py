@@ -35,9 +35,9 @@ from .._maths.weighted import Estimate, Outcome
 from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
 from .annealing import anneal
-from .bases import are_a_base, broad_base, effective_share, refitted
+from .bases import are_a_base, are_all, broad_base, effective_share, refitted
 from .halo import Halo, halo
-from .modes import MOST_MODES, Modes, shell, squares
+from .modes import Modes, shell, squares
 from .moves import Differences, Hamiltonian
 from .population import Population
 from .search import locate
@@ -179,7 +179,7 @@ def candidates(
         bases.append(("modes", modes.laplace()))
     if len(bases) == 2:
         bases.sort(key=lambda named: -float(effective_share(key, density, named[1])))
-    if around is not None and around.mixture.means.shape[0] <= MOST_MODES:
+    if around is not None and are_all(modes):
         needed = around.own_weight < _MOST_OWN and around.effective_share > _MUCH
         bases.insert(0 if needed else len(bases), ("halo", around.mixture))
     return [*bases, ("broad", broad_base(modes.pilot_points, modes.pilot_values))]
