@@ -98,3 +98,13 @@ def test_sample_climbs_from_a_halo():
     solution = sample(KEY, target, num_samples=1024, num_steps=8, progress=False)
     assert solution.check().settings["road"] == "a climb from a halo of the modes"
     assert abs(solution.log_z.value) < 4 * solution.log_z.standard_error
+
+
+@pytest.mark.slow
+def test_a_climb_that_does_not_arrive_says_so():
+    """From a base on which log p̃ differs by 1e30 no level is near enough: its particles are the pilot's."""
+    modes = locate(jax.random.key(0), lambda y: -jnp.sum(y**2), 2)
+    far = Density(lambda y: -1e30 * jnp.sum((y - 1) ** 2), 2)
+    base = GaussianMixture.isotropic(jnp.zeros((1, 2)), 1.0)
+    reached = climb_from(jax.random.key(1), far, base, "fitted", modes, 1024)
+    assert Outcome.UNFINISHED in [outcome for outcome, _ in reached.problems()]

@@ -188,7 +188,7 @@ def candidates(
 def climb_from(
     key: Key[Array, ""], density: Density, base: GaussianMixture, road: str, modes: Modes, num_samples: int
 ) -> Reached:
-    """An adaptive climb from a base by a quarter of the particles, and a frozen one by all."""
+    """An adaptive climb from a base by a quarter of the particles and, if it reached the target, a frozen one by all."""
     strata = base.means.shape[0] if road == "modes" else 1
     islands = strata * max(2, ISLANDS // strata)
     room = max(LEAST_PARTICLES, _MOST_NUMBERS // density.dim)
@@ -214,8 +214,11 @@ def climb_from(
             first, base = again, own
     if road == "modes" and first.log_z.standard_error * math.sqrt(pilot / number) > AIM:
         number = min(MOST_TIMES * number, room)
-    schedule, size = first.schedule, math.ceil(number / islands)
-    population = anneal(key_all, density, base, schedule=schedule, island_size=size, **options)
+    population = first
+    if first.schedule.levels[-1] >= 1:
+        size = math.ceil(number / islands)
+        population = anneal(key_all, density, base, schedule=first.schedule, island_size=size, **options)
+        spent.append(population)
     return Reached(
         population=population,
         pilot_log_z=first.log_z,
@@ -225,10 +228,8 @@ def climb_from(
         num_lost=jnp.sum(
             are_lost(population.samples, population.log_weights, population.ess, population.log_z.value, modes)
         ),
-        num_energy_evaluations=sum((one.num_energy_evaluations for one in spent), population.num_energy_evaluations),
-        num_gradient_evaluations=sum(
-            (one.num_gradient_evaluations for one in spent), population.num_gradient_evaluations
-        ),
+        num_energy_evaluations=jnp.asarray(sum(one.num_energy_evaluations for one in spent)),
+        num_gradient_evaluations=jnp.asarray(sum(one.num_gradient_evaluations for one in spent)),
         road=road,
     )
 
