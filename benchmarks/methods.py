@@ -91,23 +91,26 @@ def _backward(target, protocol, grid, step_rule, key, ends):
 
 
 def energy_alone(case: Case, key: Key[Array, ""], budget: Budget) -> dict[str, Outcome]:
-    """H-PID from the log-density, defaults untouched; and importance sampling from the surrogate that it fitted."""
+    """H-PID from the log-density, defaults untouched; and importance sampling from the surrogate, if it found one."""
     key_solve, key_draw, key_exact = jax.random.split(key, 3)
     target, number = pid.Density(case.log_density, case.dim), budget.num_samples
     solution, cost = measure.driven(lambda: pid.sample(key_solve, target, num_samples=number, progress=False))
-    draws, log_weights, forward = _importance(solution.target, key_draw, case.exact(key_exact, number))
-    gradients = int(solution.fit.num_gradient_evaluations)
+    gradients = solution.num_gradient_evaluations
     fitted = int(solution.num_energy_evaluations) - gradients
-    log_z = metrics.log_z_error(log_weights)
     settings = solution.settings
+    road = f", {settings['road']}" if "road" in settings else ""
+    own = replace(
+        answer(solution, cost),
+        budget=f"defaults: {settings['rule']}, K = {settings['num_steps']}{road}",
+        energy_evaluations=fitted,
+        gradient_evaluations=gradients,
+    )
+    if not isinstance(solution.target, pid.Surrogate):
+        return {ENERGY: own}
+    draws, log_weights, forward = _importance(solution.target, key_draw, case.exact(key_exact, number))
+    log_z = metrics.log_z_error(log_weights)
     return {
-        ENERGY: replace(
-            answer(solution, cost),
-            budget=f"defaults: {settings['rule']}, K = {settings['num_steps']}",
-            energy_evaluations=fitted,
-            gradient_evaluations=gradients,
-            forward_ess=float(metrics.forward_ess(forward)) / forward.size,
-        ),
+        ENERGY: replace(own, forward_ess=float(metrics.forward_ess(forward)) / forward.size),
         SURROGATE: Outcome(
             budget="fresh draws, the fit of the line above",
             samples=draws,

@@ -65,7 +65,7 @@ def path_integral_diffusion(num_samples: int) -> Rival:
 
     def run(key, problem, evaluations):
         solution = pid.sample(key, problem.target.density, num_samples=num_samples, progress=False)
-        gradients = 0 if solution.fit is None else int(solution.fit.num_gradient_evaluations)
+        gradients = solution.num_gradient_evaluations
         words = ", ".join(f"{name} {value}" for name, value in solution.settings.items())
         return _of_solution(solution, words, int(solution.num_energy_evaluations) - gradients, gradients)
 

@@ -130,6 +130,11 @@ class Solution(Weighted):
         return dict(self.choices)
 
     @property
+    def num_gradient_evaluations(self) -> int:
+        """Of the evaluations, those with the gradient, by which what stands in for a density was found."""
+        return sum(int(part.num_gradient_evaluations) for part in (self.fit, self.reached) if part is not None)
+
+    @property
     def times(self) -> Float[Array, " times"]:
         """The grid, in the user's units."""
         return jnp.append(self.prepared.step_laws.t, 1) * self.prepared.unit.horizon
@@ -252,6 +257,7 @@ class Solution(Weighted):
         return {
             **{name: np.asarray(array) for name, array in arrays.items() if array is not None},
             "num_nonfinite": int(self.num_nonfinite),
+            "num_gradient_evaluations": self.num_gradient_evaluations,
             "settings": self.settings,
         }
 
