@@ -118,6 +118,7 @@ def test_starts_find_what_is_too_narrow_to_be_met():
     assert int(found.reached.modes.num_modes) == 2
 
 
+@pytest.mark.extended
 def test_coordinates_that_are_independent_are_told_apart():
     """Four pairs of wells, 16 modes: a product of mixtures, of even weights, where end points would be few."""
     known = zoo.many_well(4, dtype=jnp.float32)

@@ -51,7 +51,7 @@ AIM, MOST_TIMES = 0.01, 4
 MOST_REFITTED = 256
 _FEW_LEVELS = 2
 _PILOT_SHARE = 4
-_MOST_NUMBERS = 2**21
+_MOST_NUMBERS = 2**22
 _UNLIKELY = 5.0
 _MOST_OWN, _MUCH = 0.1, 0.5
 """Weight of the modes' own Gaussians in a halo below which, and its effective share above which, it is climbed from first."""
@@ -126,7 +126,7 @@ def reach(
         key: a typed key.
         density: with values, not traced.
         num_samples: how many are wanted. At least 1,024 particles climb, up to four times as many as are wanted where that is
-            short and the error of log Z would be above 0.01, and in more than 2,048 dimensions no more than 2²¹ numbers.
+            short and the error of log Z would be above 0.01, and no more than 2²² numbers in all.
         starts: places to look from too.
         fitted: a mixture that was fitted.
         progress: show a bar, if tqdm is installed.
