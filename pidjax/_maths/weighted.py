@@ -41,7 +41,6 @@ class Outcome(Enum):
     SPREAD_OUT = "samples over more decades than a density of finite mass has"
     COARSE = "samples too far from the origin for their dtype"
     FIT_NOT_FINITE = "a log-density of NaN or +inf while its surrogate was fitted"
-    FIT_UNSETTLED = "a surrogate whose fit did not settle"
     COLLAPSED = "an island of particles that descend from a few"
     DISAGREEING = "islands that differ by more than their own errors"
     UNFINISHED = "a ladder that did not reach its top"
@@ -249,7 +248,7 @@ class Weighted(eqx.Module):
 
         A reverse ESS is blind to a mode that no path found, and so is this check; only exact samples or another method can
         show that. For a `Density` that is a real danger: narrow modes far from wide ones are lost in more than a few dimensions
-        (see `fit_surrogate`).
+        (see `pidjax.tempering.locate`).
 
         Args:
             min_ess_fraction: in (0, 1]; an ESS below this share of N is a problem.

@@ -181,17 +181,6 @@ class Solution(Weighted):
                 "-inf outside the support"
             )
             problems.append((Outcome.FIT_NOT_FINITE, text))
-        if (
-            self.fit is not None
-            and self.reached is None
-            and not self.fit.converged
-            and self.ess < 0.5 * self.num_samples
-        ):
-            text = (
-                "the surrogate's fit stopped before it settled. The density may have heavier tails, more modes or more "
-                "dimensions than a Gaussian mixture holds; pass your own Surrogate, learn a control, or take pidjax.tempering"
-            )
-            problems.append((Outcome.FIT_UNSETTLED, text))
         return problems
 
     def _advice(self):

@@ -27,7 +27,7 @@ class Density(AbstractTarget, WithDensity):
         like: what a point is: an integer d for a vector of shape (d,), or an example pytree of floating arrays.
         dtype: of a vector; JAX's default if left out.
 
-    `sample` fits a surrogate to it; see `pidjax.fit_surrogate` for what it finds and what it misses.
+    `sample` finds what stands in for it; see `pidjax.tempering.locate` for what is found and what is missed.
 
     Raises:
         ValueError: `log_density` does not return one floating scalar for one point, reads past the end of one, or is not
