@@ -152,6 +152,11 @@ def test_without_gradients():
     assert_within(found.population.log_z.value, truth, found.population.log_z.standard_error)
 
 
+def test_what_needs_a_density_of_the_end_points(solution):
+    with pytest.raises(ValueError, match="which have no density beside the target's"):
+        solution.forward_ess(KEY, solution.samples)
+
+
 def test_bad_starts():
     with pytest.raises(ValueError, match="starts are for a Density, and target is a Samples; leave them out"):
         pid.sample(KEY, pid.Samples(jnp.zeros((3, 2))), starts=jnp.zeros((1, 2)))

@@ -146,11 +146,19 @@ class Solution(Weighted):
 
         Unlike `ess` it falls when the sampler misses a mode.
 
+        Raises:
+            ValueError: points of another shape; paths pinned to end points, which have no density to weigh by.
+
         Args:
             exact: independent samples of the target, as vectors in the user's units, shape (n, d).
             log_z: the true log Z; this solution's estimate if left out.
         """
         check_key("key", key)
+        if isinstance(self.target, Ends):
+            raise ValueError(
+                "the paths end on points that a climb reached, which have no density beside the target's: compare samples with "
+                "exact ones by pidjax.metrics"
+            )
         exact = as_floating("exact", exact)
         if exact.ndim != 2 or exact.shape[0] == 0 or exact.shape[1] != self.target.dim:
             raise ValueError(f"exact has shape {exact.shape}; pass shape (n, {self.target.dim}), n at least 1")
