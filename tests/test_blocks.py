@@ -257,6 +257,7 @@ def share(known, product, key):
     return float(mean**2 / np.mean(weights**2)), mean, error
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.parametrize(("num_pairs", "fitted", "again"), [(16, 0.75, 0.85), (32, 0.5, 0.7)])

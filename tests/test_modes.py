@@ -110,6 +110,7 @@ def test_modes_met_once_and_starts_given():
     assert few.open.any()
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_phases_of_a_field_and_the_wells_of_many():
     """Both phases of φ⁴, in 100 dimensions and float32, and all sixteen wells; masses of the phases to Laplace's accuracy."""
