@@ -16,6 +16,8 @@ KEY = jax.random.key(17)
 BLOCKS = [[2, 0], [1], [3]]
 GAINS = {"nothing seen": 0.0, "scalar": 0.7, "diagonal": [0.3, 1.5, 0.0, 4.0]}
 
+pytestmark = pytest.mark.slow
+
 
 def factors(dtype):
     """Two of one kind and one of another: a correlated pair, two wells, a Gaussian."""

@@ -282,6 +282,7 @@ def test_bad_questions_to_a_solution(call, message):
         call(pid.sample(KEY, TARGET, num_samples=10, num_steps=2))
 
 
+@pytest.mark.slow
 def standard(dim, dtype=jnp.float32):
     return pid.GaussianMixture(jnp.zeros((1, dim), dtype), jnp.eye(dim, dtype=dtype)[None])
 

@@ -26,7 +26,7 @@ ORDER = ["_doors", "storage", "_maths", "process", "targets", "tempering", "samp
 NOTEBOOKS = [pytest.param(path, marks=[pytest.mark.extended]) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 SLOW_ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "tempering")
 MODULES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in SLOW_ROOMS else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in SLOW_ROOMS or ".fitting." in name else [])
     for _, name, _ in pkgutil.walk_packages(pidjax.__path__, "pidjax.")
 ]
 

@@ -318,6 +318,7 @@ def test_start_too_wide_for_a_negative_stiffness_is_refused():
     pid.harmonic(-4.0, noise_scale=1.0, start=pid.GaussianStart(jnp.zeros(2), 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -181,6 +181,7 @@ def test_errors_by_islands_are_the_spread_over_repetitions():
     assert jnp.isnan(alone.expectation(lambda v: v[0]).standard_error)
 
 
+@pytest.mark.slow
 def test_pareto_tail_of_weights_that_have_one():
     """W = U^(−k) has the tail index k; over 10,000 weights k̂ has the standard error (1 + k)/√M, of M = 3√N in the tail."""
     uniform = jax.random.uniform(jax.random.key(9), (10_000,))

@@ -85,6 +85,7 @@ def moments(y):
     return np.concatenate([y, y**2, y**3, y[:, :1] * y[:, 1:], np.abs(y - 0.5)], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hamiltonian", "jumps", "differences"])
 def test_moves_keep_their_law(kind, monkeypatch):
     """From exact samples, at a λ between p and p: no moment changes; with a wrong acceptance they do."""

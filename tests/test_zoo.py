@@ -318,6 +318,7 @@ def test_phi4_draws_have_the_phase_ratio():
     within(jnp.log(up / down), known.log_phase_ratio, math.sqrt((1 / up + 1 / down) / 4_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DRAWABLE, "cox"])
 def test_log_density_in_single_precision(name):
     if name == "cox":
