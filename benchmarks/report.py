@@ -173,13 +173,15 @@ def _standing(grouped: Mapping[tuple[str, str], list[Row]], cases: Sequence[str]
     near = sum(value <= 1 for value in worst.values())
     farthest = max(worst, key=worst.__getitem__)
     log_z = {case: abs(middle(rows, "log_z") or 0.0) for case, rows in reached.items()}
-    forward = {case: middle(rows, "forward_ess") or 0.0 for case, rows in reached.items()}
-    hardest, thinnest = max(log_z, key=log_z.__getitem__), min(forward, key=forward.__getitem__)
+    known = {case: middle(rows, "forward_ess") for case, rows in reached.items()}
+    forward = {case: value for case, value in known.items() if value is not None}
+    hardest, thinnest = max(log_z, key=log_z.__getitem__), min(forward, key=forward.__getitem__, default=None)
+    least = "" if thinnest is None else f"; forward ESS/N down to {forward[thinnest]:.2g}, {thinnest}"
     seconds = median(middle(rows, "run_seconds") + largest(rows, "compile_seconds") for rows in reached.values())
     return (
         f"is at the sampling floor in every distance on {near} of {len(cases)} cases (farthest {worst[farthest]:.3g} floors, "
-        f"{farthest}; |Δ log Z| up to {log_z[hardest]:.2g}, {hardest}; forward ESS/N down to {forward[thinnest]:.2g}, "
-        f"{thinnest}), a median of {seconds:.0f} s each with compilation"
+        f"{farthest}; |Δ log Z| up to {log_z[hardest]:.2g}, {hardest}{least}), a median of {seconds:.0f} s each with "
+        "compilation"
     )
 
 
