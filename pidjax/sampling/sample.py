@@ -117,21 +117,21 @@ def sample(
     most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
     num_chunks = math.ceil(num_samples / max(most, island))
     chunk = math.ceil(num_samples / num_chunks / island) * island
-    ends, num_islands = None, num_samples // island
-    given_weights = jnp.zeros(num_samples)
+    ends = None
     if found.reached is not None and isinstance(target, Ends) and isinstance(rule, Ancestral) and resampling is None:
-        ends, given_weights, num_islands = chosen(key_paths, found.reached, num_samples)
+        ends = chosen(key_paths, found.reached, num_samples)
     parts = []
     with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
         for number in range(num_chunks):
             indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
-            some = None if ends is None else ends[np.minimum(indices, num_samples - 1)]
+            some = None if ends is None else ends.places[np.minimum(indices, num_samples - 1)]
             run = _run_chunk(prepared, rule, key_paths, indices, some, save_paths, resampling)
             parts.append(jax.block_until_ready(run))
             advance(1)
     samples, log_weights, num_nonfinite, states, expected = _joined(parts, num_samples)
+    num_islands = num_samples // island
     if ends is not None:
-        samples, log_weights = ends, given_weights
+        samples, log_weights, num_islands = ends
     beta, known = protocol.beta, concrete(protocol.beta)
     choices = {
         "rule": _describe(rule),

@@ -146,12 +146,12 @@ class Solution(Weighted):
 
         Unlike `ess` it falls when the sampler misses a mode.
 
-        Raises:
-            ValueError: points of another shape; paths pinned to end points, which have no density to weigh by.
-
         Args:
             exact: independent samples of the target, as vectors in the user's units, shape (n, d).
             log_z: the true log Z; this solution's estimate if left out.
+
+        Raises:
+            ValueError: points of another shape; paths pinned to end points, which have no density to weigh by.
         """
         check_key("key", key)
         if isinstance(self.target, Ends):

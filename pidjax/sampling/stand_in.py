@@ -20,7 +20,7 @@ from ..targets.base import AbstractTarget
 from ..targets.density import Density
 from ..targets.ends import Ends, no_value
 from ..targets.fitting import Fit, fit_surrogate
-from ..targets.fitting.energy import as_read
+from ..targets.fitting.energy import log_ratios
 from ..targets.fitting.product import DRAWS, find_product, refined
 from ..targets.product import Product
 from ..targets.samples import Samples
@@ -110,13 +110,9 @@ def each_way(
     key: Key[Array, ""], density: Density, product: Product, points: Float[Array, "n d"], weights: Float[Array, " n"]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Estimate]:
     """ESS/N of W by draws of the product, E_p̂[W]/E_p[W] by the end points, and log E_p̂[W]."""
-
-    def log_ratios(points):
-        return as_read(jax.vmap(density.log_density)(points) - jax.vmap(product.log_density)(points))[0]
-
-    by_draws = log_ratios(product.sample(key, len(points)))
+    by_draws = log_ratios(density, product, product.sample(key, len(points)))
     log_z = log_evidence(by_draws)
-    log_mean = logsumexp(log_ratios(points), b=weights)
+    log_mean = logsumexp(log_ratios(density, product, points), b=weights)
     return effective_size(by_draws) / by_draws.size, jnp.exp(log_z.value - log_mean), log_z
 
 
@@ -130,15 +126,21 @@ def check_untraced(*arrays: Array) -> None:
         )
 
 
-def chosen(
-    key: Key[Array, ""], reached: Reached, num_samples: int
-) -> tuple[Float[Array, "n d"], Float[Array, " n"], int]:
-    """So many of the points, with log-weights, and the number of islands among them.
+class Chosen(NamedTuple):
+    """End points, their log-weights, and the number of islands among them."""
 
-    The points as they are, if they are as many; else drawn with their weights, in random order: then each weighs Ẑ.
+    places: Float[Array, "n d"]
+    log_weights: Float[Array, " n"]
+    num_islands: int
+
+
+def chosen(key: Key[Array, ""], reached: Reached, num_samples: int) -> Chosen:
+    """So many of the points.
+
+    As they are, if they are as many; else drawn with their weights, in random order: then each weighs Ẑ.
     """
     population = reached.population
     if population.num_samples == num_samples:
-        return population.samples, population.log_weights, population.num_islands
+        return Chosen(population.samples, population.log_weights, population.num_islands)
     ends = population.resample(key, num_samples)
-    return ends, jnp.full(num_samples, population.log_z.value), 1
+    return Chosen(ends, jnp.full(num_samples, population.log_z.value), 1)

@@ -6,6 +6,8 @@ The points come from a sampler that knows no tilted laws, as a tempered populati
 of this data set; every path weighs Ẑ, and its error is that of the points, however many paths are drawn.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -15,10 +17,27 @@ from .._doors.show import shown
 from .._maths.weighted import Estimate, SharedSample
 from .base import AbstractTarget, ExactlyTilted, WithDensity
 from .density import Density
-from .samples import Samples, StreamedSamples
+from .samples import Samples
 
 
-class Ends(AbstractTarget, ExactlyTilted, WithDensity):
+class StreamedEnds(ExactlyTilted, WithDensity):
+    """Weighted points of a density, cut into chunks; fields as of `Ends`."""
+
+    density: Density
+    data: Any
+    log_z: Estimate
+
+    def tilt(self, observation, key=None):
+        return self.data.tilt(observation)
+
+    def log_density(self, y):
+        return self.density.log_density(y)
+
+    def log_correction(self, y):
+        return self.log_z.value + no_value(self.density.log_density(y))
+
+
+class Ends(StreamedEnds, AbstractTarget):
     """A density through weighted points of it.
 
     Attributes:
@@ -26,10 +45,6 @@ class Ends(AbstractTarget, ExactlyTilted, WithDensity):
         data: the points y_i, with weights w_i.
         log_z: log Ẑ of them, and its standard error.
     """
-
-    density: Density
-    data: Samples
-    log_z: Estimate
 
     def __check_init__(self):
         check_kind("density", self.density, Density, "a Density")
@@ -51,15 +66,6 @@ class Ends(AbstractTarget, ExactlyTilted, WithDensity):
         number = self.data.points.shape[-2]
         return SharedSample(1 / (self.log_z.standard_error**2 + 1 / number), number)
 
-    def tilt(self, observation, key=None):
-        return self.data.tilt(observation)
-
-    def log_density(self, y):
-        return self.density.log_density(y)
-
-    def log_correction(self, y):
-        return self.log_z.value + no_value(self.density.log_density(y))
-
     def place(self):
         return self.data.place()
 
@@ -67,24 +73,7 @@ class Ends(AbstractTarget, ExactlyTilted, WithDensity):
         return self.density.point(y)
 
     def rescaled(self, shift, scale):
-        return StreamedEnds(self.density.rescaled(shift, scale), self.data.rescaled(shift, scale), self.log_z.value)
-
-
-class StreamedEnds(ExactlyTilted, WithDensity):
-    """The same in rescaled coordinates, the points cut into chunks."""
-
-    density: Density
-    data: StreamedSamples
-    log_z: Float[Array, ""]
-
-    def tilt(self, observation, key=None):
-        return self.data.tilt(observation)
-
-    def log_density(self, y):
-        return self.density.log_density(y)
-
-    def log_correction(self, y):
-        return self.log_z + no_value(self.density.log_density(y))
+        return StreamedEnds(self.density.rescaled(shift, scale), self.data.rescaled(shift, scale), self.log_z)
 
 
 def no_value(log_density: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -17,7 +17,7 @@ from .._doors.checks import as_floating, as_real, concrete
 from .._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
 from .._maths.weighted import effective_size
 from ..targets.base import WithDensity
-from ..targets.fitting.energy import as_read
+from ..targets.fitting.energy import log_ratios
 from ..targets.mixture import GaussianMixture
 from .modes import Modes
 from .population import Population
@@ -79,8 +79,7 @@ def are_a_base(modes: Modes) -> bool:
 def effective_share(key: Key[Array, ""], density: WithDensity, mixture: GaussianMixture) -> Float[Array, ""]:
     """ESS/N of importance weights p̃/p̂, by 1,024 draws; 0 where no draw has any."""
     draws = mixture.sample(key, _DRAWS)
-    log_weights = as_read(jax.vmap(density.log_density)(draws) - jax.vmap(mixture.log_density)(draws))[0]
-    return jnp.nan_to_num(effective_size(log_weights)) / _DRAWS
+    return jnp.nan_to_num(effective_size(log_ratios(density, mixture, draws))) / _DRAWS
 
 
 def refitted(base: GaussianMixture, population: Population) -> GaussianMixture:

@@ -152,19 +152,20 @@ def reach(
         advance(1)
         around = halo(key_halo, density, modes) if modes.num_modes > 0 and density.dim <= MOST_REFITTED else None
         best: Reached | None = None
+        standing = math.inf, math.inf
         energies, gradients = modes.evaluations, jnp.zeros((), int)
         if around is not None:
             energies += around.evaluations
         for key, (road, base) in zip(keys, candidates(key_contest, density, modes, fitted, around), strict=False):
-            reached = climb_from(key, density, base, road, modes, num_samples)
-            if around is not None:
-                reached = dataclasses.replace(reached, halo_log_z=around.log_z)
+            seen = None if around is None else around.log_z
+            reached = climb_from(key, density, base, road, modes, num_samples, halo_log_z=seen)
             energies += reached.num_energy_evaluations
             gradients += reached.num_gradient_evaluations
             advance(1)
-            if best is None or _worse(best, reached):
-                best = reached
-            if not _doubtful(best):
+            own = len(reached.problems()), -float(reached.population.ess)
+            if own < standing:
+                best, standing = reached, own
+            if best is not None and standing[0] == 0 and -standing[1] >= LEAST_SHARE * best.population.num_samples:
                 break
     assert best is not None
     return dataclasses.replace(best, num_energy_evaluations=energies, num_gradient_evaluations=gradients)
@@ -186,7 +187,14 @@ def candidates(
 
 
 def climb_from(
-    key: Key[Array, ""], density: Density, base: GaussianMixture, road: str, modes: Modes, num_samples: int
+    key: Key[Array, ""],
+    density: Density,
+    base: GaussianMixture,
+    road: str,
+    modes: Modes,
+    num_samples: int,
+    *,
+    halo_log_z: Estimate | None = None,
 ) -> Reached:
     """An adaptive climb from a base by a quarter of the particles and, if it reached the target, a frozen one by all."""
     strata = base.means.shape[0] if road == "modes" else 1
@@ -224,7 +232,7 @@ def climb_from(
         pilot_log_z=first.log_z,
         base=base,
         modes=modes,
-        halo_log_z=None,
+        halo_log_z=halo_log_z,
         num_lost=jnp.sum(
             are_lost(population.samples, population.log_weights, population.ess, population.log_z.value, modes)
         ),
@@ -258,14 +266,3 @@ def _is_below(one: Estimate, other: Estimate) -> bool:
     """By more than both errors explain."""
     error = float(jnp.hypot(one.standard_error, other.standard_error))
     return float(other.value - one.value) > max(_UNLIKELY * error, 0.01)
-
-
-def _doubtful(reached: Reached) -> bool:
-    population = reached.population
-    return bool(reached.problems()) or bool(population.ess < LEAST_SHARE * population.num_samples)
-
-
-def _worse(one: Reached, other: Reached) -> bool:
-    """Whether the other has fewer problems, or as many and more effective samples."""
-    problems = len(one.problems()) - len(other.problems())
-    return problems > 0 or (problems == 0 and bool(other.population.ess > one.population.ess))

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..._doors.functions import evaluate
 from ..._maths.maps import apply, log_volume, product
+from ..base import WithDensity
 
 
 class Energy(eqx.Module):
@@ -47,6 +48,17 @@ class Energy(eqx.Module):
             self.shift + apply(self.scale, shift),
             product(self.scale, scale),
         )
+
+
+def log_ratios(target: WithDensity, mixture: WithDensity, points: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """log p̃/p̂ at points, −∞ where it is NaN or +∞.
+
+    Example:
+        >>> flat = pid.Density(lambda y: 0 * y[0], 1)
+        >>> log_ratios(pid.Density(lambda y: jnp.log(y[0]), 1), flat, jnp.array([[1.0], [-1.0]])).tolist()
+        [0.0, -inf]
+    """
+    return as_read(jax.vmap(target.log_density)(points) - jax.vmap(mixture.log_density)(points))[0]
 
 
 def as_read(values: Float[Array, " n"]) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
