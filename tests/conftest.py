@@ -4,8 +4,11 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-if version("jaxlib").startswith(("0.9.", "0.10.")):  # the tests are many small programs: half the time to compile each
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# The tests are many small programs, on two cores that are both busy: half the time to compile each.
+_FLAGS = ["--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_prefer_vector_width=128"]
+if version("jaxlib").startswith(("0.9.", "0.10.")):
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,7 @@ from helpers import as_a_user
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
