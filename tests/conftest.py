@@ -4,11 +4,12 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-# The tests are many small programs, on two cores that are both busy: half the time to compile each.
-_FLAGS = ["--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_prefer_vector_width=128"]
-if version("jaxlib").startswith(("0.9.", "0.10.")):
-    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
+# The tests are many small programs, on cores that are all busy: half the time to compile each.
+if "XLA_FLAGS" not in os.environ:
+    flags = ["--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_prefer_vector_width=128"]
+    if version("jaxlib").startswith(("0.9.", "0.10.")):
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join(flags)
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Compilation of what runs once, on few numbers: optimising it would take longer than running it."""
+"""Compilation of what runs once: optimising it would take longer than running it."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,8 +13,8 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-def compiled_once(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """The function of pytrees, compiled: without optimisation where nothing is traced.
+def compiled_once(function: Callable[_Arguments, _Result], *, level: int = 0) -> Callable[_Arguments, _Result]:
+    """The function of pytrees, compiled: where nothing is traced with little optimisation, by default with none.
 
     JAX takes such an option at top level only.
 
@@ -24,7 +24,7 @@ def compiled_once(function: Callable[_Arguments, _Result]) -> Callable[_Argument
     """
     compile_with: Any = eqx.filter_jit
     optimised = compile_with(function)
-    as_it_is = compile_with(function, compiler_options={"xla_backend_optimization_level": 0})
+    as_it_is = compile_with(function, compiler_options={"xla_backend_optimization_level": level})
 
     @wraps(function)
     def compiled(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:

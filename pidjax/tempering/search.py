@@ -10,20 +10,20 @@ to a tenth and the roundings of log p̃, with ε the resolution of the dtype.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from .._doors.checks import check_count, check_key, check_kind
+from .._maths.once import compiled_once
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
-from ..targets.fitting.energy import Energy
 from ..targets.fitting.fit import as_starts
-from ..targets.fitting.pilot import MOST_THOROUGH, Sizes, pilot_chains
-from ..targets.fitting.tempered import PARTICLES, probe
+from ..targets.fitting.pilot import MOST_THOROUGH, Chains, Sizes, pilot
+from ..targets.fitting.tempered import PARTICLES
 from .climb import climb, value_and_slope
 from .modes import Modes, find_modes, most_modes
 
@@ -77,7 +77,10 @@ def locate(
     (own_dim,), dtype = mean.shape, mean.dtype
     if dim is not None and dim != own_dim:
         raise ValueError(f"dim is {dim} but target has dimension {own_dim}; leave it out")
-    return _locate(key, known, as_starts(starts, own_dim, dtype))
+    given = as_starts(starts, own_dim, dtype)
+    key_pilot, key_directions = jax.random.split(key)
+    width, chains = pilot(key_pilot, known.log_density, jnp.zeros(own_dim, dtype), given)
+    return _located(key_directions, known, width, chains, given)
 
 
 def number_of_starts(dim: int) -> int:
@@ -85,19 +88,18 @@ def number_of_starts(dim: int) -> int:
     return 256 if dim <= _MANY_UP_TO else 128 if dim <= MOST_THOROUGH else 8
 
 
-@eqx.filter_jit
-def _locate(key: Key[Array, ""], target: WithDensity, given: Float[Array, "s d"]) -> Modes:
+@partial(compiled_once, level=1)
+def _located(
+    key: Key[Array, ""], target: WithDensity, width: Float[Array, ""], chains: Chains, given: Float[Array, "s d"]
+) -> Modes:
+    """The modes to which climbs from the ends of chains, and from given places, lead."""
     dim, dtype = given.shape[1], given.dtype
-    key_probe, key_chains, key_directions = jax.random.split(key, 3)
-    origin = jnp.zeros(dim, dtype)
-    width, _, _ = probe(key_probe, Energy(target.log_density, origin, jnp.ones((), dtype)))
-    chains = pilot_chains(key_chains, Energy(target.log_density, origin, width), given / width)
     points, values = width * chains.points.T, chains.values - dim * jnp.log(width)
 
     number = number_of_starts(dim)
     order = chains.order
     first = order[jnp.argsort(values[order] == -jnp.inf, stable=True)][:number]
-    directions = jax.random.normal(key_directions, (number, dim), dtype)
+    directions = jax.random.normal(key, (number, dim), dtype)
     useful = jax.vmap(lambda point, direction: is_useful(target, point, direction))(points[first], directions)
     has_slopes = 2 * jnp.sum(useful) > jnp.sum(values[first] > -jnp.inf)
 

@@ -1,6 +1,7 @@
 """A normalised Gaussian mixture in place of an unnormalised density of unknown place and scale."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -12,11 +13,12 @@ from ..._doors.checks import as_dtype, as_floating, check_count, check_key, conc
 from ..._doors.functions import check_scalar
 from ..._doors.progress import progress_bar
 from ..._doors.show import shown
+from ..._maths.once import compiled_once
 from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
 from ..mixture import GaussianMixture
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
-from .pilot import DEEPER, DEEPEST, Sizes, pilot_chains
+from .pilot import DEEPER, DEEPEST, Chains, Sizes, pilot
 from .rounds import (
     CHAIN_MOVES,
     DEFENCE_WIDTH,
@@ -28,7 +30,7 @@ from .rounds import (
     first_population,
     population_monte_carlo,
 )
-from .tempered import MOVES, PARTICLES, probe, tempered_particles
+from .tempered import MOVES, PARTICLES, tempered_particles
 
 LEAST_COMPONENTS, MOST_COMPONENTS = 8, 64
 FIRST_ITERATIONS = 20
@@ -164,8 +166,9 @@ def fit_surrogate(
     check_scalar("log_density", log_density, centre, where="pass the dim that log_density means")
     starts = as_starts(starts, dim, dtype)
 
-    *key_start, key_rounds = jax.random.split(key, 5)
-    energy, population, spent, invalid = _start(key_start, log_density, centre, starts)
+    key_pilot, key_cloud, key_seed, key_rounds = jax.random.split(key, 4)
+    width, chains = pilot(key_pilot, log_density, centre, starts)
+    energy, population, spent, invalid = _start(key_cloud, key_seed, Energy(log_density, centre, width), chains)
     is_traced = concrete(population.stop) is None
     with progress_bar(ROUNDS, "fit", "round", progress and not is_traced) as advance:
         for until in [ROUNDS] if is_traced else range(_ROUNDS_PER_CALL, ROUNDS + 1, _ROUNDS_PER_CALL):
@@ -176,16 +179,12 @@ def fit_surrogate(
     return _finish(energy, population, spent, invalid)
 
 
-@eqx.filter_jit
+@partial(compiled_once, level=1)
 def _start(
-    keys: list[Key[Array, ""]], log_density: Callable, centre: Float[Array, " d"], starts: Float[Array, "s d"]
+    key_cloud: Key[Array, ""], key_seed: Key[Array, ""], energy: Energy, chains: Chains
 ) -> tuple[Energy, Population, Int[Array, ""], Int[Array, ""]]:
     """The energy where its particles are white, their mixture, evaluations of the energy, and how many were invalid."""
-    dim, dtype = centre.shape[0], centre.dtype
-    key_probe, key_chains, key_cloud, key_seed = keys
-    width, _, probe_invalid = probe(key_probe, Energy(log_density, centre, jnp.ones((), dtype)))
-    energy = Energy(log_density, centre, width)
-    chains = pilot_chains(key_chains, energy, (starts - centre[None]) / width)
+    dim, dtype = energy.shift.shape[0], energy.shift.dtype
     cloud = tempered_particles(key_cloud, energy)
     shift, factor = place_and_scale(cloud.points)
     energy = energy.within(shift, factor)
@@ -201,13 +200,13 @@ def _start(
     )
     sizes = Sizes.of(dim)
     spent = PARTICLES * (2 + MOVES * cloud.stages) + sizes.scouts + sizes.gradients
-    return energy, first_population(mixture), spent, probe_invalid + chains.invalid + cloud.invalid
+    return energy, first_population(mixture), spent, chains.invalid + cloud.invalid
 
 
-_play = eqx.filter_jit(population_monte_carlo)
+_play = compiled_once(population_monte_carlo, level=1)
 
 
-@eqx.filter_jit
+@compiled_once
 def _finish(energy: Energy, population: Population, spent: Int[Array, ""], invalid: Int[Array, ""]) -> Fit:
     final = in_coordinates_of(energy.shift, energy.scale, defended(population.mixture))
     widths = jnp.linalg.norm(final.factors, axis=-1)

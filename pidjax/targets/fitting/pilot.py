@@ -4,12 +4,14 @@
 
     y' = y + ½ ε² ∇log p'(y) + ε z,     accepted with  min(1, p'(y') q(y|y') / p'(y) q(y'|y)),     z ~ N(0, I)
 
-Scouts start at s z with s log-uniform over five decades, chains at the scouts' tops and at such points. Each chain has a step ε
-of its own: × 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient is zero, or not finite, there are no tops,
-and the moves are a random walk's.
+The unit of length is what a probe finds. Scouts start at s z with s log-uniform over five decades, chains at the scouts' tops
+and at such points. Each chain has its own step ε: × 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient
+is zero, or not finite, there are no tops, and the moves are a random walk's.
 """
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -18,8 +20,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ..._maths.once import compiled_once
 from .energy import Energy
 from .gaussians import far_apart
+from .tempered import probe
 
 STEPS = 200
 FARTHEST_TOP = 4.0
@@ -163,3 +167,17 @@ def pilot_chains(key: Key[Array, ""], energy: Energy, given: Float[Array, "s d"]
     start = points, values, slopes, steps, invalid + scout_invalid
     (points, values, _, _, invalid), _ = jax.lax.scan(move, start, jr.split(key_steps, STEPS))
     return Chains(points, values, invalid, drawn)
+
+
+def _pilot(
+    key: Key[Array, ""], log_density: Callable, centre: Float[Array, " d"], given: Float[Array, "s d"]
+) -> tuple[Float[Array, ""], Chains]:
+    """The scale of what carries mass around a centre, and chains in coordinates with that origin and unit."""
+    key_probe, key_chains = jr.split(key)
+    width, _, invalid = probe(key_probe, Energy(log_density, centre, jnp.ones((), centre.dtype)))
+    chains = pilot_chains(key_chains, Energy(log_density, centre, width), (given - centre[None]) / width)
+    return width, dataclasses.replace(chains, invalid=chains.invalid + invalid)
+
+
+pilot = compiled_once(_pilot, level=1)
+"""One program for all who search the same density."""
