@@ -45,7 +45,6 @@ def statistics(paths, target):
 
 
 @pytest.mark.slow
-@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("rank", "start", "dtype"),
     [
@@ -158,7 +157,8 @@ def test_a_narrow_gaussian_start_is_a_point():
         for start in (jnp.array([0.2, 0.1]), pid.GaussianStart(jnp.array([0.2, 0.1]), 1e-12))
     )
     x = jnp.array([0.5, -0.4])
-    computed, expected = (pid.Problem(TARGET, protocol).at(0.6, x) for protocol in (narrow, point))
+    at = eqx.filter_jit(lambda protocol: pid.Problem(TARGET, protocol).at(0.6, x))
+    computed, expected = at(narrow), at(point)
     np.testing.assert_allclose(computed.weighted_state, expected.weighted_state, rtol=1e-8)
     np.testing.assert_allclose(computed.control, expected.control, rtol=1e-8)
 
@@ -182,10 +182,10 @@ def test_units():
     )
     wider = pid.GaussianMixture(TARGET.means * scale, TARGET.covariances * scale**2, TARGET.weights)
     x = jnp.array([0.3, -0.8])
-    value = pid.Problem(TARGET, unit).at(0.6, x).log_psi
-    np.testing.assert_allclose(pid.Problem(wider, users).at(0.6 * horizon, x * scale).log_psi, value, rtol=1e-10)
-    unit_control = pid.Problem(TARGET, unit).at(0.6, x).control * scale / horizon
-    np.testing.assert_allclose(pid.Problem(wider, users).at(0.6 * horizon, x * scale).control, unit_control, rtol=1e-10)
+    at = eqx.filter_jit(lambda target, protocol, t, x: pid.Problem(target, protocol).at(t, x))
+    expected, found = at(TARGET, unit, 0.6, x), at(wider, users, 0.6 * horizon, x * scale)
+    np.testing.assert_allclose(found.log_psi, expected.log_psi, rtol=1e-10)
+    np.testing.assert_allclose(found.control, expected.control * scale / horizon, rtol=1e-10)
 
 
 @pytest.mark.slow
