@@ -1,5 +1,6 @@
 """Strictness for every test: 64 bits, no silent promotion of ranks or dtypes, annotations checked at run time."""
 
+import itertools
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,8 @@ _HOUSE = Path(__file__).parents[1] / "pidjax"
 _MODULES = [".".join(path.relative_to(_HOUSE.parent).with_suffix("").parts) for path in _HOUSE.rglob("*.py")]
 with install_import_hook([name for name in _MODULES if name not in _DOORS], "beartype.beartype"):
     import pidjax  # noqa: F401
+
+_TESTS = itertools.count()
 
 
 @pytest.fixture(params=["float64", "float32"])
@@ -63,8 +66,11 @@ def quick_compilation(request):
 
 @pytest.fixture(autouse=True)
 def few_compiled_programs():
-    """Dropped once they are many: they live in pieces of mapped memory, of which Linux lets a process have 65,530."""
+    """Dropped once they are many: they live in pieces of mapped memory, of which Linux lets a process have 65,530.
+
+    To count them takes tens of milliseconds, so not after every test.
+    """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
+    if next(_TESTS) % 8 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
         jax.clear_caches()
