@@ -66,7 +66,7 @@ def assert_unbiased(target, *, rule, log_z=0.0, beta=1.0, start=ORIGIN, grid=Non
 RULES = [Euler(), Moment(), Ancestral()]
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 5, 50])
+@pytest.mark.parametrize("num_steps", [1, *(pytest.param(count, marks=pytest.mark.extended) for count in (2, 5)), 50])
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_every_number_of_steps(rule, num_steps):
     target = (
@@ -123,7 +123,7 @@ def test_a_noisy_estimator(name, rule):
     assert_unbiased(target, rule=rule, log_z=LOG_Z, grid=uniform_grid(5))
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 5])
+@pytest.mark.parametrize("num_steps", [1, pytest.param(2, marks=pytest.mark.extended), 5])
 @pytest.mark.parametrize(
     "rule", [EndingOnDraw(Euler()), EndingOnDraw(Moment()), Ancestral()], ids=["euler", "moment", "ancestral"]
 )
