@@ -92,7 +92,7 @@ def test_a_gradient_gauge_changes_the_green_function_by_its_ends():
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.extended), 2])
-@pytest.mark.parametrize("gaussian_start", [False, True])
+@pytest.mark.parametrize("gaussian_start", [False, pytest.param(True, marks=pytest.mark.extended)])
 @pytest.mark.slow
 def test_the_value_function_solves_its_equation(rank, gaussian_start):
     """−∂tψ + Ṽψ + Ãᵀ∇ψ = ½Δψ by automatic differentiation in t and x, and u* = ∇log ψ − A."""

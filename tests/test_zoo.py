@@ -494,7 +494,12 @@ def test_a_file_of_another_shape(load, tmp_path):
         load(tmp_path / "other")
 
 
-SEEDED = [pytest.param(index, marks=[] if index < 6 else [pytest.mark.slow]) for index in range(32)]
+EVERY_SHAPE = {*range(9), 13, 17, 19, 29}
+"""Among them every combination of tails, skew, bend and wall that the 32 have."""
+SEEDED = [
+    pytest.param(index, marks=[] if index < 6 else pytest.mark.slow if index in EVERY_SHAPE else pytest.mark.extended)
+    for index in range(32)
+]
 
 
 class Unskewed:
@@ -610,3 +615,8 @@ def test_seeded_densities_are_many_and_the_same_each_time():
     assert max(known.dim for known in first) > 20
     np.testing.assert_array_equal(first[3].target.function.centres, second[3].target.function.centres)
     assert first[5].log_z == seeded(count=6)[5].log_z
+    combinations = [
+        {(known.shape.degrees_of_freedom is None, *known.shape[3:6]) for known in some}
+        for some in (first, [first[index] for index in EVERY_SHAPE])
+    ]
+    assert combinations[0] == combinations[1]
