@@ -27,9 +27,14 @@ def prepared(target, start):
 
 
 @pytest.mark.parametrize(
-    "start", [jnp.zeros(2), pytest.param(GAUSSIAN, marks=pytest.mark.slow)], ids=["point", "gaussian"]
+    ("rule", "start"),
+    [
+        pytest.param(pid.Euler(), jnp.zeros(2), id="euler-point"),
+        pytest.param(pid.Moment(), GAUSSIAN, id="moment-gaussian", marks=pytest.mark.slow),
+        pytest.param(pid.Euler(), GAUSSIAN, id="euler-gaussian", marks=pytest.mark.extended),
+        pytest.param(pid.Moment(), jnp.zeros(2), id="moment-point", marks=pytest.mark.extended),
+    ],
 )
-@pytest.mark.parametrize("rule", [pid.Euler(), pytest.param(pid.Moment(), marks=pytest.mark.slow)], ids=repr)
 def test_weights_of_given_paths_are_those_that_they_were_drawn_with(rule, start):
     problem, indices = prepared(local(), start), jnp.array([3, 0, 7])
     paths = jax.jit(lambda: pid.rollout(problem, rule, KEY, indices, save_states=True))()
