@@ -23,6 +23,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_disable_most_optimizations", True)
 
 # These are the doors: they must themselves say what is wrong with an argument, so their own annotations are not checked.
 _DOORS = ("pidjax.sampling.sample", "pidjax.process.schedule")
@@ -57,11 +58,13 @@ def as_users_have_it(annotations_unchecked):
 
 @pytest.fixture(autouse=True)
 def quick_compilation(request):
-    """Most tests run many small programs once: compile them in half the time, unoptimised, unless marked `optimised`."""
-    quick = request.node.get_closest_marker("optimised") is None
-    jax.config.update("jax_disable_most_optimizations", quick)
+    """Most tests run many small programs once: compile them in half the time, unoptimised, unless marked `optimised`.
+
+    So are the programs of collection and of shared fixtures, which come before this.
+    """
+    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("optimised") is None)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(autouse=True)

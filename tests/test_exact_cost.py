@@ -190,7 +190,6 @@ def test_quadratic_cost_by_quadrature(noise_scale, until):
 
 
 @pytest.mark.slow
-@pytest.mark.optimised
 def test_costs_of_a_data_set():
     """Before the end a data set's cost is finite: its kinetic part is ∫ ½E|u*|² dt, its potential ∫ ½β E|x|² dt."""
     target = Samples(jnp.array([[-1.0], [0.2], [1.5]]), jnp.array([0.5, 0.2, 0.3]))

@@ -11,8 +11,6 @@ import scipy.stats
 
 from pidjax import metrics, zoo
 
-pytestmark = pytest.mark.optimised
-
 KEY = jax.random.key(0)
 
 

@@ -9,8 +9,6 @@ import pytest
 
 from pidjax import metrics, zoo
 
-pytestmark = pytest.mark.optimised
-
 KEY = jax.random.key(0)
 
 
@@ -109,7 +107,9 @@ def test_weighted_cross_entropy_is_the_importance_sampling_estimate():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.extended), jnp.float64])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(jnp.float32, marks=[pytest.mark.extended, pytest.mark.optimised]), jnp.float64]
+)
 def test_compiled_metrics_equal_the_plain_ones_and_keep_the_dtype(dtype):
     samples, reference = (normal(key, 50).astype(dtype) for key in (19, 20))
     log_weights, centres = samples[:, 0], jnp.zeros((1, 2), dtype)

@@ -167,6 +167,7 @@ def test_gradients_that_are_wrong_are_of_no_use():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_above_2048_dimensions_with_the_diagonal():
     """Exact for independent coordinates."""
     dim = 2049

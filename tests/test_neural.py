@@ -15,8 +15,6 @@ import pytest
 import pidjax as pid
 from pidjax import learning
 
-pytestmark = pytest.mark.optimised
-
 LOG_Z = 1.3
 MEAN = jnp.array([1.5, -0.5])
 PROTOCOL = pid.harmonic(beta=0.0, noise_scale=1.0)

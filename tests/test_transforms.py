@@ -128,7 +128,11 @@ def test_discrete_draws_raise_when_differentiated():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment(), pid.Ancestral()], ids=["euler", "moment", "ancestral"])
+@pytest.mark.parametrize(
+    "rule",
+    [pid.Euler(), pytest.param(pid.Moment(), marks=pytest.mark.extended), pid.Ancestral()],
+    ids=["euler", "moment", "ancestral"],
+)
 def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
     prepared = pid.Problem(mixture(), pid.harmonic(1.0)).prepare(pid.log_snr_grid(4))
     key = jax.random.key(1)
@@ -142,6 +146,7 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
 
 @pytest.mark.slow
 def test_vmap_over_problems():
+    @jax.jit
     def mean_end(beta):
         prepared = pid.Problem(mixture(), pid.harmonic(beta)).prepare(pid.uniform_grid(5))
         return jnp.mean(pid.rollout(prepared, pid.Moment(), jax.random.key(0), jnp.arange(4)).samples)
