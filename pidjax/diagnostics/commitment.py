@@ -86,7 +86,7 @@ def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ense
         >>> import pidjax as pid
         >>> from pidjax.diagnostics import ensemble
         >>> mixture = pid.GaussianMixture.isotropic(jnp.array([[-1.0], [1.0]]), 0.1)
-        >>> paths = ensemble(pid.sample(jax.random.key(0), mixture, num_samples=9, save_paths=True))
+        >>> paths = ensemble(pid.sample(jax.random.key(0), mixture, num_samples=99, save_paths=True))
         >>> class_probabilities(mixture, pid.harmonic(), paths)[0, 0].tolist()
         [0.5, 0.5]
     """

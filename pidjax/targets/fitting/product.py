@@ -129,10 +129,10 @@ def refined(
         log_density: log p̃ of one point of the product's space.
 
     Example:
-        >>> points = jax.random.normal(jax.random.key(0), (200, 2))
-        >>> rough = fit_product(jax.random.key(1), points, ((0,), (1,)))
+        >>> points = jax.random.normal(jax.random.key(0), (2000, 3))
+        >>> rough = fit_product(jax.random.key(1), points, ((0,), (1,), (2,)))
         >>> refined(jax.random.key(2), lambda y: -0.5 * jnp.sum(y**2), rough)
-        Product(blocks=2, largest=1, dim=2)
+        Product(blocks=3, largest=1, dim=3)
     """
     key_draw, key_fit = jax.random.split(key)
     points, log_weights = _weighted_draws(key_draw, log_density, product)
