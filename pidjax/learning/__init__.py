@@ -5,7 +5,8 @@ only, positive, refined, resolve       what is learned, and how
 sharpness, control_gradient, energy    objectives without simulation
 fit                                    training of a step rule on its own paths
 relative_entropy, log_variance         its losses
-Network, Guided, brownian              control fields u(t, x), and the reference of the Path Integral Sampler
+Network, Given                         corrections u(t, x); of one in a family of targets
+Guided, brownian                       control and reference of the Path Integral Sampler
 
     start = only(lambda protocol: protocol.beta, positive(harmonic(1.0, noise_scale=1.0)))
     levels = descend_refining(lambda protocol: sharpness(target, protocol), start)
@@ -16,12 +17,12 @@ from .brownian import brownian
 from .descend import Descent, DescentError, Outcome, adam, descend, descend_refining
 from .fit import fit
 from .losses import log_variance, relative_entropy
-from .networks import Guided, Network
+from .networks import Given, Guided, Network
 from .objectives import control_gradient, energy, sharpness
 from .parameters import Fixed, Parameter, Positive, is_learned, only, positive, refined, resolve
 
 __all__ = [
-    "Descent", "DescentError", "Fixed", "Guided", "Network", "Outcome", "Parameter", "Positive", "adam", "brownian",
-    "control_gradient", "descend", "descend_refining", "energy", "fit", "is_learned", "log_variance", "only", "positive",
-    "refined", "relative_entropy", "resolve", "sharpness",
+    "Descent", "DescentError", "Fixed", "Given", "Guided", "Network", "Outcome", "Parameter", "Positive",
+    "adam", "brownian", "control_gradient", "descend", "descend_refining", "energy", "fit", "is_learned",
+    "log_variance", "only", "positive", "refined", "relative_entropy", "resolve", "sharpness",
 ]  # fmt: skip
