@@ -5,7 +5,8 @@ only, positive, refined, resolve       what is learned, and how
 sharpness, control_gradient, energy    objectives without simulation
 fit                                    training of a step rule on its own paths
 relative_entropy, log_variance         its losses
-Network, Given                         corrections u(t, x); of one in a family of targets
+Network, Given, ParticleNetwork        corrections u(t, x); of one in a family of targets; of particles in space
+centred_basis                          coordinates of particles whose centre is the origin
 Guided, brownian                       control and reference of the Path Integral Sampler
 
     start = only(lambda protocol: protocol.beta, positive(harmonic(1.0, noise_scale=1.0)))
@@ -20,9 +21,10 @@ from .losses import log_variance, relative_entropy
 from .networks import Given, Guided, Network
 from .objectives import control_gradient, energy, sharpness
 from .parameters import Fixed, Parameter, Positive, is_learned, only, positive, refined, resolve
+from .particles import ParticleNetwork, centred_basis
 
 __all__ = [
-    "Descent", "DescentError", "Fixed", "Given", "Guided", "Network", "Outcome", "Parameter", "Positive",
-    "adam", "brownian", "control_gradient", "descend", "descend_refining", "energy", "fit", "is_learned",
+    "Descent", "DescentError", "Fixed", "Given", "Guided", "Network", "Outcome", "Parameter", "ParticleNetwork", "Positive",
+    "adam", "brownian", "centred_basis", "control_gradient", "descend", "descend_refining", "energy", "fit", "is_learned",
     "log_variance", "only", "positive", "refined", "relative_entropy", "resolve", "sharpness",
 ]  # fmt: skip
