@@ -1,6 +1,7 @@
 """Learned protocols: the descent itself, what is learned and how, and the objectives against summation and differentiation."""
 
 import importlib
+from contextlib import contextmanager
 
 import equinox as eqx
 import jax
@@ -97,53 +98,184 @@ def test_iterations_that_are_not_finite_are_skipped_and_counted(rate):
         learned.check()
 
 
+LOSING = jax.random.key(3)
+
+
+def lossy(x, key):
+    """Not finite in three iterations of four, the first four of `LOSING` among them."""
+    return jnp.where(jax.random.bernoulli(key, 0.75), jnp.nan, 1) * jnp.sum(x)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.999])
+def test_average_against_its_sum(dtype, decay):
+    """θ_k = −0.1 k after the k-th finite iteration; the others do not enter. The first average is what there is."""
+    options = {"optimiser": optax.sgd(0.1), "key": LOSING, "num_iterations": 90, "progress": False}
+    start = {"x": jnp.zeros(2, dtype), "fixed": learning.Fixed(jnp.ones(1, dtype))}
+    learned = learning.descend(lambda one, key: lossy(one["x"], key), start, average=decay, **options)
+    k = np.arange(1, 91 - learned.num_nonfinite)
+    weights = decay ** (k[-1] - k)
+    average = learned.averaged["x"]
+    np.testing.assert_allclose(average, -0.1 * (weights @ k) / weights.sum(), rtol=50 * jnp.finfo(dtype).eps)
+    assert average.dtype == dtype
+    np.testing.assert_array_equal(learned.averaged["fixed"], 1)
+    first = learning.descend(jnp.sum, learning.Positive.of(jnp.ones(2, dtype)), average=decay, num_iterations=1)
+    np.testing.assert_allclose(first.averaged, first.parameters, rtol=1e-6)
+    with pytest.raises(ValueError, match="kept no average"):
+        _ = learning.descend(jnp.sum, jnp.ones(2, dtype), num_iterations=1).averaged
+
+
+@pytest.mark.parametrize("every", [1, 7, 30, 1000])
+def test_reports_change_nothing(every, monkeypatch):
+    """Bit for bit; each is of the parameters and the state of its iteration, and no random number is one of the loss's."""
+    bars = []
+
+    @contextmanager
+    def bar(*arguments):
+        yield lambda count, /, **shown: bars.append(shown)
+
+    monkeypatch.setattr(descend, "progress_bar", bar)
+
+    def loss(x, state, key):
+        return lossy(x, key) + jax.random.uniform(key), state + 1
+
+    def report(x, state, key):
+        return {"x": x[0], "count": state, "uniform": jax.random.uniform(key), "is_below": x[0] < -1}
+
+    def run(**options):
+        options = {"optimiser": optax.sgd(0.1), "key": LOSING, "state": jnp.array(0), "num_iterations": 60} | options
+        return learning.descend(loss, jnp.zeros(2), **options)
+
+    without, learned = run(), run(report=report, report_every=every)
+    assert np.isnan(without.history[0])
+    np.testing.assert_array_equal(learned.history, without.history)
+    assert eqx.tree_equal(learned.free, without.free)
+    reports = learned.reports
+    np.testing.assert_array_equal(reports["iteration"], np.unique([*range(0, 60, every), 60]))
+    moves = np.append(0, np.cumsum(np.isfinite(without.history)))[reports["iteration"]]
+    np.testing.assert_array_equal(reports["count"], moves)
+    np.testing.assert_allclose(reports["x"], -0.1 * moves, rtol=1e-12)
+    of_losses = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(LOSING, i)))(jnp.arange(60))
+    drawn = np.append(np.asarray(of_losses), reports["uniform"])
+    assert np.unique(drawn).size == drawn.size
+    assert reports["is_below"].dtype == bool
+    assert bars[-1].keys() == {"loss", "x", "count", "uniform", "is_below"}
+    assert without.reports == {}
+
+
+OPTIMISERS = {
+    "adam": learning.adam(),
+    "accumulated": optax.MultiSteps(optax.adam(0.1), 4).gradient_transformation(),
+    "scheduled": optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(optax.warmup_cosine_decay_schedule(1e-3, 0.1, 20, 90), weight_decay=0.01),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["accumulated", "scheduled"])
+def test_optimisers_against_their_own_loop(name):
+    def loss(x, key):
+        return jnp.sum((x - jax.random.normal(key, (3,))) ** 2)
+
+    @jax.jit
+    def step(x, state, key):
+        moved, state = OPTIMISERS[name].update(jax.grad(loss)(x, key), state, x)
+        return optax.apply_updates(x, moved), state
+
+    x = jnp.ones(3)
+    learned = learning.descend(loss, x, optimiser=OPTIMISERS[name], key=KEY, num_iterations=90, progress=False)
+    state = OPTIMISERS[name].init(x)
+    for i in range(90):
+        x, state = step(x, state, jax.random.fold_in(KEY, i))
+    np.testing.assert_allclose(learned.parameters, x, rtol=1e-10)
+
+
 class Interrupted(Exception):
     pass
 
 
-def test_resumed_as_if_never_stopped(tmp_path, monkeypatch):
-    """Bit for bit, of a loss with a state and a key: stopped while it runs, and stopped at its end to go on."""
+def noisy(network, state, key):
+    here, there = jax.random.normal(key, (2, 3))
+    mean = 0.9 * state + 0.1 * there
+    return jnp.sum((network["a"] @ here - mean) ** 2), mean
 
-    def loss(network, state, key):
-        here, there = jax.random.normal(key, (2, 3))
-        mean = 0.9 * state + 0.1 * there
-        return jnp.sum((network["a"] @ here - mean) ** 2), mean
+
+def largest(network, state, key):
+    return {"largest": jnp.max(jnp.abs(network["a"] @ jax.random.normal(key, (3,)) - state)), "norm": jnp.sum(state**2)}
+
+
+def of_network(num_iterations, **options):
+    start = {"a": jnp.eye(3), "fixed": learning.Fixed(jnp.ones(2))}
+    asked = {"average": 0.99, "report": largest, "report_every": 60}
+    options = {"key": KEY, "state": jnp.zeros(3), "progress": False} | asked | options
+    return learning.descend(noisy, start, num_iterations=num_iterations, **options)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_resumed_as_if_never_stopped(name, tmp_path, monkeypatch):
+    """Bit for bit, of a loss with a state and a key, with average and reports: stopped while it runs, and at its end."""
 
     def run(num_iterations, **options):
-        start = {"a": jnp.eye(3), "fixed": learning.Fixed(jnp.ones(2))}
-        options = {"key": KEY, "tolerance": 0.0, "state": jnp.zeros(3)} | options
-        return learning.descend(loss, start, num_iterations=num_iterations, progress=False, **options)
+        return of_network(num_iterations, optimiser=OPTIMISERS[name], **options)
 
     def stop_after(count):
-        whole, calls = descend.save, iter(range(count))
+        whole, calls = descend.keep, iter(range(count))
 
         def stopping(*arguments):
             whole(*arguments)
             if next(calls, None) is None:
                 raise Interrupted
 
-        monkeypatch.setattr(descend, "save", stopping)
+        monkeypatch.setattr(descend, "keep", stopping)
 
     whole, file = run(310), tmp_path / "run.npz"
     stop_after(2)
     with pytest.raises(Interrupted):
         run(310, checkpoint=file)
     monkeypatch.undo()
-    run(140, checkpoint=file)
+    np.testing.assert_array_equal(run(140, checkpoint=file).reports["iteration"], [0, 60, 120, 140])
     resumed, again = (run(310, checkpoint=file) for _ in range(2))
     for one in (resumed, again):
-        assert eqx.tree_equal((one.free, one.state, one.outcome), (whole.free, whole.state, whole.outcome))
-        np.testing.assert_array_equal(one.history, whole.history)
+        assert eqx.tree_equal(one, whole)
+    np.testing.assert_array_equal(whole.reports["iteration"], [0, 60, 120, 180, 240, 300, 310])
+
+
+def test_checkpoints_of_another_descent(tmp_path):
+    """The file is named, with what it holds and what is wanted."""
+    file = tmp_path / "run.npz"
+    of_network(30, checkpoint=file)
+    other = lambda network, state, key: {"largest": jnp.max(network["a"])}  # noqa: E731
     for options, words in (
-        ({"key": jax.random.key(5)}, "another key"),
-        ({"state": jnp.zeros(2)}, r"holds .state float64\[3\] where this descent has .state float64\[2\]"),
-        ({"optimiser": optax.sgd(0.1)}, "where this descent has"),
+        ({"key": jax.random.key(5)}, "is of a descent with another key"),
+        ({"state": jnp.zeros(1)}, r"holds .state float64\[3\] where this descent has .state float64\[1\]"),
+        ({"optimiser": optax.sgd(0.1)}, "holds .optimiser.inner_state.*count int32.* where this descent has"),
+        ({"average": None}, "holds an average of decay 0.99 where this descent has no average"),
+        ({"average": 0.9}, "holds an average of decay 0.99 where this descent has an average of decay 0.9;"),
+        ({"report": None}, "holds reports every 60 iterations of .* where this descent has no reports"),
+        ({"report_every": 30}, "holds reports every 60 .* where this descent has reports every 30"),
+        ({"report": other}, "holds .*'norm': float64.* where this descent has reports every 60 .*largest"),
     ):
-        with pytest.raises(ValueError, match=words):
-            run(310, checkpoint=file, **options)
-    file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(ValueError, match="damaged"):
-        run(310, checkpoint=file)
+        with pytest.raises(ValueError, match=f"{file} {words}"):
+            of_network(60, checkpoint=file, **options)
+
+    def train(width, **options):
+        network = eqx.nn.MLP(2, "scalar", width, 1, key=KEY)
+        loss = lambda network: network(jnp.ones(2)) ** 2  # noqa: E731
+        return learning.descend(loss, network, num_iterations=3, checkpoint=tmp_path / "network.npz", **options)
+
+    train(4)
+    with pytest.raises(
+        ValueError, match=r"network.npz holds .*weight float64\[4, 2\] where this descent has .*\[5, 2\]"
+    ):
+        train(5)
+    with pytest.raises(
+        ValueError, match=r"network.npz holds no average where this descent has an average of decay 0.9;"
+    ):
+        train(4, average=0.9)
+    for size in (0, 500, file.stat().st_size - 1):
+        file.write_bytes(file.read_bytes()[:size] if size else b"")
+        with pytest.raises(ValueError, match=f"{file} .*damaged"):
+            of_network(60, checkpoint=file)
 
 
 def test_objective_with_a_key():

@@ -9,13 +9,13 @@ from importlib.util import find_spec
 def progress_bar(total: int, description: str, unit: str, wanted: bool) -> Iterator[Callable[..., None]]:
     """What to tell how much more is done, and what to show beside the bar: advance(count, loss="0.1")."""
     if not (wanted and find_spec("tqdm")):
-        yield lambda count, **shown: None
+        yield lambda count, /, **shown: None
         return
     from tqdm.auto import tqdm
 
     with tqdm(total=total, desc=description, unit=unit, delay=2) as bar:
 
-        def advance(count: int, **shown: str) -> None:
+        def advance(count: int, /, **shown: str) -> None:
             bar.set_postfix(shown, refresh=False)
             bar.update(count)
 

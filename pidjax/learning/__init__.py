@@ -15,11 +15,12 @@ Guided, brownian                       control and reference of the Path Integra
 """
 
 from .brownian import brownian
-from .descend import Descent, DescentError, Outcome, adam, descend, descend_refining
+from .descend import Descent, DescentError, Outcome, descend, descend_refining
 from .fit import fit
 from .losses import log_variance, relative_entropy
 from .networks import Given, Guided, Network
 from .objectives import control_gradient, energy, sharpness
+from .optimiser import adam
 from .parameters import Fixed, Parameter, Positive, is_learned, only, positive, refined, resolve
 from .particles import ParticleNetwork, centred_basis
 

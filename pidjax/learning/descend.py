@@ -6,10 +6,10 @@ in compiled stretches of a few dozen iterations, between which the host shows ho
 what a later call needs to go on. An iteration whose loss or gradient is not finite is counted and changes nothing.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from enum import StrEnum
-from functools import lru_cache
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -20,12 +20,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from .._doors.checks import as_positive, check_count, check_key, check_kind
+from .._doors.checks import as_scalar, check_count, check_key, check_kind
 from .._doors.functions import check_on_host, in_words, outcome
 from .._doors.progress import progress_bar
 from .._doors.show import shown
-from ..storage import load, save
+from .average import first_average, next_average
+from .checkpoint import Checkpoint, keep, resumed
+from .optimiser import adam
 from .parameters import check_protocol, is_learned, refined, resolve
+from .reports import Reports, given, kinds, with_report
 
 _STRETCH = 25
 
@@ -52,7 +55,9 @@ class Descent(eqx.Module):
         num_nonfinite: iterations whose loss or gradient was not finite.
         outcome: how it ended.
         num_evaluations: what the loss cost, in states at which the log-density or its gradient was asked for, where `fit` and
-            `discrete.train` count them. What the backward pass computes again is not counted.
+            `discrete.train` count them. What the backward pass computes again is not counted, nor is what reports cost.
+        average: as `free`, with the averages of what is learned; None where none was asked for.
+        reports: by name, one value for each entry of `reports["iteration"]`; empty where none were asked for.
     """
 
     free: Any
@@ -61,6 +66,8 @@ class Descent(eqx.Module):
     num_nonfinite: int = eqx.field(static=True)
     outcome: Outcome = eqx.field(static=True)
     num_evaluations: int | None = eqx.field(static=True, default=None)
+    average: Any = None
+    reports: Reports = eqx.field(default_factory=dict)
 
     def __repr__(self):
         facts = {"num_nonfinite": self.num_nonfinite, "outcome": str(self.outcome)}
@@ -70,6 +77,17 @@ class Descent(eqx.Module):
     def parameters(self) -> Any:
         """The parameters as the loss sees them."""
         return resolve(self.free)
+
+    @property
+    def averaged(self) -> Any:
+        """The parameters as the loss sees them, with the averages of what was learned in the place of its last values.
+
+        Raises:
+            ValueError: none was asked for.
+        """
+        if self.average is None:
+            raise ValueError("this descent kept no average; ask for one, as descend(..., average=0.999)")
+        return resolve(self.average)
 
     def check(self) -> None:
         """Raise `DescentError` if an iteration was not finite, saying what to try."""
@@ -81,41 +99,13 @@ class Descent(eqx.Module):
             )
 
 
-def adam(
-    learning_rate: float = 3e-2, *, decay: int | None = None, clip: float | None = None
-) -> optax.GradientTransformation:
-    """Adam. The same arguments give the same object, so that descents which differ only in arrays share one compilation.
-
-    Args:
-        learning_rate: a number > 0.
-        decay: iterations over which the rate falls to zero along half a cosine; it stays, if left out.
-        clip: what longer gradients are cut to.
-
-    Raises:
-        ValueError: a rate or length that is not a finite number > 0, a count that is no integer ≥ 1.
-    """
-    as_positive("learning_rate", learning_rate)
-    if clip is not None:
-        as_positive("clip", clip)
-    return _adam(
-        float(learning_rate),
-        None if decay is None else check_count("decay", decay),
-        None if clip is None else float(clip),
-    )
-
-
-@lru_cache
-def _adam(rate: float, decay: int | None, clip: float | None) -> optax.GradientTransformation:
-    optimiser = optax.adam(rate if decay is None else optax.cosine_decay_schedule(rate, decay))
-    return optimiser if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimiser)
-
-
 class _Run(NamedTuple):
     """What an iteration changes."""
 
     free: Any
     optimiser: optax.ApplyIfFiniteState
     state: Any
+    average: Any
 
 
 def descend(
@@ -127,6 +117,9 @@ def descend(
     key: Key[Array, ""] | None = None,
     state: Any = None,
     tolerance: float | None = None,
+    average: float | None = None,
+    report: Callable[..., Any] | None = None,
+    report_every: int = 100,
     checkpoint: str | PathLike | None = None,
     progress: bool = True,
 ) -> Descent:
@@ -137,49 +130,85 @@ def descend(
             to a scalar; with a state, to (scalar, state). As a pytree (`equinox.Partial`, a method of a module) its arrays may
             change without a new compilation.
         parameters: any pytree; `only`, `positive`, `Fixed` and `Positive` say what is learned and how.
-        optimiser: from optax; by default `adam()`, of rate 3e-2.
+        optimiser: from optax; by default `adam()`, of rate 3e-2. Schedules, decay of weights and accumulation of gradients are
+            optax's: `optax.MultiSteps(adam(), 4).gradient_transformation()` moves once in four iterations.
         num_iterations: at most.
         key: for a loss that is estimated; iteration i gets fold_in(key, i).
         state: arrays that the loss hands from each iteration to the next, as a buffer of points.
         tolerance: stop when the loss's mean over 25 iterations falls by less than this against the 25 before; for an estimated
             loss take some standard errors. Never, if left out.
+        average: a decay d between 0 and 1, as 0.999; `averaged` then has (1 − d)/(1 − dⁿ) Σₖ dⁿ⁻ᵏ θₖ of what is learned, after
+            the finite iterations k = 1, …, n.
+        report: a function of what the loss is given to a dictionary of real scalars, as {"ess": …}, evaluated before iterations
+            0, m, 2m, … and at the end. Its key is never one of the loss's, and it changes nothing of the descent.
+        report_every: m.
         checkpoint: a file, written over after every 25 iterations. Where it is there already the descent goes on from it, and
             all numbers are those of one that was never stopped.
         progress: show a bar, if tqdm is installed, when it takes more than two seconds.
 
     Raises:
-        ValueError: nothing to learn; a count or tolerance out of range; a loss that cannot be traced, reads past the end of an
-            array, does not return one floating scalar, or is not finite or without slope at the start; a checkpoint of
-            another descent; a call under `jit` or `vmap`.
+        ValueError: nothing to learn; a count, tolerance or decay out of range; a loss that cannot be traced, reads past the end
+            of an array, does not return one floating scalar, or is not finite or without slope at the start; a report that
+            cannot be traced or is no dictionary of real scalars; a checkpoint that is damaged, or of another descent; a call
+            under `jit` or `vmap`.
 
     Example:
         >>> descent = descend(lambda x: (x - 2) ** 2, jnp.array(0.0), num_iterations=400)
         >>> print(f"{descent.parameters:.3f}, {descent.outcome}")
         2.000, completed
+        >>> def loss(x, key):
+        ...     return jnp.sum((x - jax.random.normal(key)) ** 2)
+        >>> def report(x, key):
+        ...     return {"distance": jnp.abs(x)}
+        >>> descent = descend(loss, jnp.array(3.0), key=jax.random.key(0), average=0.99, report=report)
+        >>> descent.reports["iteration"], bool(descent.averaged < descent.reports["distance"][0])
+        (array([  0, 100, 200, 300]), True)
     """
     num_iterations = check_count("num_iterations", num_iterations)
-    _check_arguments(loss, parameters, optimiser, key, tolerance)
+    report_every = check_count("report_every", report_every)
+    _check_arguments(loss, parameters, optimiser, key, tolerance, average, report)
     optimiser = adam() if optimiser is None else optimiser
     free, fixed = eqx.partition(parameters, is_learned(parameters))
     free = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), free)
-    run = _Run(free, _guarded(optimiser).init(free), state)
-    check_on_host("a descent", *jax.tree.leaves((run, fixed, key, loss)))
-    history = np.zeros(0, jnp.result_type(*jax.tree.leaves(free)))
+    run = _Run(free, _guarded(optimiser).init(free), state, None if average is None else first_average(free))
+    check_on_host("a descent", *jax.tree.leaves((run, fixed, key, loss, report)))
+    history: np.ndarray = np.zeros(0, jnp.result_type(*jax.tree.leaves(free)))
+    reports: Reports = {}
+    log_decay = None if average is None else jnp.asarray(np.log(float(average)), float)
+    asked = _in_words(average, report, report_every, eqx.combine(free, fixed), state, key)
     if checkpoint is not None and os.path.exists(checkpoint):
-        run, history = _resumed(checkpoint, run, key)
+        run, history, reports = resumed(checkpoint, run, key, asked)
     with progress_bar(num_iterations, "descend", "iteration", progress) as advance:
         advance(history.size)
         while (ended := _outcome(run, history, num_iterations, key, tolerance)) is None:
-            first = history.size
-            count = min(_STRETCH - first % _STRETCH, num_iterations - first)
-            run, losses, has_slope = _iterate(loss, optimiser, fixed, run, key, jnp.array([first, count]))
-            history = np.concatenate([history, np.asarray(losses)[:count].astype(history.dtype)])
+            first, slopes = history.size, []
+            last = min(first - first % _STRETCH + _STRETCH, num_iterations)
+            to_report = range(first - first % report_every + report_every, last, report_every)
+            for start, end in itertools.pairwise([first, *to_report, last]):
+                if report is not None and start % report_every == 0:
+                    reports = with_report(reports, report, eqx.combine(run.free, fixed), run.state, key, start)
+                span = jnp.array([start, end - start])
+                run, losses, has_slope = _iterate(loss, optimiser, fixed, run, key, log_decay, span)
+                history = np.concatenate([history, np.asarray(losses)[: end - start].astype(history.dtype)])
+                slopes.append(has_slope)
             if first == 0:
-                _check_start(run, history, has_slope)
+                _check_start(run, history, any(slopes))
             if checkpoint is not None:
-                save(checkpoint, _content(run, key) | {"history": history})
-            advance(count, loss=f"{history[-1]:.5g}")
-    return Descent(eqx.combine(run.free, fixed), run.state, history, int(run.optimiser.total_notfinite), ended)
+                keep(checkpoint, Checkpoint(run, history, reports), key, asked)
+            advance(last - first, **_latest({"loss": history} | reports))
+    if report is not None:
+        reports = with_report(reports, report, eqx.combine(run.free, fixed), run.state, key, history.size)
+    if average is not None:
+        run = run._replace(average=jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), run.average, run.free))
+    return Descent(
+        free=eqx.combine(run.free, fixed),
+        state=run.state,
+        history=history,
+        num_nonfinite=int(run.optimiser.total_notfinite),
+        outcome=ended,
+        average=None if average is None else eqx.combine(run.average, fixed),
+        reports=reports,
+    )
 
 
 def descend_refining(
@@ -231,14 +260,13 @@ def _guarded(optimiser: optax.GradientTransformation) -> Any:
 
 
 @eqx.filter_jit
-def _iterate(loss, optimiser, fixed, run: _Run, key, span):
+def _iterate(loss, optimiser, fixed, run: _Run, key, log_decay, span):
     """`count` iterations from number `first`, these two in `span`: the run, its losses, and whether any had a slope."""
     first, count = span
     has_state = run.state is not None
 
-    def given(run, i):
-        parts = run.state, None if key is None else jax.random.fold_in(key, first + i)
-        return [part for part in parts if part is not None]
+    def with_them(run, i):
+        return given(run.state, None if key is None else jax.random.fold_in(key, first + i))
 
     def evaluated(free, *given):
         return loss(resolve(eqx.combine(free, fixed)), *given)
@@ -249,18 +277,23 @@ def _iterate(loss, optimiser, fixed, run: _Run, key, span):
 
     def iterate(i, carry):
         run, losses, has_slope = carry
-        (value, state), gradient = jax.value_and_grad(value_and_state, has_aux=True)(run.free, *given(run, i))
+        (value, state), gradient = jax.value_and_grad(value_and_state, has_aux=True)(run.free, *with_them(run, i))
         gradient = jax.tree.map(lambda slope: jnp.where(jnp.isfinite(value), slope, jnp.nan), gradient)
         has_slope |= jnp.stack([jnp.any(slope != 0) for slope in jax.tree.leaves(gradient)]).any()
         moved, after = _guarded(optimiser).update(
             gradient, run.optimiser, run.free,
-            value=value, grad=gradient, value_fn=lambda free: value_and_state(free, *given(run, i))[0],
+            value=value, grad=gradient, value_fn=lambda free: value_and_state(free, *with_them(run, i))[0],
         )  # fmt: skip
-        state = jax.tree.map(lambda new, old: jnp.where(after.last_finite, new, old), state, run.state)
+        free, average = optax.apply_updates(run.free, moved), None
+        if log_decay is not None:
+            average = next_average(run.average, free, log_decay, first + i + 1 - after.total_notfinite)
+        state, average = jax.tree.map(
+            lambda new, old: jnp.where(after.last_finite, new, old), (state, average), (run.state, run.average)
+        )
         losses = losses.at[i].set(value.astype(losses.dtype))
-        return _Run(optax.apply_updates(run.free, moved), after, state), losses, has_slope
+        return _Run(free, after, state, average), losses, has_slope
 
-    _check_loss(evaluated, run, given(run, 0))
+    _check_loss(evaluated, run, with_them(run, 0))
     losses = jnp.full(_STRETCH, jnp.nan, jnp.result_type(*jax.tree.leaves(run.free)))
     return jax.lax.fori_loop(0, count, iterate, (run, losses, jnp.array(False)))
 
@@ -292,36 +325,30 @@ def _check_start(run: _Run, history: np.ndarray, has_slope) -> None:
 
 
 def _outcome(run: _Run, history: np.ndarray, num_iterations: int, key, tolerance: float | None) -> Outcome | None:
-    """How the descent has ended; None while it goes on."""
-    if run.optimiser.notfinite_count >= (1 if key is None else _STRETCH):
+    """How the descent has ended; None while it goes on. The rules look at the end of whole stretches, and at the last."""
+    is_last, is_whole = history.size >= num_iterations, history.size % _STRETCH == 0
+    if (is_last or is_whole) and run.optimiser.notfinite_count >= (1 if key is None else _STRETCH):
         return Outcome.NOT_FINITE
-    if tolerance is not None and history.size >= 2 * _STRETCH and history.size % _STRETCH == 0:
+    if tolerance is not None and history.size >= 2 * _STRETCH and is_whole:
         before, now = history[-2 * _STRETCH : -_STRETCH], history[-_STRETCH:]
         if np.nanmean(before) - np.nanmean(now) < tolerance:
             return Outcome.SETTLED
-    return Outcome.COMPLETED if history.size >= num_iterations else None
+    return Outcome.COMPLETED if is_last else None
 
 
-def _content(run: _Run, key) -> dict[str, Any]:
-    """What a checkpoint holds but for the history: leaves, and what they are called."""
-    named, _ = jax.tree_util.tree_flatten_with_path((run, key))
-    names = [f"{jax.tree_util.keystr(path[1:])} {in_words(leaf)}".strip() for path, leaf in named]
-    return {"names": names, "leaves": [leaf for _, leaf in named]}
+def _in_words(average: float | None, report: Callable | None, every: int, *seen: Any) -> list[str]:
+    """What a descent is asked for beside its end, for its checkpoint."""
+    return [
+        "no average" if average is None else f"an average of decay {average}",
+        "no reports" if report is None else f"reports every {every} iterations of {kinds(report, *seen)}",
+    ]
 
 
-def _resumed(path: str | PathLike, run: _Run, key) -> tuple[_Run, np.ndarray]:
-    saved, wanted = load(path), _content(run, key)
-    found = saved["names"] if isinstance(saved, dict) and "names" in saved else [f"a {type(saved).__name__}"]
-    for one, other in zip([*found, "no more"], [*wanted["names"], "no more"]):
-        if one != other:
-            raise ValueError(f"{path} holds {one} where this descent has {other}; pass the checkpoint of this descent")
-    run, found_key = jax.tree.structure((run, key)).unflatten(saved["leaves"])
-    if key is not None and not found_key == key:
-        raise ValueError(f"{path} is of a descent with another key; pass the same key, or another file")
-    return run, saved["history"]
+def _latest(values: dict[str, np.ndarray]) -> dict[str, str]:
+    return {name: f"{float(value[-1]):.5g}" for name, value in values.items() if name != "iteration"}
 
 
-def _check_arguments(loss, parameters, optimiser, key, tolerance) -> None:
+def _check_arguments(loss, parameters, optimiser, key, tolerance, average, report) -> None:
     check_kind("loss", loss, Callable, "a function of the parameters")
     if not any(jax.tree.leaves(is_learned(parameters))):
         raise ValueError("parameters holds nothing to learn: no floating array (a number is none) outside of a Fixed")
@@ -333,3 +360,7 @@ def _check_arguments(loss, parameters, optimiser, key, tolerance) -> None:
         check_key("key", key)
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}; pass a number >= 0")
+    if average is not None and not 0 < as_scalar("average", average) < 1:
+        raise ValueError(f"average is {average}; pass a decay between 0 and 1, as 0.999")
+    if report is not None:
+        check_kind("report", report, Callable, "a function of what the loss is given, to a dictionary")
