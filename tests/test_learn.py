@@ -1,6 +1,9 @@
 """Learned protocols: the descent itself, what is learned and how, and the objectives against summation and differentiation."""
 
 import importlib
+import subprocess
+import sys
+import textwrap
 from contextlib import contextmanager
 
 import equinox as eqx
@@ -276,6 +279,58 @@ def test_checkpoints_of_another_descent(tmp_path):
         file.write_bytes(file.read_bytes()[:size] if size else b"")
         with pytest.raises(ValueError, match=f"{file} .*damaged"):
             of_network(60, checkpoint=file)
+
+
+@pytest.mark.slow
+def test_devices_do_not_change_the_descent():
+    """Paths of a batch spread over four devices: the same history to rounding, one compilation, and it goes on from a file."""
+    script = """
+        import jax, jax.numpy as jnp, numpy as np, equinox as eqx, os, tempfile
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        from pidjax import learning
+        jax.config.update("jax_enable_x64", True)
+        assert len(jax.devices()) == 4
+        compiled = []
+        jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+
+        def distances(indices, network, key):
+            x = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (2,)))(indices)
+            return (jax.vmap(network)(x) - jnp.sin(x[:, 0])) ** 2
+
+        def loss(indices, network, key):
+            return jnp.mean(distances(indices, network, key))
+
+        def report(indices, network, key):
+            return {"worst": jnp.max(distances(indices, network, key))}
+
+        def run(indices, num_iterations=80, **options):
+            network = eqx.nn.MLP(2, "scalar", 8, 1, activation=jnp.tanh, key=jax.random.key(0))
+            return learning.descend(
+                eqx.Partial(loss, indices), network, key=jax.random.key(1), num_iterations=num_iterations, average=0.9,
+                report=eqx.Partial(report, indices), report_every=40, progress=False, **options,
+            )
+
+        indices = jnp.arange(64)
+        devices = Mesh(np.array(jax.devices()), ("paths",))
+        spread = jax.device_put(indices, NamedSharding(devices, PartitionSpec("paths")))
+        alone, _ = run(indices), run(spread, 25)
+        count = compiled.count("/jax/core/compile/backend_compile_duration")
+        together = run(spread)
+        assert count == compiled.count("/jax/core/compile/backend_compile_duration") > 0
+        assert len(jax.tree.leaves(together.parameters)[0].sharding.device_set) == 4
+        for one in (lambda run: run.history, lambda run: run.averaged.layers[0].weight, lambda run: run.reports["worst"]):
+            np.testing.assert_allclose(one(together), one(alone), rtol=1e-9)
+        with tempfile.TemporaryDirectory() as folder:
+            file = os.path.join(folder, "run.npz")
+            run(spread, 40, checkpoint=file)
+            resumed = run(spread, checkpoint=file)
+        np.testing.assert_array_equal(resumed.history, together.history)
+    """
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_objective_with_a_key():

@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from .._doors.functions import in_words
 from ..storage import load, save
+from .devices import is_spread
 from .reports import Reports
 
 
@@ -49,7 +50,8 @@ def resumed(path: str | PathLike, run: Any, key: Key[Array, ""] | None, asked: l
 
     Args:
         path: of the file.
-        run, key, asked: of this descent, at its start.
+        run: at the start of this descent; what is spread over devices there is spread alike.
+        key, asked: of this descent.
 
     Raises:
         ValueError: a file that is damaged, or of another descent.
@@ -59,7 +61,8 @@ def resumed(path: str | PathLike, run: Any, key: Key[Array, ""] | None, asked: l
     for one, other in zip([*found, "no more"], [*wanted["names"], "no more"]):
         if one != other:
             raise ValueError(f"{path} holds {one} where this descent has {other}; pass the checkpoint of this descent")
-    run, found_key = jax.tree.structure((run, key)).unflatten(saved["leaves"])
+    leaves = map(_placed_as, saved["leaves"], wanted["leaves"])
+    run, found_key = jax.tree.structure((run, key)).unflatten(leaves)
     if key is not None and not found_key == key:
         raise ValueError(f"{path} is of a descent with another key; pass the same key, or another file")
     return Checkpoint(run, saved["history"], saved["reports"])
@@ -69,3 +72,8 @@ def _content(run: Any, key, asked: list[str]) -> dict[str, Any]:
     named, _ = jax.tree_util.tree_flatten_with_path((run, key))
     names = [f"{jax.tree_util.keystr(path[1:])} {in_words(leaf)}".strip() for path, leaf in named]
     return {"names": [*asked, *names], "leaves": [leaf for _, leaf in named]}
+
+
+def _placed_as(leaf: Any, other: Any) -> Any:
+    """The leaf on the devices of the other, if these are several."""
+    return jax.device_put(leaf, other.sharding) if is_spread(other) else leaf

@@ -26,6 +26,7 @@ from .._doors.progress import progress_bar
 from .._doors.show import shown
 from .average import first_average, next_average
 from .checkpoint import Checkpoint, keep, resumed
+from .devices import beside
 from .optimiser import adam
 from .parameters import check_protocol, is_learned, refined, resolve
 from .reports import Reports, given, kinds, with_report
@@ -172,6 +173,7 @@ def descend(
     free = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), free)
     run = _Run(free, _guarded(optimiser).init(free), state, None if average is None else first_average(free))
     check_on_host("a descent", *jax.tree.leaves((run, fixed, key, loss, report)))
+    run = beside((loss, run, fixed), run)
     history: np.ndarray = np.zeros(0, jnp.result_type(*jax.tree.leaves(free)))
     reports: Reports = {}
     log_decay = None if average is None else jnp.asarray(np.log(float(average)), float)
