@@ -13,6 +13,7 @@ from .process.green import Green
 from .process.grids import at_times, log_snr_grid, uniform_grid
 from .process.protocol import GaussianStart, Protocol
 from .process.schedule import from_function, harmonic, piecewise
+from .sampling.corrected import Corrected
 from .sampling.problem import Problem
 from .sampling.rollout import Resampling, backward_log_weights, rollout
 from .sampling.rules import Ancestral, Controlled, Euler, Moment
@@ -31,10 +32,10 @@ from .targets.surrogate import Surrogate
 _ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "metrics", "plot", "tempering", "zoo")
 
 __all__ = [
-    "Ancestral", "Controlled", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green", "LocalDraws", "Moment",
-    "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples", "SamplingError", "Solution", "Surrogate",
-    "at_times", "backward_log_weights", "fit_surrogate", "from_function", "harmonic", "load", "log_snr_grid", "piecewise",
-    "rollout", "sample", "save", "uniform_grid",
+    "Ancestral", "Controlled", "Corrected", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green",
+    "LocalDraws", "Moment", "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples", "SamplingError",
+    "Solution", "Surrogate", "at_times", "backward_log_weights", "fit_surrogate", "from_function", "harmonic", "load",
+    "log_snr_grid", "piecewise", "rollout", "sample", "save", "uniform_grid",
 ]  # fmt: skip
 
 

@@ -3,9 +3,11 @@
 descend, descend_refining              descent of any loss; and the same while pieces are cut in two
 only, positive, refined, resolve       what is learned, and how
 sharpness, control_gradient, energy    objectives without simulation
-fit                                    training of a step rule on its own paths
-relative_entropy, log_variance         its losses
-Network, Given, ParticleNetwork        corrections u(t, x); of one in a family of targets; of particles in space
+fit                                    training of a step rule
+RelativeEntropy, LogVariance, TrajectoryBalance, Sum      its losses on paths
+Regression, Refresh, Buffer            and on bridges to weighted end points
+evidence                               ELBO, EUBO, log Z and ESS both ways
+Network, Given, ParticleNetwork        fields of (t, x); of one in a family of targets; of particles in space
 centred_basis                          coordinates of particles whose centre is the origin
 Guided, brownian                       control and reference of the Path Integral Sampler
 
@@ -15,17 +17,20 @@ Guided, brownian                       control and reference of the Path Integra
 """
 
 from .brownian import brownian
+from .buffer import Buffer
 from .descend import Descent, DescentError, Outcome, descend, descend_refining
 from .fit import fit
-from .losses import log_variance, relative_entropy
+from .losses import AbstractLoss, LogVariance, RelativeEntropy, Sum, TrajectoryBalance, evidence
 from .networks import Given, Guided, Network
 from .objectives import control_gradient, energy, sharpness
 from .optimiser import adam
 from .parameters import Fixed, Parameter, Positive, is_learned, only, positive, refined, resolve
 from .particles import ParticleNetwork, centred_basis
+from .regression import Refresh, Regression
 
 __all__ = [
-    "Descent", "DescentError", "Fixed", "Given", "Guided", "Network", "Outcome", "Parameter", "ParticleNetwork", "Positive",
-    "adam", "brownian", "centred_basis", "control_gradient", "descend", "descend_refining", "energy", "fit", "is_learned",
-    "log_variance", "only", "positive", "refined", "relative_entropy", "resolve", "sharpness",
+    "AbstractLoss", "Buffer", "Descent", "DescentError", "Fixed", "Given", "Guided", "LogVariance", "Network", "Outcome",
+    "Parameter", "ParticleNetwork", "Positive", "Refresh", "Regression", "RelativeEntropy", "Sum", "TrajectoryBalance", "adam",
+    "brownian", "centred_basis", "control_gradient", "descend", "descend_refining", "energy", "evidence", "fit", "is_learned",
+    "only", "positive", "refined", "resolve", "sharpness",
 ]  # fmt: skip

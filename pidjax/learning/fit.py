@@ -8,7 +8,6 @@ The Path Integral Sampler is the case β = 0 with nothing explicit in the contro
     solution = sample(key, target, protocol=protocol, grid=uniform_grid(100), rule=trained.parameters)
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 
@@ -16,20 +15,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 
 from .._doors.checks import check_count, check_key, check_kind
 from ..process.grids import AbstractGrid, uniform_grid
 from ..process.protocol import Protocol
-from ..sampling.problem import Prepared, Problem
+from ..sampling.problem import Problem
 from ..sampling.rules import AbstractGaussianRule
 from ..targets.base import AbstractTarget, WithDensity, able
 from .descend import Descent, adam, descend
-from .losses import relative_entropy
+from .losses import AbstractLoss, RelativeEntropy
 from .networks import Guided
 from .parameters import is_learned
-
-Loss = Callable[[Prepared, AbstractGaussianRule, Key[Array, ""], Int[Array, " n"]], Float[Array, ""]]
 
 
 def fit(
@@ -42,30 +39,30 @@ def fit(
     num_iterations: int = 4000,
     batch_size: int = 512,
     optimiser: optax.GradientTransformation | None = None,
-    loss: Loss = relative_entropy,
+    loss: AbstractLoss | None = None,
     checkpoint: str | PathLike | None = None,
     progress: bool = True,
 ) -> Descent:
-    """Minimise E[−log W] = KL(controlled ‖ optimal) − log Z over the trainable arrays of a step rule.
+    """Minimise a loss of the paths of a step rule over its trainable arrays; by default KL(controlled ‖ optimal) − log Z.
 
     Iteration i draws its paths with fold_in(key, i).
 
     Args:
         key: a typed key.
         target: a target with a density, in the user's units.
-        rule: `Controlled(Guided(...))` for the Path Integral Sampler, `Euler(correction=Network(...))` for a correction
+        rule: `Controlled(Guided(...))` for the Path Integral Sampler, `Corrected(Moment(), Network(...))` for a correction
             to the explicit control, or any Gaussian rule with floating arrays in it; `only` says which are trained.
         protocol: the reference.
         grid: by default 100 equal steps.
         num_iterations, batch_size: how many, and paths in each.
         optimiser: from optax; by default Adam at 5e-3, decaying to zero, on gradients cut to unit norm.
-        loss: `relative_entropy`, `log_variance`, or a function with their signature.
+        loss: by default `RelativeEntropy()`; `LogVariance`, `TrajectoryBalance`, `Regression`, a `Sum` of them, or another.
         checkpoint, progress: as of `descend`.
 
     Returns:
         The descent, whose `parameters` are the rule, for `pidjax.sample` with the protocol and grid it was trained with.
-        Its `num_evaluations` are of the gradient of the log-density: at the end of each path and, for a `Guided` control, at
-        each of its steps.
+        Its `num_evaluations` are of the log-density or its gradient: at the end of each path, for a `Guided` control at each
+        of its steps too.
 
     Raises:
         ValueError: a target without a density; a rule that is not Gaussian, or has arrays of another dtype than the target;
@@ -85,23 +82,32 @@ def fit(
     _check_arguments(key, target, rule, protocol, grid, loss)
     num_iterations, batch_size = check_count("num_iterations", num_iterations), check_count("batch_size", batch_size)
     grid = uniform_grid(100) if grid is None else grid
+    loss = RelativeEntropy() if loss is None else loss
     prepared = Problem(target, protocol).prepare(grid)
     _check_dtype(rule, prepared.unit.start.dtype)
+    key_start, key_descent = jax.random.split(key)
     descent = descend(
         eqx.Partial(_of_rule, loss, prepared, jnp.arange(batch_size)),
         rule,
+        state=_started(loss, prepared, rule, key_start),
         optimiser=adam(5e-3, decay=num_iterations, clip=1.0) if optimiser is None else optimiser,
         num_iterations=num_iterations,
-        key=key,
+        key=key_descent,
         checkpoint=checkpoint,
         progress=progress,
     )
-    per_path = prepared.step_laws.num_steps + 1 if _is_guided(rule) else 1
-    return replace(descent, num_evaluations=descent.history.size * batch_size * per_path)
+    per_step = _is_guided(rule) + target.evaluations_per_tilt
+    spent = loss.num_evaluations(descent.history.size, batch_size, prepared.step_laws.num_steps, per_step)
+    return replace(descent, num_evaluations=spent)
 
 
-def _of_rule(loss: Loss, prepared, indices, rule, key):
-    return loss(prepared, rule, key, indices)
+@eqx.filter_jit
+def _started(loss: AbstractLoss, prepared, rule, key):
+    return loss.start(prepared, rule, key)
+
+
+def _of_rule(loss: AbstractLoss, prepared, indices, rule, state, key):
+    return loss(prepared, rule, key, indices, state)
 
 
 def _is_guided(rule: AbstractGaussianRule) -> bool:
@@ -119,7 +125,8 @@ def _check_arguments(key, target, rule, protocol, grid, loss) -> None:
     check_kind("protocol", protocol, Protocol, "learning.brownian(key, target), harmonic(...) or another")
     if grid is not None:
         check_kind("grid", grid, AbstractGrid, "log_snr_grid(...), uniform_grid(...) or at_times(...)")
-    check_kind("loss", loss, Callable, "relative_entropy, log_variance, or a function with their signature")
+    if loss is not None:
+        check_kind("loss", loss, AbstractLoss, "RelativeEntropy(), LogVariance(), Regression(...) or another")
 
 
 def _check_dtype(rule, dtype) -> None:

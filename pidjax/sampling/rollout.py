@@ -151,7 +151,8 @@ def rollout(
 
         def step(x, key_law, key_step):
             law = _law(rule, target, now, start, x, key_law) if with_law else None
-            return *rule.step(law, now, start, x, key_step), None if law is None else law.mean
+            shown = None if law is None else rule.weighted_state(law, now, x)
+            return *rule.step(law, now, start, x, key_step), shown
 
         after, log_ratios, means = jax.vmap(step)(x, key_laws, key_steps)
         return (after, log_weights + log_ratios), (after, means, parents) if save_states else None

@@ -86,6 +86,10 @@ class AbstractRule(eqx.Module):
     def check(self, t: Float[Array, ""], x: Float[Array, " d"]) -> None:
         """Raise unless the user's own fields, if it has any, give a vector like x at one (t, x)."""
 
+    def weighted_state(self, law: Any, now: StepLaws, x: Float[Array, " d"]) -> Float[Array, " d"]:
+        """The x̂ that the step is taken with."""
+        return law.mean
+
     @abstractmethod
     def step(
         self, law: Any, now: StepLaws | StartLaws, start: Float[Array, " d"], x: Float[Array, " d"], key: Key[Array, ""]
@@ -137,7 +141,7 @@ class Euler(AbstractGaussianRule):
 
     def check(self, t, x):
         if self.correction is not None:
-            _check_field("correction", self.correction, t, x)
+            check_field("correction", self.correction, t, x)
 
     def proposal(self, law: AbstractLaw, now: StepLaws, x):
         drift = now.drift(x, law.mean)
@@ -160,7 +164,7 @@ class Controlled(AbstractGaussianRule):
         check_kind("control", self.control, Callable, "a function of (t, x), or an Equinox module")
 
     def check(self, t, x):
-        _check_field("control", self.control, t, x)
+        check_field("control", self.control, t, x)
 
     @property
     def start_rule(self):
@@ -239,6 +243,9 @@ class EndingOnDraw(AbstractRule):
     def check(self, t, x):
         self.rule.check(t, x)
 
+    def weighted_state(self, law, now, x):
+        return self.rule.weighted_state(law, now, x)
+
     def step(self, law: Any, now, start, x, key):
         return jax.lax.cond(
             now.ahead.is_spread,
@@ -277,6 +284,9 @@ class Unweighted(AbstractRule):
     def check(self, t, x):
         self.rule.check(t, x)
 
+    def weighted_state(self, law, now, x):
+        return self.rule.weighted_state(law, now, x)
+
     def step(self, law, now, start, x, key):
         return self.rule.step(law, now, start, x, key)[0], jnp.zeros((), x.dtype)
 
@@ -303,7 +313,8 @@ def check_law(law: AbstractLaw, needs: tuple[type[AbstractLaw], ...], of: str) -
         )
 
 
-def _check_field(name: str, field: Callable, t: Float[Array, ""], x: Float[Array, " d"]) -> None:
+def check_field(name: str, field: Callable, t: Float[Array, ""], x: Float[Array, " d"]) -> None:
+    """Raise unless a field gives a vector like x at one (t, x)."""
     found = outcome(name, field, t, x, of="one time and point")
     if getattr(found, "shape", None) != x.shape or found.dtype != x.dtype:
         raise ValueError(

@@ -218,7 +218,7 @@ class Solution(Weighted):
         weights = np.asarray(self.weights, np.float64)
         if not (self._has_users_density and np.isfinite(weights).all()):
             return []
-        values = np.asarray(self._vectors(), np.float64)[weights > 0]
+        values = np.asarray(self.vectors, np.float64)[weights > 0]
         weights = weights[weights > 0]
         distances = np.abs(values - np.median(values, axis=0)).max(axis=1)
         order = np.argsort(distances)
@@ -233,7 +233,7 @@ class Solution(Weighted):
 
     def _coarse(self) -> list[tuple[Outcome, str]]:
         """Whether the samples lie so far from the origin that their dtype does not resolve their spread."""
-        values = self._vectors()
+        values = self.vectors
         middle, spread = np.abs(np.median(values, axis=0)), np.std(np.asarray(values, np.float64), axis=0)
         step = float(jnp.finfo(values.dtype).eps)
         coarse = (middle * step > 0.1 * spread) & np.isfinite(spread)
@@ -246,7 +246,9 @@ class Solution(Weighted):
         )
         return [(Outcome.COARSE, text)]
 
-    def _vectors(self) -> Float[Array, "N d"]:
+    @property
+    def vectors(self) -> Float[Array, "N d"]:
+        """The samples as vectors, shape (N, d)."""
         return jnp.concatenate([leaf.reshape(self.num_samples, -1) for leaf in jax.tree.leaves(self.samples)], axis=1)
 
     def _facts(self):

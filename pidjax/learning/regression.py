@@ -1,0 +1,244 @@
+"""Regression of a step rule on bridges to given end points: no path is simulated, none differentiated.
+
+    x = M y + n + √Σ z,     y from a buffer,     x̂* = (I + CK)⁻¹ [ y + C (r + ∇log p̃(y)) ],     E[x̂* | x] = x̂(t, x)
+
+    L = Σ_k E ½ | F_k⁻¹ ( m_k(x) − a_k(x, x̂*) ) |²
+
+with K = AᵀA and r = Aᵀζ of the observation ζ = A y + noise that x makes of y, m_k and F_kF_kᵀ the mean and covariance of the
+rule's step from x at t_k, and a_k(x, y) the mean of the exact one to the end point y. But for a constant, L is
+KL(optimal ‖ controlled) along the grid, −log W on average over the optimal process: it sees every mode that the buffer has.
+
+C = 0 is denoising, C → ∞ matches the target's score; with the target's own covariance x̂* has no variance if that is Gaussian.
+Modes of width w that lie far apart want C = w² I. So C = σ² I, and each step has the σ² by which its L is least at the start:
+E[x̂*] is the same for all. The slope at an end point is found once, however often the point is drawn.
+
+Source: Vincent, *Neural Computation* 2011; De Bortoli et al., *Target score matching*, arXiv 2402.08667; for samples of the
+model itself, Havens et al., *Adjoint sampling*, arXiv 2504.11713.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from .._doors.checks import as_scalar, check_count, check_kind, concrete
+from .._doors.show import shown_fields
+from .._maths.maps import Map, adjoint, apply, inverse, inverse_factor, plus_identity, product
+from .._maths.weighted import systematic
+from ..process.bridge import Observation, observe
+from ..sampling.problem import Prepared
+from ..sampling.rollout import rollout
+from ..sampling.rules import AbstractGaussianRule
+from ..targets.base import Tilted
+from .buffer import Buffer
+from .losses import AbstractLoss, held
+
+_VARIANCES = (0.0, *(4.0**power for power in range(-8, 3)))
+_TRIED = 64
+"""Bridges at each step by which variances are compared."""
+
+
+class Points(NamedTuple):
+    """A buffer in the unit problem, with ∇log p̃ at each point."""
+
+    ends: Float[Array, "n d"]
+    log_weights: Float[Array, " n"]
+    slopes: Float[Array, "n d"]
+
+    @classmethod
+    def of(cls, target: Any, ends: Float[Array, "n d"], log_weights: Float[Array, " n"]) -> "Points":
+        """Points with a slope that is not finite have no weight."""
+        slopes = jax.vmap(jax.grad(target.log_density))(ends)
+        usable = jnp.isfinite(slopes).all(axis=1) & jnp.isfinite(ends).all(axis=1)
+        return cls(
+            jnp.where(usable[:, None], ends, 0),
+            jnp.where(usable, log_weights, -jnp.inf),
+            jnp.where(usable[:, None], slopes, 0),
+        )
+
+
+class Memory(NamedTuple):
+    """What the regression hands on: its points, σ² of each step, the iterations so far, the rule at the last refresh."""
+
+    points: Points
+    variances: Float[Array, " K"]
+    iteration: Int[Array, ""]
+    former: Any
+
+
+class Refresh(eqx.Module):
+    """New points from the rule that is learned, after every so many iterations.
+
+    Args:
+        every: iterations.
+        num_paths: of the rule, whose end points replace those before.
+        power: a in [0, 1] of their weights W^a: 1 is exact, 0 takes them as they are, as adjoint sampling does, where weights
+            would collapse.
+
+    Raises:
+        ValueError: counts below 1; a power outside of [0, 1].
+    """
+
+    every: int = eqx.field(static=True)
+    num_paths: int = eqx.field(static=True)
+    power: Float[Array, ""]
+
+    __repr__ = shown_fields
+
+    def __init__(self, every: int, num_paths: int, *, power: float = 1.0):
+        self.every, self.num_paths = check_count("every", every), check_count("num_paths", num_paths)
+        self.power = _within("power", power, 1.0)
+
+
+class Regression(AbstractLoss):
+    """The regression on bridges to the points of a buffer.
+
+    Args:
+        buffer: end points with exact weights, as `Buffer.of(solution)`; without one, `refresh.num_paths` of the rule's own.
+        variance: σ² ≥ 0 of all steps, in the unit problem; 0 denoises. By default each step has its own of 0, 4⁻⁸, 4⁻⁷, … 4².
+        refresh: new points on the way; by default the buffer is kept.
+        damping: λ ≥ 0 of λ Σ_k E ½|F_k⁻¹(m_k − m'_k)|², m' the mean of the rule at the last refresh.
+
+    Raises:
+        ValueError: neither a buffer nor a refresh; a variance or damping below 0.
+
+    Example:
+        >>> from pidjax import Corrected, GaussianMixture, Moment, Problem, harmonic, log_snr_grid
+        >>> target = GaussianMixture.isotropic(jnp.zeros((1, 2)), 1.0)
+        >>> prepared = Problem(target, harmonic()).prepare(log_snr_grid(5))
+        >>> loss = Regression(Buffer(target.sample(jax.random.key(0), 50)))
+        >>> explicit, key = Corrected(Moment(), lambda t, x: jnp.zeros_like(x)), jax.random.key(1)
+        >>> value, _ = loss(prepared, explicit, key, jnp.arange(10), loss.start(prepared, explicit, key))
+        >>> bool(value < 1e-6)
+        True
+    """
+
+    buffer: Buffer | None
+    variance: Float[Array, ""] | None
+    refresh: Refresh | None
+    damping: Float[Array, ""] | None
+
+    def __init__(
+        self,
+        buffer: Buffer | None = None,
+        *,
+        variance: float | Float[Array, ""] | None = None,
+        refresh: Refresh | None = None,
+        damping: float | None = None,
+    ):
+        if buffer is None and refresh is None:
+            raise ValueError(
+                "neither buffer nor refresh is given; pass Buffer.of(solution), or Refresh(every, num_paths)"
+            )
+        for name, value, kind in (("buffer", buffer, Buffer), ("refresh", refresh, Refresh)):
+            if value is not None:
+                check_kind(name, value, kind, f"a {kind.__name__}")
+        self.buffer, self.refresh = buffer, refresh
+        self.variance = None if variance is None else _within("variance", variance)
+        self.damping = None if damping is None else _within("damping", damping)
+
+    def start(self, prepared, rule, key):
+        if self.buffer is None:
+            points = self._drawn(prepared, rule, key)
+        else:
+            ends = prepared.unit.to_unit(self.buffer.ends)
+            points = Points.of(prepared.target, ends, self.buffer.log_weights)
+            if self.refresh is not None:
+                chosen = systematic(key, self.buffer.weights, self.refresh.num_paths)
+                none = jnp.zeros(chosen.size, ends.dtype)
+                points = Points(points.ends[chosen], none, points.slopes[chosen])
+        former = None if self.damping is None else eqx.filter(rule, eqx.is_array)
+        dtype, num_steps = points.ends.dtype, prepared.step_laws.num_steps
+        candidates = jnp.asarray(_VARIANCES if self.variance is None else [self.variance], dtype)
+        memory = Memory(points, jnp.zeros(num_steps, dtype), jnp.zeros((), int), None)
+        tried = jnp.arange(_TRIED * num_steps) if self.variance is None else jnp.arange(num_steps)
+
+        def tried_with(variance):
+            constant = memory._replace(variances=jnp.full(num_steps, variance, dtype))
+            return jnp.sum(self._errors(prepared, held(rule), key, tried, constant).reshape(-1, num_steps), axis=0)
+
+        best = jnp.argmin(jax.lax.map(tried_with, candidates), axis=0)
+        return Memory(points, candidates[best], memory.iteration, former)
+
+    def __call__(self, prepared, rule, key, indices, state):
+        key_refresh, key = jax.random.split(key)
+        if self.refresh is not None:
+            every = self.refresh.every
+            state = jax.lax.cond(
+                (state.iteration > 0) & (state.iteration % every == 0),
+                lambda: self._renewed(prepared, rule, key_refresh, state),
+                lambda: state,
+            )
+        value = prepared.step_laws.num_steps * jnp.mean(self._errors(prepared, rule, key, indices, state))
+        return value, state._replace(iteration=state.iteration + 1)
+
+    def _errors(
+        self, prepared: Prepared, rule: AbstractGaussianRule, key, indices, state: Memory
+    ) -> Float[Array, " n"]:
+        """½|F_k⁻¹(m_k − a_k)|² of a bridge for each number, at the step k that it has by turns."""
+        key_choice, key_paths = jax.random.split(key)
+        ends, log_weights, slopes = state.points
+        num_steps, start, target = prepared.step_laws.num_steps, prepared.unit.start, prepared.target
+        chosen = systematic(key_choice, jax.nn.softmax(log_weights), indices.size)
+        others = None if state.former is None else eqx.combine(state.former, rule)
+
+        def of_path(index, place):
+            end, slope, k = ends[place], slopes[place], (index + state.iteration) % num_steps
+            key_bridge, key_law = jax.random.split(jax.random.fold_in(key_paths, index))
+            now = jax.tree.map(lambda leaf: leaf[k], prepared.step_laws)
+            x = now.observation.draw(key_bridge, start, end)
+            seen = observe(now.observation, x, start)
+            law = target.tilt(seen, key_law) if issubclass(rule.needs, Tilted) else None
+            step = rule.proposal(law, now, x)
+            aim = now.ahead.mean(x, estimate(seen, end, slope, state.variances[k]))
+            whiten = inverse_factor(step.factor)
+            error = 0.5 * jnp.sum(apply(whiten, step.mean - aim) ** 2)
+            if others is None or self.damping is None:
+                return error
+            change = step.mean - jax.lax.stop_gradient(others.proposal(law, now, x).mean)
+            return error + 0.5 * self.damping.astype(x.dtype) * jnp.sum(apply(whiten, change) ** 2)
+
+        return jax.vmap(of_path)(indices, chosen)
+
+    def num_evaluations(self, num_iterations, batch_size, num_steps, per_step):
+        spent = num_iterations * batch_size * per_step
+        spent += 0 if self.buffer is None else len(self.buffer.ends)
+        if self.refresh is not None:
+            rounds = (num_iterations - 1) // self.refresh.every + (self.buffer is None)
+            spent += rounds * self.refresh.num_paths * (2 + per_step * num_steps)
+        return spent
+
+    def _drawn(self, prepared: Prepared, rule: AbstractGaussianRule, key: Key[Array, ""]) -> Points:
+        assert self.refresh is not None
+        paths = rollout(prepared, held(rule), key, jnp.arange(self.refresh.num_paths))
+        log_weights = self.refresh.power.astype(paths.log_weights.dtype) * paths.log_weights
+        return Points.of(prepared.target, paths.samples, jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights))
+
+    def _renewed(self, prepared, rule, key, state: Memory) -> Memory:
+        former = None if state.former is None else jax.lax.stop_gradient(eqx.filter(rule, eqx.is_array))
+        return state._replace(points=self._drawn(prepared, rule, key), former=former)
+
+
+def estimate(
+    seen: Observation, end: Float[Array, " d"], slope: Float[Array, " d"], variance: Float[Array, ""]
+) -> Float[Array, " d"]:
+    """x̂* = (I + σ²K)⁻¹ [ y + σ² (r + ∇log p̃(y)) ].
+
+    Example:
+        >>> seen = Observation(jnp.array(2.0), jnp.array([3.0]))
+        >>> estimate(seen, jnp.array([1.0]), jnp.array([-1.0]), jnp.array(1.0)).tolist()
+        [1.2000000476837158]
+    """
+    gain: Map = seen.gain
+    score = apply(adjoint(gain), seen.value) + slope
+    return apply(inverse(plus_identity(variance * product(adjoint(gain), gain))), end + variance * score)
+
+
+def _within(name: str, value: Any, most: float = jnp.inf) -> Float[Array, ""]:
+    value = as_scalar(name, value)
+    known = concrete(value)
+    if known is not None and not 0 <= known <= most:
+        raise ValueError(f"{name} is {known:g}; pass a number " + (">= 0" if most == jnp.inf else f"in [0, {most:g}]"))
+    return value
