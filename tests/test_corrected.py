@@ -79,7 +79,7 @@ def test_the_gradient_reaches_the_correction_alone():
         (lambda: pid.Corrected(pid.Ancestral(), waves), "rule is a Ancestral"),
         (lambda: pid.Corrected(pid.Controlled(waves), waves), "asks for no tilted law to correct"),
         (lambda: pid.Corrected(pid.Euler(), 3.0), "correction is a float; pass a function"),
-        (lambda: pid.Corrected(pid.Euler(), waves, deviation=0.0), "deviation is 0; pass a number > 0"),
+        (lambda: pid.Corrected(pid.Euler(), waves, deviation=0.0), "deviation is 0.0; pass a number > 0"),
         (
             lambda: pid.sample(KEY, MIXTURE, rule=pid.Corrected(pid.Euler(), lambda t, x: x[:1])),
             r"correction returns float64\[1\]",

@@ -476,8 +476,14 @@ def corrected(*arguments, **options):
     return pid.sample(key(), plane(), rule=rule, num_samples=3, num_steps=2)
 
 
-def loss(indices, of=learning.relative_entropy):
-    return of(pid.Problem(plane(), brownian()).prepare(pid.uniform_grid(2)), pid.Moment(), key(), indices)
+class Shapeless(learning.AbstractLoss):
+    def __call__(self, prepared, rule, key, indices, state):
+        return prepared.unit.start, state
+
+
+def loss(indices, of=None):
+    of = learning.RelativeEntropy() if of is None else of
+    return of(pid.Problem(plane(), brownian()).prepare(pid.uniform_grid(2)), pid.Moment(), key(), indices, ())
 
 
 NEURAL = [
@@ -497,9 +503,24 @@ NEURAL = [
     (lambda: learning.Guided(key(), density(), brownian(0.0), clip="a"), "clip is a str; pass a number > 0"),
     (lambda: learning.Guided(density(), key(), brownian(0.0)), "key is Density"),
     (lambda: trained(optimiser="adam"), "optimiser is a str; pass one from optax"),
-    (lambda: trained(loss=None), "loss is a NoneType; pass relative_entropy"),
-    (lambda: trained(loss=lambda prepared, rule: 0.0), "loss fails .* takes 2 positional arguments but 4"),
-    (lambda: trained(loss=lambda prepared, rule, key, paths: prepared.unit.start), r"loss returns float32\[2\]"),
+    (lambda: trained(loss=lambda prepared, rule: 0.0), r"loss is a function; pass RelativeEntropy\(\)"),
+    (lambda: trained(loss=Shapeless()), r"loss returns \(float32\[2\], .*return \(value, state\)"),
+    (lambda: trained(report_every=1, ends=jnp.zeros((2, 2))), r"ends has shape \(2, 2\); pass 3 samples"),
+    (lambda: learning.Regression(), "neither buffer nor refresh is given"),
+    (lambda: learning.Regression(jnp.zeros((3, 2))), "buffer is .*pass a Buffer"),
+    (
+        lambda: learning.Regression(learning.Buffer(jnp.zeros((3, 2))), variance=-1.0),
+        "variance is -1; pass a number >= 0",
+    ),
+    (lambda: learning.Refresh(0, 3), "every is 0; pass an integer >= 1"),
+    (lambda: learning.Refresh(3, 3, power=2.0), r"power is 2; pass a number in \[0, 1\]"),
+    (lambda: learning.Buffer(jnp.zeros(3)), r"ends has shape \(3,\)"),
+    (lambda: learning.Buffer(jnp.full((2, 1), jnp.nan)), "ends holds 2 non-finite|not finite; leave them out"),
+    (lambda: learning.Buffer(jnp.zeros((2, 1)), jnp.zeros(3)), r"log_weights has shape \(3,\) but ends \(2, 1\)"),
+    (lambda: learning.Buffer(jnp.zeros((2, 1)), jnp.full(2, -jnp.inf)), "log_weights"),
+    (lambda: learning.Buffer.of(3.0), "solution is a float"),
+    (lambda: learning.Sum([learning.RelativeEntropy()], [1.0, 2.0]), "1 losses and 2 factors"),
+    (lambda: learning.TrajectoryBalance(rate=1.5), r"rate is 1.5; pass a number in \(0, 1\]"),
     (lambda: jax.jit(lambda key: trained(key=key).history)(key()), "descent takes numbers.* outside"),
     (lambda: jax.jit(lambda: trained().history)(), "descent takes numbers.* outside"),
     (lambda: corrected(3), r"float32\[2\] but the network is made for float32\[3\]"),
@@ -508,7 +529,7 @@ NEURAL = [
         r"float32\[2\] but the network is made for float32\[3\]",
     ),
     (lambda: loss(jnp.arange(0)), "indices has 0 paths; a mean needs at least 1"),
-    (lambda: loss(jnp.arange(1), learning.log_variance), "indices has 1 paths; a variance needs at least 2"),
+    (lambda: loss(jnp.arange(1), learning.LogVariance()), "indices has 1 paths; a variance needs at least 2"),
 ]
 
 GREEN = [

@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_within, mean_and_error
 
 import pidjax as pid
-from pidjax.learning import log_variance
+from pidjax.learning import LogVariance
 from pidjax.sampling.rollout import given_log_weights
 from pidjax.sampling.rules import EndingOnDraw
 
@@ -46,7 +46,8 @@ def test_weights_of_given_paths_are_those_that_they_were_drawn_with(rule, start)
 def test_the_log_variance_is_that_of_the_weights():
     problem, indices = prepared(local(), jnp.zeros(2)), jnp.arange(20)
     weights = pid.rollout(problem, pid.Euler(), KEY, indices).log_weights
-    np.testing.assert_allclose(log_variance(problem, pid.Euler(), KEY, indices), jnp.var(weights, ddof=1), rtol=1e-9)
+    value, _ = LogVariance()(problem, pid.Euler(), KEY, indices, ())
+    np.testing.assert_allclose(value, jnp.var(weights, ddof=1), rtol=1e-9)
 
 
 def test_a_drawn_last_step_is_weighed_alike():

@@ -13,18 +13,19 @@ from os import PathLike
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
-from .._doors.checks import check_count, check_key, check_kind
+from .._doors.checks import as_floating, check_count, check_key, check_kind
 from ..process.grids import AbstractGrid, uniform_grid
 from ..process.protocol import Protocol
 from ..sampling.problem import Problem
+from ..sampling.rollout import spread
 from ..sampling.rules import AbstractGaussianRule
 from ..targets.base import AbstractTarget, WithDensity, able
 from .descend import Descent, adam, descend
-from .losses import AbstractLoss, RelativeEntropy
+from .losses import AbstractLoss, RelativeEntropy, evidence
 from .networks import Guided
 from .parameters import is_learned
 
@@ -40,6 +41,9 @@ def fit(
     batch_size: int = 512,
     optimiser: optax.GradientTransformation | None = None,
     loss: AbstractLoss | None = None,
+    average: float | None = None,
+    report_every: int | None = None,
+    ends: Float[Array, "n d"] | None = None,
     checkpoint: str | PathLike | None = None,
     progress: bool = True,
 ) -> Descent:
@@ -57,7 +61,10 @@ def fit(
         num_iterations, batch_size: how many, and paths in each.
         optimiser: from optax; by default Adam at 5e-3, decaying to zero, on gradients cut to unit norm.
         loss: by default `RelativeEntropy()`; `LogVariance`, `TrajectoryBalance`, `Regression`, a `Sum` of them, or another.
-        checkpoint, progress: as of `descend`.
+        report_every: iterations between reports of the `evidence` of a batch of paths, kept in `Descent.reports`; none, if left
+            out.
+        ends: samples of the target, for what `evidence` says of these, at least a batch of them, shape (n, d).
+        average, checkpoint, progress: as of `descend`.
 
     Returns:
         The descent, whose `parameters` are the rule, for `pidjax.sample` with the protocol and grid it was trained with.
@@ -66,7 +73,7 @@ def fit(
 
     Raises:
         ValueError: a target without a density; a rule that is not Gaussian, or has arrays of another dtype than the target;
-            counts below 1; as `descend`.
+            counts below 1; fewer ends than paths in a batch; as `descend`.
 
     Example:
         >>> from pidjax import Controlled, Density, harmonic
@@ -86,13 +93,19 @@ def fit(
     prepared = Problem(target, protocol).prepare(grid)
     _check_dtype(rule, prepared.unit.start.dtype)
     key_start, key_descent = jax.random.split(key)
+    indices = spread(np.arange(batch_size))
+    if ends is not None:
+        ends = prepared.unit.to_unit(_checked(ends, batch_size, target.dim))
     descent = descend(
-        eqx.Partial(_of_rule, loss, prepared, jnp.arange(batch_size)),
+        eqx.Partial(_of_rule, loss, prepared, indices),
         rule,
         state=_started(loss, prepared, rule, key_start),
         optimiser=adam(5e-3, decay=num_iterations, clip=1.0) if optimiser is None else optimiser,
         num_iterations=num_iterations,
         key=key_descent,
+        average=average,
+        report=None if report_every is None else eqx.Partial(_evidence, prepared, indices, ends),
+        report_every=100 if report_every is None else report_every,
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -108,6 +121,19 @@ def _started(loss: AbstractLoss, prepared, rule, key):
 
 def _of_rule(loss: AbstractLoss, prepared, indices, rule, state, key):
     return loss(prepared, rule, key, indices, state)
+
+
+def _evidence(prepared, indices, ends, rule, state, key):
+    return evidence(prepared, rule, key, indices, ends)
+
+
+def _checked(ends, batch_size: int, dim: int) -> Float[Array, "n d"]:
+    ends = as_floating("ends", ends)
+    if ends.ndim != 2 or ends.shape[1] != dim or len(ends) < batch_size:
+        raise ValueError(
+            f"ends has shape {ends.shape}; pass {batch_size} samples of the target or more, shape (n, {dim})"
+        )
+    return ends[:batch_size]
 
 
 def _is_guided(rule: AbstractGaussianRule) -> bool:

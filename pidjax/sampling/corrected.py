@@ -7,12 +7,14 @@ one standard deviation, at any time, and dies out as t → 1. Where c = 0 the ru
 c is, E[W] = Z.
 """
 
+import math
 from collections.abc import Callable
+from numbers import Real
 
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from .._doors.checks import as_positive, check_kind
+from .._doors.checks import check_kind
 from .._maths.maps import adjoint, apply, cholesky_of_one_plus_square, inverse_factor, product
 from ..process.bridge import StepLaws
 from ..targets.base import AbstractLaw, Tilted, WithCovariance
@@ -61,7 +63,10 @@ class Corrected(AbstractGaussianRule):
             )
         check_kind("correction", correction, Callable, "a function of (t, x), or an Equinox module")
         self.rule, self.correction = rule, correction
-        self.deviation = float(as_positive("deviation", deviation))
+        check_kind("deviation", deviation, Real, "a number > 0")
+        if not 0 < deviation < math.inf:
+            raise ValueError(f"deviation is {deviation}; pass a number > 0")
+        self.deviation = float(deviation)
 
     @property
     def needs_law(self):

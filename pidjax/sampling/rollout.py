@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind
@@ -209,6 +210,14 @@ def pinned(
 
     means = jax.lax.scan(look, None, (prepared.step_laws, jnp.swapaxes(states, 0, 1)[:-1]))[1]
     return Paths(ends, none, states, jnp.swapaxes(means, 0, 1))
+
+
+def spread(indices: np.ndarray) -> Int[Array, " n"]:
+    """The numbers of paths, divided among the devices where they divide evenly."""
+    devices = jax.devices()
+    if len(devices) == 1 or len(indices) % len(devices):
+        return jnp.asarray(indices)
+    return jax.device_put(indices, NamedSharding(Mesh(np.array(devices), ("paths",)), PartitionSpec("paths")))
 
 
 def _of_paths(key: Key[Array, ""], indices: Int[Array, " n"]) -> Key[Array, " n"]:

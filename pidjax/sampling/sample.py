@@ -11,7 +11,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import check_count, check_key, concrete
@@ -24,7 +23,7 @@ from ..targets.density import Density
 from ..targets.ends import Ends
 from ..targets.fitting.fit import as_starts
 from .problem import Prepared, Problem
-from .rollout import Resampling, check_resampling, pinned, rollout
+from .rollout import Resampling, check_resampling, pinned, rollout, spread
 from .rules import AbstractRule, Ancestral, EndingOnDraw, Unweighted
 from .solution import Solution
 from .stand_in import StandIn, chosen, stand_in
@@ -123,7 +122,7 @@ def sample(
     parts = []
     with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
         for number in range(num_chunks):
-            indices = _spread(np.arange(number * chunk, (number + 1) * chunk))
+            indices = spread(np.arange(number * chunk, (number + 1) * chunk))
             some = None if ends is None else ends.places[np.minimum(indices, num_samples - 1)]
             run = _run_chunk(prepared, rule, key_paths, indices, some, save_paths, resampling)
             parts.append(jax.block_until_ready(run))
@@ -196,14 +195,6 @@ def _joined(parts: list, num_samples: int):
 
 def _default_batch(dim: int, num_samples: int) -> int:
     return min(num_samples, max(256, _FLOATS_PER_CHUNK // dim))
-
-
-def _spread(indices: np.ndarray) -> Array:
-    """The path numbers of a chunk, divided among the devices where they divide evenly."""
-    devices = jax.devices()
-    if len(devices) == 1 or len(indices) % len(devices):
-        return jnp.asarray(indices)
-    return jax.device_put(indices, NamedSharding(Mesh(np.array(devices), ("paths",)), PartitionSpec("paths")))
 
 
 def _describe(module: eqx.Module) -> str:

@@ -1,0 +1,193 @@
+"""Losses against closed forms, quadrature and finite differences, and what they do to a displaced surrogate."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+import pidjax as pid
+from pidjax import learning
+from pidjax.learning.regression import estimate
+from pidjax.process.bridge import Observation
+
+KEY = jax.random.key(0)
+CENTRES, WIDTHS = jnp.array([[-2.0, 0.0], [2.0, 1.0], [0.0, -3.0]]), jnp.array([0.3, 0.5, 0.4])
+TRUTH = pid.GaussianMixture.isotropic(CENTRES, WIDTHS)
+LOG_Z = 0.7
+DISPLACED = pid.Surrogate(
+    pid.Density(lambda y: TRUTH.log_density(y) + LOG_Z, 2),
+    pid.GaussianMixture.isotropic(CENTRES + jnp.array([[0.4, 0.4], [-0.4, -0.4], [0.4, 0.4]]), WIDTHS + 0.2),
+)
+GRID = pid.log_snr_grid(5)
+BUFFER = learning.Buffer(TRUTH.sample(jax.random.key(9), 1000))
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+    """optax itself raises Python floats to integer counts, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return pid.Problem(DISPLACED, pid.harmonic()).prepare(GRID)
+
+
+def corrected(width=8, size=0.0):
+    """A correction, with noise on every array."""
+    network, rest = eqx.partition(learning.Network(jax.random.key(1), 2, width=width), eqx.is_array)
+    leaves, structure = jax.tree.flatten(network)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    noisy = [leaf + size * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys)]
+    return pid.Corrected(pid.Moment(), eqx.combine(structure.unflatten(noisy), rest))
+
+
+LOSSES = {
+    "relative entropy": learning.RelativeEntropy(),
+    "log-variance": learning.LogVariance(BUFFER),
+    "trajectory balance": learning.TrajectoryBalance(BUFFER),
+    "regression": learning.Regression(BUFFER),
+    "damped": learning.Regression(BUFFER, damping=0.5, variance=0.1),
+    "sum": learning.Sum([learning.RelativeEntropy(), learning.LogVariance(BUFFER)], [1.0, 0.3]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_those_of_the_value(prepared, name):
+    rule, loss = corrected(size=0.3), LOSSES[name]
+    learned, fixed = eqx.partition(rule, learning.is_learned(rule))
+    direction = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), learned)
+    state = jax.jit(lambda: loss.start(prepared, corrected(), KEY))()
+
+    @jax.jit
+    @jax.value_and_grad
+    def along(step):
+        moved = jax.tree.map(lambda leaf, towards: leaf + step * towards, learned, direction)
+        return loss(prepared, eqx.combine(moved, fixed), KEY, jnp.arange(10), state)[0]
+
+    derivative = along(0.0)[1]
+    difference = (along(1e-5)[0] - along(-1e-5)[0]) / 2e-5
+    assert abs(derivative) > 1e-3
+    assert abs(derivative - difference) < 1e-6 * max(1, abs(derivative))
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.1, 1.0, 10.0])
+def test_the_estimate_is_unbiased(variance):
+    """Its mean over p(y|x), on a fine lattice, is the weighted state, for a mixture seen through a gain."""
+    mixture = pid.GaussianMixture.isotropic(jnp.array([[-1.0], [1.5]]), jnp.array([0.1, 0.4]))
+    seen = Observation(jnp.array(1.3), jnp.array([0.4]))
+    y = jnp.linspace(-6, 6, 4001)[:, None]
+    log_tilted = jax.vmap(mixture.log_density)(y) - 0.5 * jnp.sum((seen.value[None] - seen.gain * y) ** 2, axis=1)
+    slopes = jax.vmap(jax.grad(mixture.log_density))(y)
+    estimates = jax.vmap(lambda y, slope: estimate(seen, y, slope, jnp.array(variance)))(y, slopes)
+    mean = jax.nn.softmax(log_tilted) @ estimates
+    assert jnp.allclose(mean, mixture.tilt(seen).mean, atol=1e-10)
+
+
+@pytest.mark.parametrize("gain", [jnp.array(0.0), jnp.array(2.0), jnp.array([[1.0, 0.5], [0.0, 2.0]])])
+def test_the_estimate_has_no_variance_for_a_gaussian(gain):
+    gaussian = pid.GaussianMixture.isotropic(jnp.array([[1.0, -2.0]]), 0.3)
+    seen = Observation(gain, jnp.array([0.5, 1.0]))
+    for y in (jnp.array([0.0, 0.0]), jnp.array([3.0, -1.0])):
+        found = estimate(seen, y, jax.grad(gaussian.log_density)(y), jnp.array(0.3))
+        assert jnp.allclose(found, gaussian.tilt(seen).mean, atol=1e-12)
+
+
+def test_the_best_variance_is_found_for_each_step():
+    """A Gaussian of unit variance has an estimate without variance at σ² = 1, and a loss of zero there."""
+    gaussian = pid.GaussianMixture.isotropic(jnp.array([[1.0, -2.0]]), 1.0)
+    prepared = pid.Problem(gaussian, pid.harmonic()).prepare(GRID)
+    loss = learning.Regression(learning.Buffer(gaussian.sample(KEY, 100)))
+    rule = corrected()
+    state = loss.start(prepared, rule, KEY)
+    assert jnp.all(state.variances == 1)
+    assert loss(prepared, rule, KEY, jnp.arange(20), state)[0] < 1e-20
+
+
+def test_losses_of_the_optimal_process():
+    """`Moment` on a Gaussian is optimal: every path weighs Z, so variances vanish, and the learned log Z is right."""
+    gaussian = pid.GaussianMixture.isotropic(jnp.array([[1.0, -2.0]]), 0.5)
+    prepared = pid.Problem(gaussian, pid.harmonic()).prepare(GRID)
+    for buffer in (None, learning.Buffer(gaussian.sample(KEY, 100))):
+        assert learning.LogVariance(buffer)(prepared, pid.Moment(), KEY, jnp.arange(9), ())[0] < 1e-20
+        balance = learning.TrajectoryBalance(buffer)
+        log_z = balance.start(prepared, pid.Moment(), KEY)
+        assert abs(log_z) < 1e-10
+        value, after = balance(prepared, pid.Moment(), KEY, jnp.arange(9), log_z + 1)
+        assert jnp.allclose(value, 0.5)
+        assert jnp.allclose(after, 0.9)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A correction of the displaced surrogate by regression on weighted draws of it."""
+    solution = pid.sample(jax.random.key(3), DISPLACED)
+    with jax.numpy_dtype_promotion("standard"):
+        return learning.fit(
+            jax.random.key(4),
+            DISPLACED,
+            corrected(width=32),
+            protocol=pid.harmonic(),
+            grid=GRID,
+            loss=learning.Regression(learning.Buffer.of(solution)),
+            num_iterations=200,
+            batch_size=250,
+            report_every=200,
+            ends=BUFFER.ends,
+            average=0.98,
+            progress=False,
+        )
+
+
+@pytest.mark.slow
+def test_regression_mends_a_displaced_surrogate(trained):
+    """EUBO − ELBO falls by half, with log Z between the bounds all along, by reports of 250 paths."""
+    reports = trained.reports
+    assert reports["iteration"].tolist() == [0, 200]
+    assert (reports["elbo"] < LOG_Z).all()
+    assert (reports["eubo"] > LOG_Z).all()
+    gap = reports["eubo"] - reports["elbo"]
+    assert gap[1] < 0.6 * gap[0]
+    assert trained.num_evaluations == 4096
+
+
+@pytest.mark.slow
+def test_weights_of_the_trained_rule_are_exact(trained):
+    """log Z at 4 standard errors, by the last parameters and by their average; ESS/N above the explicit one's."""
+    rules = pid.Moment(), trained.parameters, trained.averaged
+    plain, *runs = (pid.sample(jax.random.key(5), DISPLACED, rule=rule, grid=GRID, num_samples=2000) for rule in rules)
+    for run in runs:
+        assert abs(run.log_z.value - LOG_Z) < 4 * run.log_z.standard_error
+        assert run.ess > plain.ess + 0.05 * run.num_samples
+
+
+@pytest.mark.slow
+def test_a_control_is_learned_from_its_own_samples():
+    """Under the Brownian reference the optimal control of N(μ, I) is μ: a regression without variance."""
+    mean = jnp.array([1.5, -0.5])
+    gaussian = pid.GaussianMixture(mean[None], jnp.eye(2)[None])
+    rule = pid.Controlled(learning.Network(KEY, 2, width=16))
+    loss = learning.Regression(variance=1.0, refresh=learning.Refresh(25, 64, power=0.0))
+    options = {"protocol": pid.harmonic(0.0, noise_scale=1.0), "grid": pid.uniform_grid(4), "progress": False}
+    found = learning.fit(KEY, gaussian, rule, loss=loss, num_iterations=150, batch_size=64, **options)
+    points = jax.random.normal(KEY, (100, 2)) + mean[None] / 2
+    learned = jax.vmap(found.parameters.control, in_axes=(None, 0))(jnp.array(0.5), points)
+    assert jnp.sqrt(jnp.mean((learned - mean[None]) ** 2)) < 0.1
+    assert found.num_evaluations == 6 * 64 * 2
+
+
+@pytest.mark.slow
+def test_a_descent_with_a_buffer_goes_on_where_it_stopped(tmp_path):
+    loss = learning.Regression(BUFFER, refresh=learning.Refresh(20, 50), damping=0.1)
+    options = {"protocol": pid.harmonic(), "grid": GRID, "loss": loss, "batch_size": 20, "progress": False}
+    options["optimiser"] = learning.adam(1e-3)
+    whole = learning.fit(KEY, DISPLACED, corrected(), num_iterations=75, **options)
+    for iterations in (50, 75):
+        parts = learning.fit(
+            KEY, DISPLACED, corrected(), num_iterations=iterations, checkpoint=tmp_path / "descent.npz", **options
+        )
+    assert (parts.history == whole.history).all()
+    assert eqx.tree_equal(parts.free, whole.free)
+    assert eqx.tree_equal(parts.state, whole.state)
