@@ -64,6 +64,7 @@ def test_a_correction_of_one_is_one_deviation(protocol):
         assert np.isclose(moved @ (np.eye(2) / 0.25 + information) @ moved, 2)
 
 
+@pytest.mark.slow
 def test_the_gradient_reaches_the_correction_alone():
     prepared = pid.Problem(MIXTURE, pid.harmonic()).prepare(pid.uniform_grid(3))
     rule = pid.Corrected(pid.Moment(), learning.Network(KEY, 2, width=8))

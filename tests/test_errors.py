@@ -226,6 +226,7 @@ def test_nan_paths_are_counted_and_explained():
         solution.check()
 
 
+@pytest.mark.slow
 def test_a_collapsed_run_is_explained():
     far = pid.GaussianMixture(jnp.full((1, 2), 6.0), 0.01 * jnp.eye(2)[None])
     standard = pid.GaussianMixture(jnp.zeros((1, 2)), jnp.eye(2)[None])

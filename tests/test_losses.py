@@ -95,6 +95,7 @@ def test_the_estimate_has_no_variance_for_a_gaussian(gain):
         assert jnp.allclose(found, gaussian.tilt(seen).mean, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_best_variance_is_found_for_each_step():
     """A Gaussian of unit variance has an estimate without variance at σ² = 1, and a loss of zero there."""
     gaussian = pid.GaussianMixture.isotropic(jnp.array([[1.0, -2.0]]), 1.0)
@@ -106,6 +107,7 @@ def test_the_best_variance_is_found_for_each_step():
     assert loss(prepared, rule, KEY, jnp.arange(20), state)[0] < 1e-20
 
 
+@pytest.mark.slow
 def test_losses_of_the_optimal_process():
     """`Moment` on a Gaussian is optimal: every path weighs Z, so variances vanish, and the learned log Z is right."""
     gaussian = pid.GaussianMixture.isotropic(jnp.array([[1.0, -2.0]]), 0.5)

@@ -206,6 +206,7 @@ def test_given_starts_and_jit():
     assert "float64[]" in repr(eqx.filter_eval_shape(lambda: modes))
 
 
+@pytest.mark.slow
 def test_one_chain_for_each_top_counts():
     """Numbers 0, 8, …, 376 begin at tops of their own, and 384, …, 511 anywhere but for two that are given: by turns, and
     before all the others."""

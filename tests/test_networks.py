@@ -121,6 +121,7 @@ def test_centred_particles_are_particles_in_other_coordinates():
     np.testing.assert_allclose(centred(0.4, z), in_coordinates(centred, force), atol=1e-13)
 
 
+@pytest.mark.slow
 def test_particles_are_told_apart_by_more_than_their_nearest_pairs():
     """Neither a pair force (a third particle changes what two do to each other) nor the same at all times."""
     network = disturbed(particles(3, 2))
@@ -130,6 +131,7 @@ def test_particles_are_told_apart_by_more_than_their_nearest_pairs():
     assert jnp.max(jnp.abs(network(0.4, x) - network(0.6, x))) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centred", [False, True])
 def test_coincident_particles_are_finite(centred, dtype):
     network = disturbed(particles(3, 2, centred=centred, dtype=dtype))
@@ -179,6 +181,7 @@ def test_training_moves_the_network_and_not_the_context():
         assert not eqx.tree_equal(before.control.network, after.control.network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correction", [lambda: family().given([1.0, 0.0, 0.0]), lambda: particles(3, 1, centred=True)])
 def test_correction_of_the_explicit_sampler(correction):
     """Nothing at first; disturbed, another path with E[W] = Z: the mixture's mass is one."""
