@@ -19,8 +19,6 @@ from .cases import Case
 from .outcome import CLOSED, ENERGY, EXACT, FOLLMER, PIS, SURROGATE, TEMPERED, Budget, Outcome
 
 PIS_STEPS = 100
-PIS_LEARNING_RATE = 1e-3
-"""At 5e-3, the rate of the literature and of `learning.fit`, training diverges on gmm40 and is no better elsewhere."""
 
 Method = Callable[[Case, Key[Array, ""], Budget], Mapping[str, Outcome]]
 
@@ -191,7 +189,6 @@ def trained_path_integral_sampler(
         grid=grid,
         num_iterations=num_iterations,
         batch_size=batch_size,
-        optimiser=learning.adam(PIS_LEARNING_RATE, decay=num_iterations, clip=1.0),
     )
     solution = pid.sample(
         key_solve,

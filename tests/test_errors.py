@@ -311,7 +311,7 @@ def test_samples_over_too_many_decades():
 @pytest.mark.parametrize(
     ("log_density", "dim", "message"),
     [
-        pytest.param(lambda y: 0 * y[0], 2, "ran away to infinity", marks=pytest.mark.extended),
+        pytest.param(lambda y: 0 * y[0], 2, "ran away", marks=pytest.mark.extended),
         (lambda y: -2.5 * jnp.log(jnp.linalg.norm(y)) - 0.5 * jnp.sum(y**2), 2, "narrower than float32 resolves"),
         pytest.param(
             lambda y: jnp.where((y[0] > 1000) & (y[0] < 1001), 0 * y[0], -jnp.inf),

@@ -134,6 +134,7 @@ def trained():
             protocol=pid.harmonic(),
             grid=GRID,
             loss=learning.Regression(learning.Buffer.of(solution)),
+            optimiser=learning.adam(5e-3, decay=200, clip=1.0),
             num_iterations=200,
             batch_size=250,
             report_every=200,
@@ -173,6 +174,7 @@ def test_a_control_is_learned_from_its_own_samples():
     rule = pid.Controlled(learning.Network(KEY, 2, width=16))
     loss = learning.Regression(variance=1.0, refresh=learning.Refresh(25, 64, power=0.0))
     options = {"protocol": pid.harmonic(0.0, noise_scale=1.0), "grid": pid.uniform_grid(4), "progress": False}
+    options["optimiser"] = learning.adam(5e-3, decay=150, clip=1.0)
     found = learning.fit(KEY, gaussian, rule, loss=loss, num_iterations=150, batch_size=64, **options)
     points = jax.random.normal(KEY, (100, 2)) + mean[None] / 2
     learned = jax.vmap(found.parameters.control, in_axes=(None, 0))(jnp.array(0.5), points)

@@ -60,6 +60,11 @@ def disturbed(rule, seed=1, size=0.3):
     return eqx.combine(structure.unflatten(noisy), fixed)
 
 
+def fast(num_iterations):
+    """For a few iterations on an easy target."""
+    return learning.adam(5e-3, decay=num_iterations, clip=1.0)
+
+
 def standard_error(log_weights):
     return float(jnp.std(log_weights, ddof=1)) / log_weights.size**0.5
 
@@ -80,7 +85,7 @@ def loss_of(loss, rule, target):
 @pytest.mark.parametrize("loss", [learning.RelativeEntropy(), learning.LogVariance()])
 def test_training_finds_the_known_optimal_control(target, loss):
     options = {"protocol": PROTOCOL, "grid": pid.uniform_grid(8)}
-    budget = {"num_iterations": 150, "batch_size": 128, "progress": False}
+    budget = {"num_iterations": 150, "batch_size": 128, "optimiser": fast(150), "progress": False}
     trained = learning.fit(jax.random.key(1), target, guided(target), loss=loss, **options, **budget)
     solution = pid.sample(jax.random.key(2), target, rule=trained.parameters, num_samples=2000, **options)
     gap = LOG_Z - jnp.mean(solution.log_weights)
@@ -153,7 +158,7 @@ def test_correction_starts_at_the_explicit_sampler_and_mends_a_displaced_surroga
     assert jnp.allclose(plain.samples, corrected.samples, rtol=0, atol=1e-13)
     assert jnp.allclose(plain.log_weights, corrected.log_weights, rtol=0, atol=1e-11)
 
-    budget = {"num_iterations": 100, "batch_size": 128, "progress": False}
+    budget = {"num_iterations": 100, "batch_size": 128, "optimiser": fast(100), "progress": False}
     trained = learning.fit(jax.random.key(2), target, rule, **options, **budget)
     after = pid.sample(jax.random.key(1), target, rule=trained.parameters, num_samples=500, **options)
     gain = after.log_weights - plain.log_weights

@@ -59,7 +59,7 @@ def fit(
         protocol: the reference.
         grid: by default 100 equal steps.
         num_iterations, batch_size: how many, and paths in each.
-        optimiser: from optax; by default Adam at 5e-3, decaying to zero, on gradients cut to unit norm.
+        optimiser: from optax; by default Adam at 1e-3, decaying to zero, on gradients cut to unit norm; at 5e-3 some targets diverge.
         loss: by default `RelativeEntropy()`; `LogVariance`, `TrajectoryBalance`, `Regression`, a `Sum` of them, or another.
         report_every: iterations between reports of the `evidence` of a batch of paths, kept in `Descent.reports`; none, if left
             out.
@@ -100,7 +100,7 @@ def fit(
         eqx.Partial(_of_rule, loss, prepared, indices),
         rule,
         state=_started(loss, prepared, rule, key_start),
-        optimiser=adam(5e-3, decay=num_iterations, clip=1.0) if optimiser is None else optimiser,
+        optimiser=adam(1e-3, decay=num_iterations, clip=1.0) if optimiser is None else optimiser,
         num_iterations=num_iterations,
         key=key_descent,
         average=average,
