@@ -59,7 +59,8 @@ def fit(
         protocol: the reference.
         grid: by default 100 equal steps.
         num_iterations, batch_size: how many, and paths in each.
-        optimiser: from optax; by default Adam at 1e-3, decaying to zero, on gradients cut to unit norm; at 5e-3 some targets diverge.
+        optimiser: from optax; by default Adam at 1e-3, decaying to zero, on gradients cut to unit norm. Some targets diverge at
+            5e-3.
         loss: by default `RelativeEntropy()`; `LogVariance`, `TrajectoryBalance`, `Regression`, a `Sum` of them, or another.
         report_every: iterations between reports of the `evidence` of a batch of paths, kept in `Descent.reports`; none, if left
             out.
