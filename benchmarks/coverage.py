@@ -20,12 +20,13 @@ from scipy import stats
 import pidjax as pid
 from pidjax import zoo
 
+from .densities import FROM_FILES
 from .ledger import Ledger
 from .page import page
 
 BLOCK = 10
-CREDIT = "german.data-numeric"
-"""The numeric file of the German credit data, as UCI names it."""
+CREDIT, _ = FROM_FILES["logistic_credit"]
+"""The numeric file of the German credit data."""
 _LIMIT = float(stats.norm.ppf(0.975))
 
 
