@@ -150,17 +150,11 @@ class Regression(AbstractLoss):
                 none = jnp.zeros(chosen.size, ends.dtype)
                 points = Points(points.ends[chosen], none, points.slopes[chosen])
         former = None if self.damping is None else eqx.filter(rule, eqx.is_array)
-        dtype, num_steps = points.ends.dtype, prepared.step_laws.num_steps
-        candidates = jnp.asarray(_VARIANCES if self.variance is None else [self.variance], dtype)
-        memory = Memory(points, jnp.zeros(num_steps, dtype), jnp.zeros((), int), None)
-        tried = jnp.arange(_TRIED * num_steps) if self.variance is None else jnp.arange(num_steps)
-
-        def tried_with(variance):
-            constant = memory._replace(variances=jnp.full(num_steps, variance, dtype))
-            return jnp.sum(self._errors(prepared, held(rule), key, tried, constant).reshape(-1, num_steps), axis=0)
-
-        best = jnp.argmin(jax.lax.map(tried_with, candidates), axis=0)
-        return Memory(points, candidates[best], memory.iteration, former)
+        if self.variance is None:
+            variances = self._best_variances(prepared, rule, key, points)
+        else:
+            variances = jnp.full(prepared.step_laws.num_steps, self.variance, points.ends.dtype)
+        return Memory(points, variances, jnp.zeros((), int), former)
 
     def __call__(self, prepared, rule, key, indices, state):
         key_refresh, key = jax.random.split(key)
@@ -173,6 +167,17 @@ class Regression(AbstractLoss):
             )
         value = prepared.step_laws.num_steps * jnp.mean(self._errors(prepared, rule, key, indices, state))
         return value, state._replace(iteration=state.iteration + 1)
+
+    def _best_variances(self, prepared: Prepared, rule, key: Key[Array, ""], points: Points) -> Float[Array, " K"]:
+        """For each step the σ² by which the sum of its errors over the same bridges is least."""
+        num_steps, dtype = prepared.step_laws.num_steps, points.ends.dtype
+        numbers, candidates = jnp.arange(_TRIED * num_steps), jnp.asarray(_VARIANCES, dtype)
+
+        def tried(variance):
+            memory = Memory(points, jnp.full(num_steps, variance, dtype), jnp.zeros((), int), None)
+            return jnp.sum(self._errors(prepared, rule, key, numbers, memory).reshape(-1, num_steps), axis=0)
+
+        return candidates[jnp.argmin(jax.lax.map(tried, candidates), axis=0)]
 
     def _errors(
         self, prepared: Prepared, rule: AbstractGaussianRule, key, indices, state: Memory
@@ -204,6 +209,7 @@ class Regression(AbstractLoss):
 
     def num_evaluations(self, num_iterations, batch_size, num_steps, per_step):
         spent = num_iterations * batch_size * per_step
+        spent += 0 if self.variance is not None else _TRIED * num_steps * len(_VARIANCES) * per_step
         spent += 0 if self.buffer is None else len(self.buffer.ends)
         if self.refresh is not None:
             rounds = (num_iterations - 1) // self.refresh.every + (self.buffer is None)
