@@ -15,6 +15,8 @@ from scipy import integrate, special, stats
 
 from benchmarks.seeded import seeded
 from pidjax import metrics, zoo
+from pidjax.learning import centred_basis
+from pidjax.zoo.particles import integrals
 
 MIXTURES = [zoo.nine, zoo.grid25, zoo.gmm40, zoo.ada_regular, zoo.ada_perturbed_a]
 SHARED_DATA = Path(os.environ.get("PIDJAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -203,6 +205,7 @@ DRAWABLE = {
     "MW54": lambda **kind: zoo.double_well(5, 5, 4.0, **kind),
     "MW52": lambda **kind: zoo.double_well(50, 5, 2.0, **kind),
     "many_well": lambda **kind: zoo.many_well(4, **kind),
+    "particles": zoo.double_well_particles,
     "phi4": lambda **kind: zoo.phi4(0.05, **kind),
     "gaussians": lambda **kind: zoo.gaussian_mixture(5, **kind),
     "students": lambda **kind: zoo.student_mixture(5, **kind),
@@ -270,6 +273,49 @@ def test_many_well_draws_have_the_printed_moments():
     for values, truth in ((samples > 0, 0.8443071), (samples, 1.18796), ((samples - 1.18796) ** 2, 1.54855)):
         mean, error = mean_and_error(values)
         within(mean, truth, error)
+
+
+def pairs_written_out(positions):
+    """Σ_{i<j} 4 (r_ij − 4)² − 0.9 (r_ij − 4)⁴ of positions, shape (…, 4, 2)."""
+    distances = np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1)
+    return np.sum((4 * (distances - 4) ** 2 - 0.9 * (distances - 4) ** 4)[..., *np.triu_indices(4, 1)], axis=-1)
+
+
+def test_particles_are_those_of_the_formula_and_turn_and_are_renumbered():
+    known, basis, rng = zoo.double_well_particles(), np.asarray(centred_basis(4)), np.random.default_rng(0)
+    log_density = eqx.filter_jit(known.log_density)
+    for positions in rng.normal(0, 3, (3, 4, 2)):
+        turn = stats.ortho_group.rvs(2, random_state=rng)
+        for same in (positions, positions @ turn.T, positions[[2, 0, 3, 1]]):
+            z = jnp.asarray((basis.T @ same).ravel())
+            assert float(log_density(z)) == pytest.approx(pairs_written_out(positions), rel=1e-9)
+
+
+def test_particles_may_coincide():
+    known = zoo.double_well_particles()
+    for z in (jnp.zeros(6), jnp.asarray(centred_basis(4).T @ jnp.array([[0.0, 0], [0, 0], [3, 1], [1, 4]])).ravel()):
+        value, slope = jax.jit(jax.value_and_grad(known.log_density))(z)
+        assert jnp.isfinite(value)
+        assert jnp.isfinite(slope).all()
+
+
+def test_particles_log_z_by_importance_sampling():
+    """Places beside the first particle, of distances from two Gaussians and directions at random: dz = da db dc/4."""
+    rng, number = np.random.default_rng(0), 400_000
+    nearer = rng.integers(2, size=(number, 3))
+    distances = np.abs(np.where(nearer, 2.51, 5.49) + 0.4 * rng.normal(size=nearer.shape))
+    angles = rng.uniform(0, 2 * math.pi, nearer.shape)
+    others = distances[..., None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    by_distance = (stats.norm.pdf(distances, 2.51, 0.4) + stats.norm.pdf(distances, 5.49, 0.4)) / 2
+    log_proposal = np.sum(np.log(by_distance / (2 * math.pi * distances)), axis=1)
+    log_density = pairs_written_out(np.concatenate([np.zeros((number, 1, 2)), others], axis=1))
+    mean, error = mean_and_error(np.exp(log_density - log_proposal - math.log(4) - zoo.double_well_particles().log_z))
+    assert error < 0.03
+    within(mean, 1, error)
+
+
+def test_particles_integrals_are_those_of_a_finer_grid():
+    np.testing.assert_allclose(integrals(), integrals(0.1, 0.08), atol=1e-9)
 
 
 PHI4 = {0.0: (-196.912221, 0.0), 0.025: (-193.664446, -7.79175), 0.05: (-189.641034, -15.57006),

@@ -21,6 +21,7 @@ from jaxtyping import Array, DTypeLike, Float, Key
 
 from .._doors.checks import as_dtype, check_count, check_key
 from .._doors.show import shown
+from .._maths.centred import helmert
 from .._maths.small import matmul
 from .layers import as_point_for, fourier_features, perceptron_of_time, zero_last_layer
 
@@ -47,10 +48,7 @@ def centred_basis(num_particles: int, *, dtype: DTypeLike | None = None) -> Floa
         >>> bool(jnp.allclose(positions.sum(0), 0, atol=1e-6))
         True
     """
-    n, dtype = _check_particles(num_particles), as_dtype(dtype)
-    i, k = np.arange(1, n + 1)[:, None], np.arange(1, n)[None]
-    entries = np.where(i <= k, 1.0, np.where(i == k + 1, -k, 0)) / np.sqrt(k * (k + 1))
-    return jnp.asarray(entries, dtype)
+    return jnp.asarray(helmert(_check_particles(num_particles)), as_dtype(dtype))
 
 
 class ParticleNetwork(eqx.Module):
