@@ -154,7 +154,7 @@ def summary(results: Results) -> str:
         own = worst.get(ENERGY)
         rivals = {method: worst[method] for method in ENERGY_ONLY[1:] if worst.get(method) is not None}
         best = min(rivals, key=rivals.__getitem__, default=None)
-        if best is not None and ENERGY in worst and (own is None or rivals[best] < 0.8 * own):
+        if best is not None and ENERGY in worst and (own is None or (own > 1 and rivals[best] < 0.8 * own)):
             beaten.append(f"{case} ({best} {rivals[best]:.3g}, H-PID {'failed' if own is None else f'{own:.3g}'})")
     where = "; ".join(beaten) if beaten else "none"
     second = (
