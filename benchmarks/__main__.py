@@ -1,4 +1,6 @@
-"""`python -m benchmarks [core] [densities] [decisions] [protocols] [speed] [hostile] [seeded] [coverage] [case …] [target …]`.
+"""`python -m benchmarks [core] [densities] [decisions] [neural] [protocols] [speed] [hostile] [seeded] [coverage] [NAME …]`.
+
+NAME is a case of `core` or a target of `coverage`.
 
 See `--help`.
 """
@@ -9,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import coverage, decisions, densities, figures, grade, hostile, protocols, report, seeded, speed
+from . import coverage, decisions, densities, figures, grade, hostile, neural, protocols, report, seeded, speed
 from .cases import CASES, QUICK
 from .core import run_core
 from .ledger import Ledger
@@ -20,6 +22,7 @@ SUITES = {
     "protocols": "protocols.json",
     "decisions": "decisions.json",
     "densities": "densities.json",
+    "neural": "neural.json",
     "hostile": "hostile.json",
     "seeded": "seeded.json",
     "coverage": "coverage.json",
@@ -105,6 +108,7 @@ def run(options: argparse.Namespace) -> report.Results | None:
         "protocols": asked,
         "decisions": {**asked, "seeds": options.seeds},
         "densities": {**asked, "seeds": options.seeds},
+        "neural": {**asked, "seeds": options.seeds},
         "hostile": {},
         "seeded": {},
         "coverage": {},
@@ -121,6 +125,8 @@ def run(options: argparse.Namespace) -> report.Results | None:
         densities.run_densities(
             ledgers["densities"], options.out, options.data, quick=options.quick, seeds=options.seeds
         )
+    if "neural" in suites:
+        neural.run_neural(ledgers["neural"], options.out, quick=options.quick, seeds=options.seeds)
     for suite, questions in (("hostile", hostile.hostile), ("seeded", seeded.questions)):
         if suite in suites:
             grade.run_graded(questions(), ledgers[suite], options.out / f"{suite}.md", options.seeds or 1)

@@ -1,7 +1,8 @@
-"""The benchmarks: a run that was stopped and goes on is as if it had never stopped; the suite `densities` and its samplers."""
+"""The benchmarks: a run that was stopped and goes on is as if it had never stopped; the suites `densities` and `neural`."""
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -13,6 +14,11 @@ from benchmarks.cases import Case
 from benchmarks.densities import annealed, run_densities, targets
 from benchmarks.densities import suite as densities
 from benchmarks.ledger import Ledger
+from benchmarks.neural import methods as neural_methods
+from benchmarks.neural import run_neural
+from benchmarks.neural import suite as neural
+from benchmarks.neural.budget import Budget
+from benchmarks.neural.inner import InnerRegression
 from benchmarks.outcome import Outcome
 
 
@@ -215,3 +221,89 @@ def test_samplers_get_what_hpid_spent(tmp_path, monkeypatch):
     )
     assert run()[:2] == rows[:2]
     assert given == [123] * 3
+
+
+TINY = Budget(3, 2, 16, sampler_steps=4, num_samples=64)
+
+
+def from_the_mixture(key, problem, budget):
+    """In the place of H-PID's solution one whose surrogate is the target itself, found with 1,000 evaluations."""
+    surrogate = pid.Surrogate(problem.target.density, pid.zoo.nine().target)
+    solution = pid.sample(key, surrogate, num_samples=budget.num_samples, progress=False)
+    return eqx.tree_at(
+        lambda solution: solution.num_energy_evaluations, solution, jnp.asarray(1000 + budget.num_samples)
+    )
+
+
+@pytest.mark.slow
+def test_networks_are_trained_counted_and_shown(tmp_path, monkeypatch, as_users_have_it):
+    def run():
+        ledger = Ledger(tmp_path / "neural.json", {})
+        run_neural(ledger, tmp_path, quick=True, seeds=1)
+        return ledger.results()
+
+    monkeypatch.setattr(neural, "QUICK", ("nine",))
+    monkeypatch.setattr(neural.Budget, "quick", lambda: TINY)
+    monkeypatch.setattr(neural, "solve", from_the_mixture)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    results = run()
+    rows = {row["method"]: row for row in results["rows"]}
+    assert list(rows) == list(neural_methods.METHODS)
+    assert all(row["error"] is None and row["reason"] is None for row in rows.values())
+    spent = {name: (row["energy_evaluations"], row["gradient_evaluations"]) for name, row in rows.items()}
+    assert list(spent.values()) == [
+        (1064, 0),
+        (1064, 0),
+        (1128, 64),
+        (1064 + 32, 0),
+        (1128 + 32, 0),
+        (1064, 32),
+        (64, 3 * 16 * 5 + 64 * 4),
+        (64, 3 * 16),
+        (64, 3 * 16 * 5 + 64 * 4),
+        (2 * 16 * neural_methods.INNER_DRAWS + 64, 0),
+    ]
+    assert rows["PIS"]["curve"]["evaluations"] == [0, 80, 160, 240]
+    assert rows["H-PID + log-variance"]["curve"]["evaluations"] == [1000, 1016, 1032]
+    assert [row["steps"] for row in rows.values()] == [0, 0, 2, 2, 2, 2, 3, 3, 3, 2]
+    for row in rows.values():
+        assert len(row["history"]) == row["steps"]
+        assert all(len(values) == row["steps"] + 1 for values in row["curve"].values())
+        assert row["elbo"] <= row["delta"] + 1e-5
+    for name in ("H-PID", "H-PID, moment steps"):
+        assert rows[name]["eubo"] == pytest.approx(0, abs=0.5)
+    page = (tmp_path / "neural.md").read_text()
+    assert all(f"| {name} | 1 |" in page for name in rows)
+    assert (tmp_path / "neural.png").stat().st_size > 10_000
+    monkeypatch.setattr(neural, "METHODS", dict.fromkeys(rows))
+    assert run() == results
+
+
+def test_what_has_no_surrogate_says_so(tmp_path):
+    solution = pid.sample(jax.random.key(0), pid.zoo.nine().target, num_samples=4, progress=False)
+    reason = neural_methods.moment_steps(jax.random.key(1), None, solution, TINY)
+    assert reason == "H-PID has no surrogate to correct"
+    row = {"target": "DW4", "method": "H-PID, moment steps", "error": None, **neural.row_of(reason, None, None)}
+    target = {"target": "DW4", "error": None, "dim": 6, "log_z": 29.667, "quality": None}
+    page = neural.report.markdown({"environment": {}, "targets": [target], "rows": [row]})
+    assert "| H-PID, moment steps | 0 of 1 | H-PID has no surrogate to correct |" in page
+
+
+def test_inner_estimates_know_the_control():
+    """From the origin to N(1, 1) by Brownian motion the control is 1; one of 0 is wrong by ½ |1|²."""
+    density = pid.Density(lambda y: -0.5 * jnp.sum((y - 1) ** 2), 1)
+    broad = pid.GaussianMixture.isotropic(jnp.zeros((1, 1)), 2.0)
+    loss = InnerRegression(pid.LocalDraws(density, broad, 500), num_paths=64, every=2)
+    protocol = pid.harmonic(beta=0.0, noise_scale=1.0)
+    prepared = pid.Problem(density, protocol).prepare(pid.uniform_grid(5))
+
+    @eqx.filter_jit
+    def value(control):
+        rule = pid.Controlled(lambda t, x: jnp.full_like(x, control))
+        state = loss.start(prepared, rule, jax.random.key(0))
+        for number in range(3):
+            found, state = loss(prepared, rule, jax.random.key(1 + number), jnp.arange(64), state)
+        return found
+
+    assert value(1.0) < 0.02
+    assert value(0.0) == pytest.approx(0.5, abs=0.1)
