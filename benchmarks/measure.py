@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -106,6 +107,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": f"{device.platform}: {device.device_kind}",
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "x64": str(jax.config.jax_enable_x64),
     }
 
