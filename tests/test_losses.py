@@ -9,6 +9,8 @@ import pidjax as pid
 from pidjax import learning
 from pidjax.learning.regression import estimate
 from pidjax.process.bridge import Observation
+from pidjax.targets.fitting.defence import defended
+from pidjax.targets.fitting.gaussians import Gaussians
 
 KEY = jax.random.key(0)
 CENTRES, WIDTHS = jnp.array([[-2.0, 0.0], [2.0, 1.0], [0.0, -3.0]]), jnp.array([0.3, 0.5, 0.4])
@@ -195,3 +197,32 @@ def test_a_descent_with_a_buffer_goes_on_where_it_stopped(tmp_path):
     assert (parts.history == whole.history).all()
     assert eqx.tree_equal(parts.free, whole.free)
     assert eqx.tree_equal(parts.state, whole.state)
+
+
+def test_a_surrogate_without_its_widened_component():
+    """The mixture before it was defended; of a product, block by block. Others have none to leave out."""
+    roots = jnp.sqrt(WIDTHS)[:, None, None] * jnp.eye(2)[None]
+    core = Gaussians(jnp.log(jnp.array([0.2, 0.5, 0.3])), CENTRES, roots)
+    one = mixture_of(defended(core))
+    assert one.weights.size == 4
+    density = DISPLACED.density
+    found = learning.undefended(pid.Surrogate(density, one)).mixture
+    for mine, truth in (
+        (found.means, core.means),
+        (found.factors, core.factors),
+        (found.weights, jnp.exp(core.log_weights)),
+    ):
+        assert jnp.allclose(mine, truth, rtol=1e-5)
+    pair = pid.Density(lambda y: density.log_density(y[:2]) + density.log_density(y[2:]), 4)
+    product = pid.Product([[0, 1], [2, 3]], [one, one])
+    blocks = learning.undefended(pid.Surrogate(pair, product)).mixture
+    y = jnp.array([0.3, -1.0, 0.5, 2.0])
+    assert jnp.allclose(blocks.log_density(y), found.log_density(y[:2]) + found.log_density(y[2:]), rtol=1e-5)
+    with pytest.raises(ValueError, match="last component is not the widened one"):
+        learning.undefended(DISPLACED)
+    with pytest.raises(ValueError, match="last component is not the widened one"):
+        learning.undefended(pid.Surrogate(density, found))
+
+
+def mixture_of(gaussians):
+    return pid.GaussianMixture.of_factors(gaussians.means, gaussians.factors, jnp.exp(gaussians.log_weights))

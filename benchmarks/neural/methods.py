@@ -61,10 +61,11 @@ def left_alone(key: Key[Array, ""], problem: Problem, solution: pid.Solution, bu
 
 def moment_steps(key: Key[Array, ""], problem: Problem, solution: pid.Solution, budget: Budget) -> Run | str:
     """The rule that is to be corrected, as it is."""
-    if not isinstance(solution.target, pid.Surrogate):
+    surrogate = start(problem, solution)
+    if surrogate is None:
         return without_surrogate(solution)
     energies, gradients = fitted(solution)
-    explicit = _sampled(key, solution.target, pid.Moment(), budget)
+    explicit = _sampled(key, surrogate, pid.Moment(), budget)
     return Run(explicit, f"K = {CORRECTION_STEPS}", energies + budget.num_samples, gradients)
 
 
@@ -78,19 +79,18 @@ def corrected(loss_of: Callable[[learning.Buffer], learning.AbstractLoss], *, bu
     """
 
     def run(key, problem, solution, budget):
-        if not isinstance(solution.target, pid.Surrogate):
+        surrogate = start(problem, solution)
+        if surrogate is None:
             return without_surrogate(solution)
         key_weights, key_fit, key_solve = jax.random.split(key, 3)
         rule = pid.Corrected(pid.Moment(), learning.Network(key_weights, problem.target.dim))
         loss, number = loss_of(learning.Buffer.of(solution)), budget.correction_iterations
         grid = pid.log_snr_grid(CORRECTION_STEPS)
-        descent = _trained(
-            key_fit, problem, solution.target, rule, pid.harmonic(), grid, loss, number, budget.batch_size
-        )
+        descent = _trained(key_fit, problem, surrogate, rule, pid.harmonic(), grid, loss, number, budget.batch_size)
         energies, gradients = fitted(solution)
         energies += budget.num_samples if buffered else 0
         return Run(
-            _sampled(key_solve, solution.target, descent.parameters, budget),
+            _sampled(key_solve, surrogate, descent.parameters, budget),
             f"{number} iterations of {budget.batch_size}, K = {CORRECTION_STEPS}",
             energies + (0 if slopes else descent.num_evaluations) + budget.num_samples,
             gradients + (descent.num_evaluations if slopes else 0),
@@ -99,6 +99,15 @@ def corrected(loss_of: Callable[[learning.Buffer], learning.AbstractLoss], *, bu
         )
 
     return run
+
+
+def start(problem: Problem, solution: pid.Solution) -> pid.Surrogate | None:
+    """The surrogate that was sampled, or that was fitted before a climb, without what is there for its weights only."""
+    if isinstance(solution.target, pid.Surrogate):
+        return learning.undefended(solution.target)
+    if solution.fit is not None:
+        return learning.undefended(pid.Surrogate(problem.target.density, solution.fit.mixture))
+    return None
 
 
 def without_surrogate(solution: pid.Solution) -> str:

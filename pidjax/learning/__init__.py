@@ -7,6 +7,7 @@ fit                                    training of a step rule
 RelativeEntropy, LogVariance, TrajectoryBalance, Sum      its losses on paths
 Regression, Refresh, Buffer            and on bridges to weighted end points
 evidence                               ELBO, EUBO, log Z and ESS both ways
+undefended                             a fitted surrogate to train from
 Network, Given, ParticleNetwork        fields of (t, x); of one in a family of targets; of particles in space
 centred_basis                          coordinates of particles whose centre is the origin
 Guided, brownian                       control and reference of the Path Integral Sampler
@@ -16,6 +17,7 @@ Guided, brownian                       control and reference of the Path Integra
     solution = pidjax.sample(key, target, protocol=levels[-1].parameters)
 """
 
+from ..targets.fitting import undefended
 from .brownian import brownian
 from .buffer import Buffer
 from .descend import Descent, DescentError, Outcome, descend, descend_refining
@@ -32,5 +34,5 @@ __all__ = [
     "AbstractLoss", "Buffer", "Descent", "DescentError", "Fixed", "Given", "Guided", "LogVariance", "Network", "Outcome",
     "Parameter", "ParticleNetwork", "Positive", "Refresh", "Regression", "RelativeEntropy", "Sum", "TrajectoryBalance", "adam",
     "brownian", "centred_basis", "control_gradient", "descend", "descend_refining", "energy", "evidence", "fit", "is_learned",
-    "only", "positive", "refined", "resolve", "sharpness",
+    "only", "positive", "refined", "resolve", "sharpness", "undefended",
 ]  # fmt: skip

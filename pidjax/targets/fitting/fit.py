@@ -16,17 +16,16 @@ from ..._doors.show import shown
 from ..._maths.once import compiled_once
 from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
 from ..mixture import GaussianMixture
+from .defence import DEFENCE_WIDTH, defended
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
 from .pilot import DEEPER, DEEPEST, Chains, Sizes, pilot
 from .rounds import (
     CHAIN_MOVES,
-    DEFENCE_WIDTH,
     DRAWS,
     MOVED,
     ROUNDS,
     Population,
-    defended,
     first_population,
     population_monte_carlo,
 )

@@ -21,10 +21,10 @@ from ...process.bridge import unstacked
 from ..mixture import GaussianMixture
 from ..product import Blocks, Product
 from .blocks import as_population, independent_blocks
+from .defence import DEFENCE, defended
 from .energy import as_read
 from .fit import in_coordinates_of, place_and_scale
 from .gaussians import expectation_maximisation, seed
-from .rounds import DEFENCE, defended
 
 LARGEST = 4
 PER_COORDINATE = 8

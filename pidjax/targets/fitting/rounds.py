@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ..._maths.small import HIGHEST, cholesky
+from ..._maths.small import HIGHEST
 from ..._maths.weighted import systematic
+from .defence import defended
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation
 
@@ -25,9 +26,6 @@ WINDOW = 8
 STILL_LOG_Z = 0.01
 STILL_ESS = 0.02
 HOPELESS = 0.01
-
-DEFENCE = 0.02
-DEFENCE_WIDTH = 2.0
 
 
 class Batch(eqx.Module):
@@ -203,21 +201,6 @@ def reborn(
         jax.nn.log_softmax(log_weights),
         jnp.where(dead[:, None], places.T, mixture.means),
         jnp.where(dead[:, None, None], mixture.factors[parents], mixture.factors),
-    )
-
-
-def defended(mixture: Gaussians, share: float = DEFENCE) -> Gaussians:
-    """(1 − ε) p̂ + ε N(m, 2² Σ), ε the share, m and Σ the mean and covariance of p̂: one more component, the last."""
-    weights = jnp.exp(mixture.log_weights)
-    mean = jnp.matmul(weights, mixture.means, precision=HIGHEST)
-    residual = mixture.means - mean[None]
-    within = jnp.einsum("k,kil,kjl->ij", weights, mixture.factors, mixture.factors, precision=HIGHEST)
-    between = jnp.einsum("k,ki,kj->ij", weights, residual, residual, precision=HIGHEST)
-    factor = DEFENCE_WIDTH * cholesky(within + between)
-    return Gaussians(
-        jnp.append(mixture.log_weights + jnp.log1p(-share), jnp.log(share)).astype(mean.dtype),
-        jnp.concatenate([mixture.means, mean[None]]),
-        jnp.concatenate([mixture.factors, factor[None]]),
     )
 
 
