@@ -19,6 +19,7 @@ from .sampling.rollout import Resampling, backward_log_weights, rollout
 from .sampling.rules import Ancestral, Controlled, Euler, Moment
 from .sampling.sample import sample
 from .sampling.solution import Solution
+from .sampling.uturn import uturn
 from .storage import load, save
 from .targets.density import Density
 from .targets.fitting import Fit, fit_surrogate
@@ -35,7 +36,7 @@ __all__ = [
     "Ancestral", "Controlled", "Corrected", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green",
     "LocalDraws", "Moment", "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples", "SamplingError",
     "Solution", "Surrogate", "at_times", "backward_log_weights", "fit_surrogate", "from_function", "harmonic", "load",
-    "log_snr_grid", "piecewise", "rollout", "sample", "save", "uniform_grid",
+    "log_snr_grid", "piecewise", "rollout", "sample", "save", "uniform_grid", "uturn",
 ]  # fmt: skip
 
 

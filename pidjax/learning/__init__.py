@@ -5,7 +5,7 @@ only, positive, refined, resolve       what is learned, and how
 sharpness, control_gradient, energy    objectives without simulation
 fit                                    training of a step rule
 RelativeEntropy, LogVariance, TrajectoryBalance, Sum      its losses on paths
-Regression, Refresh, Buffer            and on bridges to weighted end points
+Regression, Buffer, Refresh, Turns     and on bridges to weighted end points, renewed on the way
 evidence                               ELBO, EUBO, log Z and ESS both ways
 undefended                             a fitted surrogate to train from
 Network, Given, ParticleNetwork        fields of (t, x); of one in a family of targets; of particles in space
@@ -28,11 +28,13 @@ from .objectives import control_gradient, energy, sharpness
 from .optimiser import adam
 from .parameters import Fixed, Parameter, Positive, is_learned, only, positive, refined, resolve
 from .particles import ParticleNetwork, centred_basis
-from .regression import Refresh, Regression
+from .refresh import AbstractRefresh, Refresh, Turns
+from .regression import Regression
 
 __all__ = [
-    "AbstractLoss", "Buffer", "Descent", "DescentError", "Fixed", "Given", "Guided", "LogVariance", "Network", "Outcome",
-    "Parameter", "ParticleNetwork", "Positive", "Refresh", "Regression", "RelativeEntropy", "Sum", "TrajectoryBalance", "adam",
-    "brownian", "centred_basis", "control_gradient", "descend", "descend_refining", "energy", "evidence", "fit", "is_learned",
-    "only", "positive", "refined", "resolve", "sharpness", "undefended",
+    "AbstractLoss", "AbstractRefresh", "Buffer", "Descent", "DescentError", "Fixed", "Given", "Guided", "LogVariance",
+    "Network", "Outcome", "Parameter", "ParticleNetwork", "Positive", "Refresh", "Regression", "RelativeEntropy", "Sum",
+    "TrajectoryBalance", "Turns", "adam", "brownian", "centred_basis", "control_gradient", "descend",
+    "descend_refining", "energy", "evidence", "fit", "is_learned", "only", "positive", "refined", "resolve",
+    "sharpness", "undefended",
 ]  # fmt: skip

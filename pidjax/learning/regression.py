@@ -23,40 +23,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from .._doors.checks import as_scalar, check_count, check_kind, concrete
-from .._doors.show import shown_fields
+from .._doors.checks import as_scalar, check_kind, concrete
 from .._maths.maps import Map, adjoint, apply, inverse, inverse_factor, plus_identity, product
 from .._maths.weighted import systematic
 from ..process.bridge import Observation, observe
 from ..sampling.problem import Prepared
-from ..sampling.rollout import rollout
 from ..sampling.rules import AbstractGaussianRule
 from ..targets.base import Tilted
 from .buffer import Buffer
-from .losses import AbstractLoss, held
+from .losses import AbstractLoss
+from .refresh import AbstractRefresh, Points, Refresh
 
 _VARIANCES = (0.0, *(4.0**power for power in range(-8, 3)))
 _TRIED = 64
 """Bridges at each step by which variances are compared."""
-
-
-class Points(NamedTuple):
-    """A buffer in the unit problem, with ∇log p̃ at each point."""
-
-    ends: Float[Array, "n d"]
-    log_weights: Float[Array, " n"]
-    slopes: Float[Array, "n d"]
-
-    @classmethod
-    def of(cls, target: Any, ends: Float[Array, "n d"], log_weights: Float[Array, " n"]) -> "Points":
-        """Points with a slope that is not finite have no weight."""
-        slopes = jax.vmap(jax.grad(target.log_density))(ends)
-        usable = jnp.isfinite(slopes).all(axis=1) & jnp.isfinite(ends).all(axis=1)
-        return cls(
-            jnp.where(usable[:, None], ends, 0),
-            jnp.where(usable, log_weights, -jnp.inf),
-            jnp.where(usable[:, None], slopes, 0),
-        )
 
 
 class Memory(NamedTuple):
@@ -68,37 +48,13 @@ class Memory(NamedTuple):
     former: Any
 
 
-class Refresh(eqx.Module):
-    """New points from the rule that is learned, after every so many iterations.
-
-    Args:
-        every: iterations.
-        num_paths: of the rule, whose end points replace those before.
-        power: a in [0, 1] of their weights W^a: 1 is exact, 0 takes them as they are, as adjoint sampling does, where weights
-            would collapse.
-
-    Raises:
-        ValueError: counts below 1; a power outside of [0, 1].
-    """
-
-    every: int = eqx.field(static=True)
-    num_paths: int = eqx.field(static=True)
-    power: Float[Array, ""]
-
-    __repr__ = shown_fields
-
-    def __init__(self, every: int, num_paths: int, *, power: float = 1.0):
-        self.every, self.num_paths = check_count("every", every), check_count("num_paths", num_paths)
-        self.power = _within("power", power, 1.0)
-
-
 class Regression(AbstractLoss):
     """The regression on bridges to the points of a buffer.
 
     Args:
-        buffer: end points with exact weights, as `Buffer.of(solution)`; without one, `refresh.num_paths` of the rule's own.
+        buffer: end points with exact weights, as `Buffer.of(solution)`; without one, a `Refresh` gives the first ones.
         variance: σ² ≥ 0 of all steps, in the unit problem; 0 denoises. By default each step has its own of 0, 4⁻⁸, 4⁻⁷, … 4².
-        refresh: new points on the way; by default the buffer is kept.
+        refresh: new points on the way, by `Refresh` or `Turns`; by default the buffer is kept.
         damping: λ ≥ 0 of λ Σ_k E ½|F_k⁻¹(m_k − m'_k)|², m' the mean of the rule at the last refresh.
 
     Raises:
@@ -117,7 +73,7 @@ class Regression(AbstractLoss):
 
     buffer: Buffer | None
     variance: Float[Array, ""] | None
-    refresh: Refresh | None
+    refresh: AbstractRefresh | None
     damping: Float[Array, ""] | None
 
     def __init__(
@@ -125,28 +81,28 @@ class Regression(AbstractLoss):
         buffer: Buffer | None = None,
         *,
         variance: float | Float[Array, ""] | None = None,
-        refresh: Refresh | None = None,
+        refresh: AbstractRefresh | None = None,
         damping: float | None = None,
     ):
-        if buffer is None and refresh is None:
-            raise ValueError(
-                "neither buffer nor refresh is given; pass Buffer.of(solution), or Refresh(every, num_paths)"
-            )
-        for name, value, kind in (("buffer", buffer, Buffer), ("refresh", refresh, Refresh)):
-            if value is not None:
-                check_kind(name, value, kind, f"a {kind.__name__}")
+        if buffer is not None:
+            check_kind("buffer", buffer, Buffer, "a Buffer")
+        if refresh is not None:
+            check_kind("refresh", refresh, AbstractRefresh, "Refresh(every, num_points) or Turns(every, num_points)")
+        if buffer is None and not isinstance(refresh, Refresh):
+            raise ValueError("no buffer is given; pass Buffer.of(solution), or a Refresh, whose first paths fill one")
         self.buffer, self.refresh = buffer, refresh
         self.variance = None if variance is None else _within("variance", variance)
         self.damping = None if damping is None else _within("damping", damping)
 
     def start(self, prepared, rule, key):
         if self.buffer is None:
-            points = self._drawn(prepared, rule, key)
+            assert self.refresh is not None
+            points = self.refresh(prepared, rule, key, None)
         else:
             ends = prepared.unit.to_unit(self.buffer.ends)
             points = Points.of(prepared.target, ends, self.buffer.log_weights)
             if self.refresh is not None:
-                chosen = systematic(key, self.buffer.weights, self.refresh.num_paths)
+                chosen = systematic(key, self.buffer.weights, self.refresh.num_points)
                 none = jnp.zeros(chosen.size, ends.dtype)
                 points = Points(points.ends[chosen], none, points.slopes[chosen])
         former = None if self.damping is None else eqx.filter(rule, eqx.is_array)
@@ -213,18 +169,13 @@ class Regression(AbstractLoss):
         spent += 0 if self.buffer is None else len(self.buffer.ends)
         if self.refresh is not None:
             rounds = (num_iterations - 1) // self.refresh.every + (self.buffer is None)
-            spent += rounds * self.refresh.num_paths * (2 + per_step * num_steps)
+            spent += rounds * self.refresh.num_evaluations(num_steps, per_step)
         return spent
-
-    def _drawn(self, prepared: Prepared, rule: AbstractGaussianRule, key: Key[Array, ""]) -> Points:
-        assert self.refresh is not None
-        paths = rollout(prepared, held(rule), key, jnp.arange(self.refresh.num_paths))
-        log_weights = self.refresh.power.astype(paths.log_weights.dtype) * paths.log_weights
-        return Points.of(prepared.target, paths.samples, jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights))
 
     def _renewed(self, prepared, rule, key, state: Memory) -> Memory:
         former = None if state.former is None else jax.lax.stop_gradient(eqx.filter(rule, eqx.is_array))
-        return state._replace(points=self._drawn(prepared, rule, key), former=former)
+        assert self.refresh is not None
+        return state._replace(points=self.refresh(prepared, rule, key, state.points), former=former)
 
 
 def estimate(

@@ -149,7 +149,7 @@ class Problem(eqx.Module):
             raise ValueError(f"x has shape {x.shape}; pass one point of shape ({self.target.dim},)")
         t = as_scalar("t", t)
         remaining = None if remaining is None else as_scalar("remaining", remaining)
-        _check_time(t, remaining, self.protocol.horizon)
+        check_time(t, remaining, self.protocol.horizon)
         point, sizes = _point_and_sizes(self, t, remaining, x, jax.random.key(0) if key is None else key)
         sizes.check(point.unit)
         return point
@@ -220,7 +220,7 @@ def _point_and_sizes(problem: Problem, t, remaining, x, key) -> tuple[Point, Siz
     return Point(unit, target, instant, left / unit.horizon, x, law), sizes
 
 
-def _check_time(t, remaining, horizon) -> None:
+def check_time(t, remaining, horizon) -> None:
     now, left, end = (None if value is None else concrete(value) for value in (t, remaining, horizon))
     if now is None or end is None:
         return
