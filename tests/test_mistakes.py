@@ -471,6 +471,10 @@ def trained(**options):
     return learning.fit(arguments.pop("key"), density(), arguments.pop("rule"), protocol=brownian(0.0), **arguments)
 
 
+def amortised(target=lambda c: density(), rule=lambda parameters, c: pid.Ancestral(), context=jax.random.normal):
+    return learning.Amortised(target, rule, context, protocol=brownian(0.0), grid=pid.uniform_grid(2))
+
+
 def corrected(*arguments, **options):
     rule = pid.Euler(correction=learning.Network(key(), *arguments, width=4, **options))
     return pid.sample(key(), plane(), rule=rule, num_samples=3, num_steps=2)
@@ -528,6 +532,9 @@ NEURAL = [
         lambda: learning.Guided(key(), density(3), brownian(0.0))(0.5, jnp.zeros(2)),
         r"float32\[2\] but the network is made for float32\[3\]",
     ),
+    (lambda: amortised(target=density()), "target is a Density; pass a function of a context"),
+    (lambda: amortised()(jnp.zeros(1), key()), r"rule\(parameters, context\) is a Ancestral; pass a Gaussian rule"),
+    (lambda: amortised(target=lambda c: c)(jnp.zeros(1), key()), "target is a .*; pass a GaussianMixture"),
     (lambda: loss(jnp.arange(0)), "indices has 0 paths; a mean needs at least 1"),
     (lambda: loss(jnp.arange(1), learning.LogVariance()), "indices has 1 paths; a variance needs at least 2"),
 ]

@@ -6,6 +6,7 @@ sharpness, control_gradient, energy    objectives without simulation
 fit                                    training of a step rule
 RelativeEntropy, LogVariance, TrajectoryBalance, Sum      its losses on paths
 Regression, Buffer, Refresh, Turns     and on bridges to weighted end points, renewed on the way
+Amortised                              a loss over a family of targets, told apart by a context
 evidence                               ELBO, EUBO, log Z and ESS both ways
 undefended                             a fitted surrogate to train from
 Network, Given, ParticleNetwork        fields of (t, x); of one in a family of targets; of particles in space
@@ -18,6 +19,7 @@ Guided, brownian                       control and reference of the Path Integra
 """
 
 from ..targets.fitting import undefended
+from .amortised import Amortised
 from .brownian import brownian
 from .buffer import Buffer
 from .descend import Descent, DescentError, Outcome, descend, descend_refining
@@ -32,9 +34,9 @@ from .refresh import AbstractRefresh, Refresh, Turns
 from .regression import Regression
 
 __all__ = [
-    "AbstractLoss", "AbstractRefresh", "Buffer", "Descent", "DescentError", "Fixed", "Given", "Guided", "LogVariance",
-    "Network", "Outcome", "Parameter", "ParticleNetwork", "Positive", "Refresh", "Regression", "RelativeEntropy", "Sum",
-    "TrajectoryBalance", "Turns", "adam", "brownian", "centred_basis", "control_gradient", "descend",
-    "descend_refining", "energy", "evidence", "fit", "is_learned", "only", "positive", "refined", "resolve",
+    "AbstractLoss", "AbstractRefresh", "Amortised", "Buffer", "Descent", "DescentError", "Fixed", "Given", "Guided",
+    "LogVariance", "Network", "Outcome", "Parameter", "ParticleNetwork", "Positive", "Refresh", "Regression",
+    "RelativeEntropy", "Sum", "TrajectoryBalance", "Turns", "adam", "brownian", "centred_basis", "control_gradient",
+    "descend", "descend_refining", "energy", "evidence", "fit", "is_learned", "only", "positive", "refined", "resolve",
     "sharpness", "undefended",
 ]  # fmt: skip
