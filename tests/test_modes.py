@@ -187,7 +187,8 @@ def test_above_2048_dimensions_with_the_diagonal():
 @pytest.mark.slow
 def test_given_starts_and_jit():
     """A mode too narrow to be met is found from a place in its basin; the same under jit, its padding of weight zero."""
-    target = zoo.two_modes(10, distance=30.0, width=0.02).target
+    centres = jnp.concatenate([jnp.zeros((1, 10)), jnp.full((1, 10), 10.0)])
+    target = pid.GaussianMixture.isotropic(centres, jnp.array([1.0, 0.02**2]))
     start = target.means[1:] + 0.01
     assert locate(KEY, target).num_modes == 1
 
@@ -204,6 +205,14 @@ def test_given_starts_and_jit():
     np.testing.assert_allclose(base.log_density(place), modes.laplace().log_density(place))
     assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=175, num_unexplained=0, has_slopes=True")
     assert "float64[]" in repr(eqx.filter_eval_shape(lambda: modes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distance", [10.0, 50.0])
+def test_a_narrow_mode_along_a_coordinate_is_met(distance):
+    modes = locate(KEY, zoo.two_modes(10, distance=distance, width=0.1).target)
+    assert modes.num_modes == 2
+    np.testing.assert_allclose(jnp.sort(modes.points[:2, 0]), [0, distance], atol=1e-3)
 
 
 @pytest.mark.slow

@@ -73,12 +73,15 @@ def path_integral_diffusion(num_samples: int) -> Rival:
 
 
 def _of_solution(solution: pid.Solution, budget: str, energies: int, gradients: int) -> Outcome:
+    """Paths to given ends are to a choice of the particles that climbed; expectations, as here, are those of all of them."""
     problems = solution.problems()
+    pinned = solution.pinned and solution.reached is not None
+    weighted = solution.reached.population if pinned else solution
     return Outcome(
         budget=budget,
-        samples=solution.samples,
+        samples=weighted.samples,
         cost=None,
-        log_weights=solution.log_weights,
+        log_weights=weighted.log_weights,
         log_z=float(solution.log_z.value),
         log_z_error=float(solution.log_z.standard_error),
         ess=float(solution.ess) / solution.num_samples,

@@ -4,9 +4,11 @@
 
     y' = y + ½ ε² ∇log p'(y) + ε z,     accepted with  min(1, p'(y') q(y|y') / p'(y) q(y'|y)),     z ~ N(0, I)
 
-The unit of length is what a probe finds. Scouts start at s z with s log-uniform over five decades, chains at the scouts' tops
-and at such points. Each chain has its own step ε: × 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient
-is zero, or not finite, there are no tops, and the moves are a random walk's.
+The unit of length is what a probe finds. Scouts start at s z with s log-uniform over five decades, and a quarter of them at
+b ± s e_i, on the coordinate lines through the highest top b so far: a mode much narrower than another basin is met only near
+it, and modes often differ in one coordinate. Chains start at the scouts' tops and at points s z. Each chain has its own step ε:
+× 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient is zero, or not finite, there are no tops, and the
+moves are a random walk's.
 """
 
 import dataclasses
@@ -35,8 +37,10 @@ SMALLEST_START, LARGEST_START = 1e-2, 1e3
 GROW, SHRINK = 1.3, 0.6
 DEEPEST, DEEPER = 50.0, 5.0
 """How far below the highest value log p' of a point may lie to count, and by how much more for each dimension."""
-_PROBE_STEP = 0.05
+_PROBE_STEP = 0.01
 _SCOUTS_AT_ONCE = 1024
+_ON_LINES = 4
+"""One batch of so many is on the lines."""
 
 
 class Sizes(NamedTuple):
@@ -90,35 +94,54 @@ def at_all_scales(
     key_scale: Key[Array, ""], key_start: Key[Array, ""], dim: int, count: int, dtype
 ) -> Float[Array, "d n"]:
     """s z, with s log-uniform over five decades and z ~ N(0, I)."""
-    ends = math.log(SMALLEST_START), math.log(LARGEST_START)
-    scales = jnp.exp(jr.uniform(key_scale, (count,), dtype, *ends))
-    return scales[None] * jr.normal(key_start, (dim, count), dtype)
+    return _scales(key_scale, count, dtype)[None] * jr.normal(key_start, (dim, count), dtype)
+
+
+def _scales(key: Key[Array, ""], count: int, dtype) -> Float[Array, " n"]:
+    return jnp.exp(jr.uniform(key, (count,), dtype, math.log(SMALLEST_START), math.log(LARGEST_START)))
 
 
 def scouted(
     key: Key[Array, ""], energy: Energy
 ) -> tuple[Float[Array, "d scouts"], Float[Array, " scouts"], Int[Array, ""]]:
-    """Points at all scales, each moved to where the parabola along its slope has its top; their log p', −∞ without a top near.
+    """Points at all scales and on lines, each moved to where the parabola along its slope has its top; log p' there, −∞ without
+    a top near.
 
     The slope at y + δu, u = ∇log p'/|∇log p'|, gives the curvature along u. The top of a round Gaussian's is its centre, from
     wherever in its basin.
     """
     dim, dtype = energy.shift.shape[0], energy.shift.dtype
+    batches = Sizes.of(dim).scouts // _SCOUTS_AT_ONCE
+    places = jnp.arange(_SCOUTS_AT_ONCE)
+    signs = 1 - 2 * (places // dim % 2)
+    directions = signs.astype(dtype)[None] * jax.nn.one_hot(places % dim, dim, axis=0, dtype=dtype)
 
-    def look(key):
+    def look(best: tuple[Float[Array, " d"], Float[Array, ""]], numbered):
+        number, key = numbered
         key_scale, key_start = jr.split(key)
-        points = at_all_scales(key_scale, key_start, dim, _SCOUTS_AT_ONCE, dtype)
+        on_lines = number >= batches - batches // _ON_LINES
+        offsets = jnp.where(
+            on_lines,
+            _scales(key_scale, _SCOUTS_AT_ONCE, dtype)[None] * directions,
+            at_all_scales(key_scale, key_start, dim, _SCOUTS_AT_ONCE, dtype),
+        )
+        points = jnp.where(on_lines, best[0], jnp.zeros_like(best[0]))[:, None] + offsets
         _, slopes, invalid = energy.with_slope(points)
-        steepness, radius = (jnp.linalg.norm(columns, axis=0)[None] for columns in (slopes, points))
+        steepness, radius = (jnp.linalg.norm(columns, axis=0)[None] for columns in (slopes, offsets))
         upward = slopes / jnp.maximum(steepness, jnp.finfo(dtype).tiny)
         _, ahead, invalid_ahead = energy.with_slope(points + _PROBE_STEP * radius * upward)
         bend = (steepness - jnp.sum(ahead * upward, axis=0)[None]) / (_PROBE_STEP * radius)
         has_top = (steepness > 0) & (steepness < FARTHEST_TOP * radius * bend)
         tops = points + jnp.where(has_top, steepness / jnp.where(has_top, bend, 1), 0) * upward
         values, invalid_top = energy(tops)
-        return tops, jnp.where(has_top[0], values, -jnp.inf), invalid + invalid_ahead + invalid_top
+        values = jnp.where(has_top[0], values, -jnp.inf)
+        highest = jnp.argmax(values)
+        is_higher = values[highest] > best[1]
+        best = jnp.where(is_higher, tops[:, highest], best[0]), jnp.where(is_higher, values[highest], best[1])
+        return best, (tops, values, invalid + invalid_ahead + invalid_top)
 
-    tops, values, invalid = jax.lax.map(look, jr.split(key, Sizes.of(dim).scouts // _SCOUTS_AT_ONCE))
+    start = jnp.zeros(dim, dtype), jnp.full((), -jnp.inf, dtype)
+    _, (tops, values, invalid) = jax.lax.scan(look, start, (jnp.arange(batches), jr.split(key, batches)))
     return jnp.moveaxis(tops, 1, 0).reshape(dim, -1), values.ravel(), jnp.sum(invalid)
 
 
