@@ -510,7 +510,7 @@ NEURAL = [
     (lambda: trained(loss=lambda prepared, rule: 0.0), r"loss is a function; pass RelativeEntropy\(\)"),
     (lambda: trained(loss=Shapeless()), r"loss returns \(float32\[2\], .*return \(value, state\)"),
     (lambda: trained(report_every=1, ends=jnp.zeros((2, 2))), r"ends has shape \(2, 2\); pass 3 samples"),
-    (lambda: learning.Regression(), "neither buffer nor refresh is given"),
+    (lambda: learning.Regression(), "no buffer is given; pass Buffer.of"),
     (lambda: learning.Regression(jnp.zeros((3, 2))), "buffer is .*pass a Buffer"),
     (
         lambda: learning.Regression(learning.Buffer(jnp.zeros((3, 2))), variance=-1.0),
