@@ -3,6 +3,7 @@
 posterior over a data set     tilted laws of 256 states over 4,660 points in 3,072 dimensions / two bare products
 posterior over a mixture      tilted laws of 4,096 states over 40 components / as many bare exponentials
 gradient of a rollout         1,000 steps of 1,000 paths in 8 dimensions / the rollout; a plain scan's memory
+training                      gradients of losses / the network's own, forward and backward, at as many states
 import                        of pidjax on top of jax, equinox and optax
 """
 
@@ -12,11 +13,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 import pidjax as pid
-from pidjax import zoo
+from pidjax import learning, zoo
 from pidjax.process.bridge import Observation, observe
 
 from . import measure
@@ -39,7 +41,7 @@ class Ratio(NamedTuple):
 
 def run_speed(ledger: Ledger, *, quick: bool) -> None:
     """All ratios, printed as they come."""
-    parts = {part.__name__: part for part in (data_set, mixture, gradient, imports)}
+    parts = {part.__name__: part for part in (data_set, mixture, gradient, training, imports)}
 
     def rows(part):
         for ratio in parts[part](3 if quick else 7):
@@ -154,6 +156,67 @@ def gradient(rounds: int, num_steps: int = 1000, dim: int = 8, components: int =
         *_ratios(programs, max(rounds // 2, 1), limits),
         _bytes("temporaries: gradient / plain scan's gradient", reverse, unsaved, 1 / 20),
         _bytes(f"temporaries: two-level gradient, {num_steps} steps / 100 steps", segmented, short, 2.0),
+    ]
+
+
+def training(rounds: int, num_paths: int = 512, num_steps: int = 100) -> list[Ratio]:
+    """Gradients of losses on MW54, a perceptron the control, against the perceptron's own at as many states and times."""
+    known = zoo.double_well(5, 5, 4.0)
+    prepared = pid.Problem(known.target, pid.harmonic(0.0, noise_scale=1.0)).prepare(pid.uniform_grid(num_steps))
+    network = learning.Network(jax.random.key(0), known.dim)
+    ends = learning.Buffer(known.sample(jax.random.key(1), 4096))
+    states = jax.random.normal(jax.random.key(2), (num_steps, num_paths, known.dim))
+    key, indices = jax.random.key(3), jnp.arange(num_paths)
+    parameters, rest = eqx.partition(network, eqx.is_array)
+
+    def at_one_time(parameters, t, states):
+        return jnp.sum(jax.vmap(eqx.combine(parameters, rest), in_axes=(None, 0))(t, states) ** 2)
+
+    def along_paths(parameters, states):
+        def add(total, indexed):
+            return jax.tree.map(jnp.add, total, jax.grad(at_one_time)(parameters, *indexed)), None
+
+        return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, parameters), (prepared.step_laws.t, states))[0]
+
+    def at_many_times(parameters, states, key):
+        times = jax.random.uniform(key, (num_paths,))
+        return jnp.sum(jax.vmap(eqx.combine(parameters, rest))(times, states) ** 2)
+
+    def value(parameters, loss, state, key):
+        return loss(prepared, pid.Controlled(eqx.combine(parameters, rest)), key, indices, state)[0]
+
+    def step(loss: learning.AbstractLoss) -> measure.Program:
+        return measure.Program(
+            jax.grad(value), parameters, loss, loss.start(prepared, pid.Controlled(network), key), key
+        )
+
+    def steps(slope: Callable, *arguments) -> measure.Program:
+        """As many as the paths have, one after the other as in training."""
+
+        def descended(parameters, *arguments):
+            def move(parameters, number):
+                change = slope(parameters, *arguments, jax.random.fold_in(key, number))
+                return jax.tree.map(lambda old, new: old - 1e-9 * new, parameters, change), None
+
+            return jax.lax.scan(move, parameters, jnp.arange(num_steps))[0]
+
+        return measure.Program(descended, parameters, *arguments)
+
+    on_paths = {
+        "network along paths, forward and backward": measure.Program(along_paths, parameters, states),
+        "relative entropy": step(learning.RelativeEntropy()),
+        "log-variance": step(learning.LogVariance()),
+    }
+    regression = learning.Regression(ends, variance=0.1)
+    memory = regression.start(prepared, pid.Controlled(network), key)
+    on_bridges = {
+        "network at many times, forward and backward": steps(jax.grad(at_many_times), states[0]),
+        "regression on bridges": steps(jax.grad(value), regression, memory),
+    }
+    return [
+        ratio
+        for programs in (on_paths, on_bridges)
+        for ratio in _ratios(programs, rounds, dict.fromkeys(list(programs)[1:], 1.5))
     ]
 
 

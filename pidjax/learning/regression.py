@@ -138,22 +138,24 @@ class Regression(AbstractLoss):
     def _errors(
         self, prepared: Prepared, rule: AbstractGaussianRule, key, indices, state: Memory
     ) -> Float[Array, " n"]:
-        """½|F_k⁻¹(m_k − a_k)|² of a bridge for each number, at the step k that it has by turns."""
+        """½|F_k⁻¹(m_k − a_k)|² of a bridge for each number, at the step k that its place has by turns.
+
+        Those of one step are together: what a network makes of the time is then made once for all of them.
+        """
         key_choice, key_paths = jax.random.split(key)
         ends, log_weights, slopes = state.points
         num_steps, start, target = prepared.step_laws.num_steps, prepared.unit.start, prepared.target
         chosen = systematic(key_choice, jax.nn.softmax(log_weights), indices.size)
         others = None if state.former is None else eqx.combine(state.former, rule)
 
-        def of_path(index, place):
-            end, slope, k = ends[place], slopes[place], (index + state.iteration) % num_steps
+        def of_path(now, variance, index, place):
+            end, slope = ends[place], slopes[place]
             key_bridge, key_law = jax.random.split(jax.random.fold_in(key_paths, index))
-            now = jax.tree.map(lambda leaf: leaf[k], prepared.step_laws)
             x = now.observation.draw(key_bridge, start, end)
             seen = observe(now.observation, x, start)
             law = target.tilt(seen, key_law) if issubclass(rule.needs, Tilted) else None
             step = rule.proposal(law, now, x)
-            aim = now.ahead.mean(x, estimate(seen, end, slope, state.variances[k]))
+            aim = now.ahead.mean(x, estimate(seen, end, slope, variance))
             whiten = inverse_factor(step.factor)
             error = 0.5 * jnp.sum(apply(whiten, step.mean - aim) ** 2)
             if others is None or self.damping is None:
@@ -161,7 +163,15 @@ class Regression(AbstractLoss):
             change = step.mean - jax.lax.stop_gradient(others.proposal(law, now, x).mean)
             return error + 0.5 * self.damping.astype(x.dtype) * jnp.sum(apply(whiten, change) ** 2)
 
-        return jax.vmap(of_path)(indices, chosen)
+        def of_step(turn, indices, chosen):
+            k = (turn + state.iteration) % num_steps
+            now = jax.tree.map(lambda leaf: leaf[k], prepared.step_laws)
+            return jax.vmap(lambda index, place: of_path(now, state.variances[k], index, place))(indices, chosen)
+
+        number, turns = indices.size, min(num_steps, indices.size)
+        rounds = -(-number // turns)
+        by_turns = (jnp.resize(numbers, (rounds, turns)).T for numbers in (indices, chosen))
+        return jax.vmap(of_step)(jnp.arange(turns), *by_turns).T.ravel()[:number]
 
     def num_evaluations(self, num_iterations, batch_size, num_steps, per_step):
         spent = num_iterations * batch_size * per_step
