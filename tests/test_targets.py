@@ -10,7 +10,6 @@ from helpers import assert_within, grid_quadrature, mean_and_error
 import pidjax as pid
 from pidjax import Density, GaussianMixture, LocalDraws, Pool, Samples
 from pidjax.process.bridge import Observation
-from pidjax.targets import samples as samples_module
 
 KEY = jax.random.key(7)
 GAINS = [0.0, 0.7, 5.0]
@@ -112,24 +111,22 @@ def test_samples(count, dim, dtype):
         np.testing.assert_allclose(got, truth, rtol=rtol, atol=atol)
 
 
-def test_samples_do_not_depend_on_the_chunks(monkeypatch):
+def test_samples_do_not_depend_on_the_chunks():
     points = jax.random.normal(KEY, (100, 2))
     whole = moments(Samples(points), seen(0.7), KEY)
     for size in [1, 7, 50]:
-        monkeypatch.setattr(samples_module, "_CHUNK", size)
-        chunked = eqx.filter_jit(lambda *arguments: moments.__wrapped__(*arguments))(Samples(points), seen(0.7), KEY)
-        for got, truth in zip(chunked, whole, strict=True):
+        for got, truth in zip(moments(Samples(points, chunk=size), seen(0.7), KEY), whole, strict=True):
             np.testing.assert_allclose(got, truth, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("dim", [2, 20])
-def test_samples_are_drawn_with_their_weights(dim, monkeypatch):
+def test_samples_are_drawn_with_their_weights(dim):
     """Frequencies of the points over three chunks, the last one filled up; a point of weight zero is never drawn."""
-    monkeypatch.setattr(samples_module, "_CHUNK", 4)
     rng = np.random.default_rng(1)
     points, weights = rng.normal(size=(10, dim)), np.array([1, 2, 0, 1, 3, 1, 0, 2, 1, 1.0])
     value, count = 0.3 * points[3], 20_000
-    drawn = draws(Samples(jnp.array(points), jnp.array(weights)), Observation(jnp.array(0.3), jnp.array(value)), count)
+    target = Samples(jnp.array(points), jnp.array(weights), chunk=4)
+    drawn = draws(target, Observation(jnp.array(0.3), jnp.array(value)), count)
     probabilities = weights * np.exp(-0.5 * np.sum((value - 0.3 * points) ** 2, axis=1))
     probabilities /= probabilities.sum()
     frequencies = np.mean(np.all(np.isclose(np.array(drawn)[:, None], points[None], rtol=1e-12), axis=2), axis=0)

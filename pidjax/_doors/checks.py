@@ -48,6 +48,37 @@ def as_floating(name: str, value) -> jax.Array:
     return array
 
 
+def as_stored(name: str, value) -> jax.Array:
+    """The value as a floating array of any size, bfloat16 allowed, checked finite where it lies."""
+    array = as_real(name, value)
+    if array.dtype == jnp.float16:
+        return as_floating(name, array)
+    if not isinstance(array, Tracer) and not _all_finite(array):
+        check_finite(name, array)
+    return array
+
+
+@jax.jit
+def _all_finite(array: jax.Array) -> jax.Array:
+    return jnp.isfinite(array).all()
+
+
+def as_labels(name: str, value, count: int) -> tuple[jax.Array, int]:
+    """The value as integers ≥ 0 of shape (count,), and how many classes that makes."""
+    try:
+        labels = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {_in_short(value)}; pass integers >= 0") from error
+    values = concrete(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != (count,):
+        raise ValueError(f"{name} is {labels.dtype}{list(labels.shape)}; pass integers >= 0 of shape ({count},)")
+    if values is None:
+        raise ValueError(f"{name} is being traced, and the number of classes with it; make the data set outside of jit")
+    if values.min() < 0:
+        raise ValueError(f"{name} has the minimum {values.min()}; pass integers >= 0")
+    return labels, int(values.max()) + 1
+
+
 def as_point(name: str, value, dim: int) -> jax.Array:
     """The value as one point: a floating array of shape (d,), checked finite.
 

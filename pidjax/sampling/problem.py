@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, as_scalar, check_key, check_kind, concrete
 from .._doors.show import shown
-from .._maths.once import compiled_once
+from .._maths.once import compiled, compiled_once
 from ..process.bridge import StartLaws, StepLaws, observe
 from ..process.grids import AbstractGrid, log_snr_grid
 from ..process.protocol import Protocol
@@ -208,7 +208,7 @@ def _prepared_and_sizes(problem: Problem, grid: AbstractGrid) -> tuple[Prepared,
     return Prepared(target.rescaled(unit.shift, unit.scale), steps, start, unit), sizes
 
 
-@eqx.filter_jit
+@compiled
 def _point_and_sizes(problem: Problem, t, remaining, x, key) -> tuple[Point, Sizes]:
     unit, sizes = _unit_and_sizes(problem)
     t, x = t.astype(unit.start.dtype), x.astype(unit.start.dtype)

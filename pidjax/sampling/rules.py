@@ -29,8 +29,7 @@ from jaxtyping import Array, Float, Key
 from .._doors.checks import check_kind
 from .._doors.functions import in_words, outcome
 from .._doors.show import shown_fields
-from .._maths.maps import Factor, apply, dense, inverse_factor, log_volume, sandwich
-from .._maths.small import cholesky
+from .._maths.maps import Factor, apply, cholesky, inverse_factor, lift, log_volume, sandwich
 from ..process.bridge import StartLaws, StepLaws
 from ..targets.base import (
     AbstractLaw,
@@ -187,14 +186,19 @@ class Unconditioned(AbstractGaussianRule):
 
 
 class Moment(AbstractGaussianRule):
-    """The Gaussian with the mean and covariance of the exact step: left·x + right·x̂ + offset, Σ + right Cov(y|x) rightᵀ."""
+    """The Gaussian with the mean and covariance of the exact step: left·x + right·x̂ + offset, Σ + right Cov(y|x) rightᵀ.
+
+    Of a data set beyond 32 dimensions, with the variances of Cov(y|x) alone.
+    """
 
     @property
     def needs_law(self):
         return (WithCovariance,)
 
     def proposal(self, law: WithCovariance, now: StepLaws | StartLaws, x):
-        covariance = dense(now.ahead.covariance, x.size) + sandwich(now.ahead.right, law.covariance())
+        within, between = now.ahead.covariance, sandwich(now.ahead.right, law.step_covariance())
+        rank = max(within.ndim, between.ndim)
+        covariance = lift(within, rank, x.size) + lift(between, rank, x.size)
         return Proposal(now.ahead.mean(x, law.mean), cholesky(covariance))
 
 

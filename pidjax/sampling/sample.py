@@ -70,8 +70,8 @@ def sample(
         num_steps: K ≥ 1, for the default grid; give this or `grid`.
         rule: the step rule. On a target without a density a Gaussian rule's last step is a draw.
         grid: from `log_snr_grid`, `uniform_grid` or `at_times`.
-        batch_size: paths run at once; by default what keeps a chunk's states at some 16 MB. Changes the result by
-            rounding only.
+        batch_size: paths run at once; by default what keeps a chunk's states, or its tilted laws of a data set, at some 16 MB.
+            Changes the result by rounding only.
         save_paths: keep x(t) and x̂(t; x(t)).
         resampling: of groups of paths between steps; useful where steps are not exact. Errors are then those of the groups.
         starts: of a `Density`, places to look from too, shape (s, d).
@@ -113,7 +113,11 @@ def sample(
     target = problem.target
     protocol, prepared = problem.protocol, problem.prepare(grid)
     island = 1 if resampling is None else resampling.island_size
-    most = _default_batch(target.dim, num_samples) if batch_size is None else check_count("batch_size", batch_size)
+    most = (
+        _default_batch(target.numbers_per_tilt, num_samples)
+        if batch_size is None
+        else check_count("batch_size", batch_size)
+    )
     num_chunks = math.ceil(num_samples / max(most, island))
     chunk = math.ceil(num_samples / num_chunks / island) * island
     ends = None
@@ -122,7 +126,8 @@ def sample(
     parts = []
     with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
         for number in range(num_chunks):
-            indices = spread(np.arange(number * chunk, (number + 1) * chunk))
+            indices = np.arange(number * chunk, (number + 1) * chunk)
+            indices = jnp.asarray(indices) if target.is_spread else spread(indices)
             some = None if ends is None else ends.places[np.minimum(indices, num_samples - 1)]
             run = _run_chunk(prepared, rule, key_paths, indices, some, save_paths, resampling)
             parts.append(jax.block_until_ready(run))
@@ -193,8 +198,8 @@ def _joined(parts: list, num_samples: int):
     return samples, log_weights, jnp.sum(nonfinite), states, expected
 
 
-def _default_batch(dim: int, num_samples: int) -> int:
-    return min(num_samples, max(256, _FLOATS_PER_CHUNK // dim))
+def _default_batch(numbers_per_path: int, num_samples: int) -> int:
+    return min(num_samples, max(256, _FLOATS_PER_CHUNK // numbers_per_path))
 
 
 def _describe(module: eqx.Module) -> str:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from .._maths.maps import apply
+from .._maths.maps import Map, apply
 from .._maths.weighted import SharedSample
 from ..process.bridge import Observation
 
@@ -42,6 +42,13 @@ class WithCovariance(AbstractLaw):
     @abstractmethod
     def covariance(self) -> Float[Array, "d d"]:
         """Covariance of y under the law."""
+
+    def step_covariance(self) -> Map:
+        """The covariance as the `Moment` step takes it: whole, unless a law says that it is too large to be made.
+
+        Path weights are exact with any.
+        """
+        return self.covariance()
 
 
 class WithDraws(AbstractLaw):
@@ -115,6 +122,16 @@ class AbstractTarget(eqx.Module):
         return 0
 
     @property
+    def numbers_per_tilt(self) -> int:
+        """Numbers that one tilted law holds at once, to an order of magnitude: what paths are run in batches by."""
+        return self.dim
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether its arrays lie on several devices, which then work at one path together."""
+        return False
+
+    @property
     def shared_sample(self) -> SharedSample | None:
         """The weighted sample that all tilted laws are made of, whose own error every estimate then has; None without."""
         return None
@@ -160,6 +177,9 @@ class RescaledLaw(WithMass, WithCovariance, WithDraws):
 
     def covariance(self):
         return self.given.covariance() / self.scale**2
+
+    def step_covariance(self):
+        return self.given.step_covariance() / self.scale**2
 
     def draw(self, key):
         return (self.given.draw(key) - self.shift) / self.scale

@@ -1,0 +1,223 @@
+"""Data sets at full size: one copy of the data, sums over the whole set at once, proportions of draws, devices."""
+
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_within
+
+import pidjax as pid
+from pidjax.process.bridge import Observation
+
+KEY = jax.random.key(11)
+
+
+def digits_like(count, dim, dtype: type = np.float64, seed=0):
+    """Points in clusters, weights of which a third are zero, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    points = rng.normal(size=(3, dim))[labels] + 0.7 * rng.normal(size=(count, dim))
+    weights = rng.uniform(size=count)
+    weights[::3] = 0
+    return points.astype(dtype), weights.astype(dtype), labels
+
+
+def posterior(points, weights, gain, value):
+    """log-mass and p_i, by the sum over all points."""
+    seen = points @ gain.T if np.ndim(gain) == 2 else gain * points
+    with np.errstate(divide="ignore"):
+        log_joint = np.log(weights / weights.sum()) - 0.5 * np.sum((value - seen) ** 2, axis=1)
+    peak = log_joint.max()
+    terms = np.exp(log_joint - peak)
+    return peak + np.log(terms.sum()), terms / terms.sum()
+
+
+@pytest.mark.parametrize(
+    "gain", [0.0, 0.8, 40.0, np.diag(np.linspace(0.1, 1.5, 40))], ids=["start", "on", "end", "map"]
+)
+def test_answers_of_one_stream(gain):
+    """Log-mass, mean, entropy, class probabilities and the step's variances, over chunks and in units of another problem."""
+    points, weights, labels = digits_like(500, 40)
+    shift, scale = np.linspace(-1, 1, 40), 1.7
+    value = np.asarray(gain * points[1] if np.ndim(gain) < 2 else gain @ points[1]) + np.random.default_rng(1).normal(
+        size=40
+    )
+    target = pid.Samples(jnp.array(points), jnp.array(weights), labels=labels, chunk=90)
+
+    @eqx.filter_jit
+    def answers(target, observation):
+        law = target.rescaled(jnp.array(shift), jnp.array(scale)).tilt(observation)
+        return law.log_mass, law.mean, law.entropy, law.class_probabilities, law.step_covariance()
+
+    seen = Observation(jnp.array(gain) * scale, jnp.array(value - (gain @ shift if np.ndim(gain) else gain * shift)))
+    got = answers(target, seen)
+    log_mass, p = posterior(points, weights, np.array(gain), value)
+    mean, positive = p @ points, p[p > 0]
+    classes = np.array([p[labels == c].sum() for c in range(3)])
+    truths = (
+        log_mass, (mean - shift) / scale, -np.sum(positive * np.log(positive)), classes, p @ (points - mean) ** 2 / scale**2
+    )  # fmt: skip
+    for one, truth in zip(got, truths, strict=True):
+        np.testing.assert_allclose(one, truth, rtol=1e-9, atol=1e-11)
+
+
+def test_single_precision_from_the_start_of_time_to_its_end():
+    """At every signal-to-noise ratio up to 10⁶, against double precision, in 3,000 points of 100 dimensions."""
+    points, weights, labels = digits_like(3000, 100)
+    points, weights = points.astype(np.float32), weights.astype(np.float32)
+    rng = np.random.default_rng(2)
+    target = pid.Samples(jnp.array(points), jnp.array(weights), labels=labels)
+
+    @jax.jit
+    def answers(gain, value):
+        law = target.tilt(Observation(gain, value))
+        return law.log_mass, law.mean, law.entropy, law.class_probabilities
+
+    for ratio in (0.0, 1e-4, 0.03, 0.1, 0.3, 1.0, 1e3, 1e6):
+        gain = np.float32(np.sqrt(ratio))
+        value = (gain * points[1] + rng.normal(size=100)).astype(np.float32)
+        log_mass, p = posterior(points.astype(float), weights.astype(float), float(gain), value.astype(float))
+        classes = [p[labels == c].sum() for c in range(3)]
+        truth = log_mass, p @ points.astype(float), -np.sum(p[p > 0] * np.log(p[p > 0])), classes
+        # Logits are rounded at the size of |A y|² and |ζ|², the distance that the log-mass is made of at that of A y.
+        rounding = (100 + 200 * min(ratio, 1) + 40 * ratio**0.5) * float(np.finfo(np.float32).eps)
+        for one, exact in zip(answers(gain, jnp.array(value)), truth, strict=True):
+            assert one.dtype == jnp.float32
+            np.testing.assert_allclose(one, exact, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("dim", [3, 30])
+def test_slopes_by_finite_differences(dim):
+    """Of log-mass, mean and entropy, in the observation, points, weights and change of units, over three chunks."""
+    points, weights, _ = digits_like(50, dim)
+    arguments = jnp.array(points), jnp.array(weights + 0.1), jnp.array(0.6), jnp.array(points[3] - 0.2), jnp.array(1.3)
+    direction = jax.tree.map(lambda leaf: jax.random.normal(KEY, leaf.shape, leaf.dtype), arguments)
+
+    @jax.jit
+    def of(arguments):
+        points, weights, gain, value, scale = arguments
+        target = pid.Samples(points, weights, chunk=20).rescaled(0.1 * value, scale)
+        law = target.tilt(Observation(gain, value))
+        return law.log_mass + jnp.sum(jnp.sin(law.mean)) + law.entropy
+
+    def moved(step):
+        return of(jax.tree.map(lambda leaf, along: leaf + step * along, arguments, direction))
+
+    h = 1e-3
+    central = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+    gradient = jax.jit(jax.grad(of))(arguments)
+    reverse = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+    np.testing.assert_allclose(reverse, central, rtol=1e-7)
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_data_come_out_in_their_proportions(num_steps):
+    """Chi-square over 400 weighted points in blocks of several chunks, cells of fewer than five expected pooled."""
+    points, weights, _ = digits_like(400, 2)
+    target, count = pid.Samples(jnp.array(points), jnp.array(weights), chunk=70), 20_000
+    samples = np.array(pid.sample(KEY, target, num_samples=count, num_steps=num_steps).samples)
+    distances = np.sum((samples[:, None] - points[None]) ** 2, axis=2)
+    assert distances.min(axis=1).max() < 1e-20
+    seen = np.bincount(distances.argmin(axis=1), minlength=400)
+    expected = count * weights / weights.sum()
+    assert not seen[weights == 0].any()
+    large = expected >= 5
+    seen, expected = np.append(seen[large], seen[~large].sum()), np.append(expected[large], expected[~large].sum())
+    chi_square = np.sum((seen - expected)[expected > 0] ** 2 / expected[expected > 0])
+    freedom = np.sum(expected > 0) - 1
+    assert_within(chi_square, freedom, np.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize("rule", [pid.Euler(), pid.Moment()], ids=["euler", "moment"])
+def test_gaussian_steps_end_on_data(rule):
+    points, weights, _ = digits_like(60, 40)
+    samples = pid.sample(KEY, pid.Samples(jnp.array(points), jnp.array(weights)), num_samples=50, rule=rule).samples
+    distances = np.sum((np.array(samples)[:, None] - points[None, weights > 0]) ** 2, axis=2)
+    assert distances.min(axis=1).max() < 1e-20
+
+
+def test_the_data_are_there_once():
+    points = jnp.array(digits_like(300, 8)[0])
+    solution: Any = pid.sample(KEY, pid.Samples(points), num_samples=4, num_steps=2)
+    point = pid.Problem(pid.Samples(points)).at(0.5, jnp.zeros(8))
+    assert solution.target.points is points
+    assert solution.prepared.target.rows.points is points
+    assert point.law.data.rows.points is points
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_memory_beside_the_data():
+    """Compiled temporaries of preparing and of running each rule, beside 8,000 points of 2,000 dimensions: 64 MB."""
+    points = jnp.zeros((8000, 2000), jnp.float32).at[:, 0].set(jnp.arange(8000.0, dtype=jnp.float32))
+    target = pid.Samples(points, chunk=250)
+
+    def temporaries(function, argument):
+        compiled: Any = eqx.filter_jit(function)
+        return compiled.lower(argument).compile().compiled.memory_analysis().temp_size_in_bytes
+
+    def prepare(target):
+        prepared = pid.Problem(target).prepare(pid.log_snr_grid(3))
+        return eqx.tree_at(lambda one: one.target.rows.points, prepared, None)
+
+    assert temporaries(prepare, target) < points.nbytes / 4
+    problem = pid.Problem(target)
+    for rule in (pid.Ancestral(), pid.Moment(), pid.Euler()):
+        plan = problem.plan(rule, num_steps=3)
+        run = lambda prepared, plan=plan: pid.rollout(prepared, plan.rule, KEY, jnp.arange(32))  # noqa: E731
+        assert temporaries(run, problem.prepare(plan.grid)) < points.nbytes / 4
+
+
+@pytest.mark.slow
+def test_data_on_several_devices_give_the_same_samples():
+    """Over 1, 2, 4 and 8 devices, and no program gathers the data."""
+    script = """
+        import equinox as eqx, jax, jax.numpy as jnp, numpy as np
+        import pidjax as pid
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        points = np.random.default_rng(0).normal(size=(1600, 40)).astype(np.float32)
+        labels = np.arange(1600) % 3
+        found = []
+        for count in (1, 2, 4, 8):
+            mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
+            target = pid.Samples(jax.device_put(points, NamedSharding(mesh, PartitionSpec("data"))), chunk=60)
+            assert target.shards == count
+            solution = pid.sample(jax.random.key(5), target, num_samples=300, save_paths=True)
+            assert len(solution.prepared.target.rows.points.sharding.device_set) == count
+            found.append([np.asarray(solution.samples), np.asarray(solution.weighted_states)])
+            run = lambda prepared: pid.rollout(prepared, solution.rule, jax.random.key(1), jnp.arange(300))
+            text = eqx.filter_jit(run).lower(solution.prepared).compile().compiled.as_text()
+            assert count == 1 or "[1600" not in text
+        for other in found[1:]:
+            same = np.isclose(found[0][0], other[0], rtol=1e-4, atol=1e-4).all(axis=1)
+            assert same.mean() >= 0.99, same.mean()
+            np.testing.assert_allclose(found[0][1][same], other[1][same], atol=2e-3)
+    """
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": [0, 1]}, r"labels is int.*\[2\]; pass integers >= 0 of shape \(3,\)"),
+        ({"labels": [0, 1, -1]}, "labels has the minimum -1"),
+        ({"labels": [0.5, 1, 2]}, "labels is float"),
+        ({"chunk": 0}, "chunk is 0; pass an integer >= 1"),
+        ({"weights": [1, -1, 1]}, "weights has the minimum -1"),
+        ({"weights": [0, 0, 0]}, "weights has the minimum 0 and the maximum 0"),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pid.Samples(jnp.zeros((3, 2)), **arguments)
