@@ -231,7 +231,7 @@ class StreamedSamples(ExactlyTilted):
 
     def read(self, rows: Rows, start: Int[Array, ""], size: int, begin: Int[Array, ""] | int = 0) -> Rows:
         """Rows of a number from `start` on, less the centre; those before `begin` have no weight."""
-        some = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), rows)
+        some = _cut(rows, start, size)
         points = some.points.astype(self.centre.dtype) - self.centre[None]
         log_weights = jnp.where(start + jnp.arange(size) >= begin, some.log_weights, -jnp.inf)
         return some._replace(points=points, log_weights=log_weights)
@@ -304,6 +304,13 @@ def chunk_of(dim: int) -> int:
     return max(1, min(_POINTS_PER_CHUNK, _NUMBERS_PER_CHUNK // dim))
 
 
+def _cut(rows: Any, start: Int[Array, ""], size: int) -> Any:
+    """Rows from `start` on. Of half precision, a compiler would else convert all of them, once for all chunks."""
+    if any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(rows)):
+        rows, start = jax.lax.optimization_barrier((rows, start))
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), rows)
+
+
 def _by_chunks(function: Callable, rows: Any, chunk: int, shards: int) -> Any:
     """A function of each chunk of rows and of which of them no chunk before has: the values of each shard, stacked."""
 
@@ -313,8 +320,7 @@ def _by_chunks(function: Callable, rows: Any, chunk: int, shards: int) -> Any:
 
         def of_chunk(begin):
             start = jnp.minimum(begin, length - size)
-            some = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), rows)
-            return function(some, start + jnp.arange(size) >= begin)
+            return function(_cut(rows, start, size), start + jnp.arange(size) >= begin)
 
         return jax.lax.map(of_chunk, jnp.arange(0, length, size))
 
