@@ -1,6 +1,8 @@
 """The suite `speed`: each inner loop as a ratio to the least it must do, both measured interleaved in one process.
 
 posterior over a data set     tilted laws of 256 states over 4,660 points in 3,072 dimensions / two bare products
+steps on a data set           50 steps of 256 paths, in seconds
+memory of a data set          temporaries beside 50,000 points in 3,072 dimensions, of preparing and of each rule / the data
 posterior over a mixture      tilted laws of 4,096 states over 40 components / as many bare exponentials
 gradient of a rollout         1,000 steps of 1,000 paths in 8 dimensions / the rollout; a plain scan's memory
 training                      gradients of losses / the network's own, forward and backward, at as many states
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -41,7 +44,7 @@ class Ratio(NamedTuple):
 
 def run_speed(ledger: Ledger, *, quick: bool) -> None:
     """All ratios, printed as they come."""
-    parts = {part.__name__: part for part in (data_set, mixture, gradient, training, imports)}
+    parts = {part.__name__: part for part in (data_set, data_steps, data_memory, mixture, gradient, training, imports)}
 
     def rows(part):
         for ratio in parts[part](3 if quick else 7):
@@ -66,7 +69,7 @@ def _ratios(programs: dict[str, measure.Program], rounds: int, limits: dict[str,
 def data_set(rounds: int, states: int = 256, points: int = 4660, dim: int = 3072) -> list[Ratio]:
     """Log-mass and mean, without and with a draw, over random data; the bare products are X Yᵀ and P Y.
 
-    The data are as the rollout has them: cut into chunks, centred and their norms computed, once for all steps.
+    The data are as the rollout has them: their norms computed, once for all steps.
     """
     key_data, key_states, key_draw = jax.random.split(jax.random.key(0), 3)
     data = jax.random.normal(key_data, (points, dim))
@@ -94,8 +97,55 @@ def data_set(rounds: int, states: int = 256, points: int = 4660, dim: int = 3072
         "posterior over a data set": measure.Program(posterior, target, observed),
         "posterior over a data set with a draw": measure.Program(with_draw, target, observed, keys),
     }
-    limits = {"posterior over a data set": 1.5, "posterior over a data set with a draw": 2.0}
+    limits = {"posterior over a data set": 1.15, "posterior over a data set with a draw": 1.6}
     return _ratios(programs, rounds, limits)
+
+
+def data_steps(rounds: int, states: int = 256, points: int = 4660, dim: int = 3072, steps: int = 50) -> list[Ratio]:
+    """`sample` on random data, compiled before: seconds, and over the one product that each step must make."""
+    key_data, key_states = jax.random.split(jax.random.key(0))
+    data = jax.random.normal(key_data, (points, dim))
+    observed = jax.random.normal(key_states, (states, dim))
+    target, product = pid.Samples(data), measure.Program(lambda x, y: x @ y.T, observed, data)
+
+    def draw():
+        return pid.sample(jax.random.key(1), target, num_samples=states, num_steps=steps, progress=False).samples
+
+    seconds = measure.interleaved({"product": product.run, "sample": draw}, max(rounds // 2, 1))
+    detail = f"{seconds['sample'] / (steps * seconds['product']):.2f} of {steps} bare products"
+    return [Ratio(f"seconds: {states} particles × {steps} steps on a data set", seconds["sample"], 10.0, detail)]
+
+
+def data_memory(rounds: int, states: int = 256, points: int = 50_000, dim: int = 3072) -> list[Ratio]:
+    """Temporaries as the compiler counts them, of programs that are not run: the data need not be there."""
+
+    def described(*shape: int, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    def prepare(target):
+        return pid.Problem(target).prepare(pid.log_snr_grid(50))
+
+    def beside_the_data(target):
+        return eqx.tree_at(lambda own: own.target.rows.points, prepare(target), None)
+
+    def run(prepared, rule):
+        return pid.rollout(prepared, rule, jax.random.key(0), jnp.arange(states)).samples
+
+    ratios = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        data, one = described(points, dim, dtype=dtype), pid.Samples(jnp.zeros((1, dim), dtype))
+        target = eqx.tree_at(lambda own: (own.points, own.weights), one, (data, described(points)))
+        problem, prepared = pid.Problem(target), jax.eval_shape(prepare, target)
+        rules = [problem.plan(rule).rule for rule in (pid.Ancestral(), pid.Moment(), pid.Euler())]
+        programs = {"prepare": jax.jit(beside_the_data).lower(target)}
+        programs |= {str(rule): jax.jit(partial(run, rule=rule)).lower(prepared) for rule in rules}
+        size = points * dim * jnp.dtype(dtype).itemsize
+        for name, program in programs.items():
+            taken = measure.temporaries(program.compile())
+            value = float("nan") if taken is None else taken / size
+            detail = f"{value * size / 2**20:.0f} MiB / {size / 2**20:.0f} MiB"
+            ratios.append(Ratio(f"temporaries: {name} / data in {jnp.dtype(dtype)}", value, 0.25, detail))
+    return ratios
 
 
 def mixture(rounds: int, states: int = 4096, repeats: int = 20) -> list[Ratio]:
