@@ -45,9 +45,16 @@ def check_conjugate(
             "beta, force and gauge are not finite in the unit problem, where they are β σ²T², T f and σ²T A: pass a smaller "
             f"noise_scale or horizon ({float(end):g})"
         )
-    maps = list(zip(_matrices(stiffnesses, dim), _matrices(drifts, dim), strict=True))
-    if all(np.linalg.eigvalsh(s)[0] >= -1e-6 * (1 + np.abs(s).max()) for s, _ in maps):
+    smallest = (
+        np.linalg.eigvalsh(stiffnesses)[:, 0]
+        if stiffnesses.ndim == 3
+        else stiffnesses.reshape(len(stiffnesses), -1).min(1)
+    )
+    if (smallest >= -1e-6 * (1 + np.abs(stiffnesses).reshape(len(smallest), -1).max(1))).all():
         return
+    if stiffnesses.ndim == drifts.ndim == 1 and np.ndim(0 if start_covariance is None else start_covariance) == 0:
+        dim = 1
+    maps = list(zip(_matrices(stiffnesses, dim), _matrices(drifts, dim), strict=True))
     begun = None if start_covariance is None else _matrices(np.asarray(start_covariance, np.float64)[None], dim)[0]
     time = first_conjugate_time(maps, ends, begun)
     if time is not None:
@@ -55,7 +62,7 @@ def check_conjugate(
         raise ValueError(
             f"beta, force and gauge have a conjugate point at t = {time * end:.4g}, within the horizon {end:g}: the "
             f"Green function is infinite from there on (smallest beta, or beta with its gauge terms, in the unit problem: "
-            f"{min(np.linalg.eigvalsh(s)[0] for s, _ in maps):g}; a constant scalar must exceed -pi^2 = -9.8696). Pass a "
+            f"{smallest.min():g}; a constant scalar must exceed -pi^2 = -9.8696). Pass a "
             f"larger beta{narrower}, or a shorter horizon"
         )
 
