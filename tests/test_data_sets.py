@@ -134,7 +134,7 @@ def test_slopes_by_finite_differences(dim):
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("num_steps", [1, 4])
+@pytest.mark.parametrize("num_steps", [pytest.param(1, marks=pytest.mark.extended), 4])
 def test_data_come_out_in_their_proportions(num_steps):
     """Chi-square over 400 weighted points in blocks of several chunks, cells of fewer than five expected pooled."""
     points, weights, _ = digits_like(400, 2)
@@ -171,7 +171,9 @@ def test_the_data_are_there_once():
 
 @pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize("stored", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "stored", [pytest.param(jnp.float32, marks=pytest.mark.extended), jnp.bfloat16], ids=["float32", "bfloat16"]
+)
 def test_memory_beside_the_data(stored):
     """Compiled temporaries of preparing and of running each rule, beside 16,000 points of 2,000 dimensions: 128 or 64 MB."""
     points = jnp.zeros((16000, 2000), stored).at[:, 0].set(jnp.arange(16000.0).astype(stored))
@@ -200,19 +202,25 @@ def test_data_on_several_devices_give_the_same_samples():
         import equinox as eqx, jax, jax.numpy as jnp, numpy as np
         import pidjax as pid
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        from pidjax.process.bridge import Observation
         points = np.random.default_rng(0).normal(size=(1600, 40)).astype(np.float32)
-        labels = np.arange(1600) % 3
         found = []
         for count in (1, 2, 4, 8):
             mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
             target = pid.Samples(jax.device_put(points, NamedSharding(mesh, PartitionSpec("data"))), chunk=60)
             assert target.shards == count
-            solution = pid.sample(jax.random.key(5), target, num_samples=300, save_paths=True)
+            solution = pid.sample(jax.random.key(5), target, num_samples=300, num_steps=4, save_paths=True)
             assert len(solution.prepared.target.rows.points.sharding.device_set) == count
             found.append([np.asarray(solution.samples), np.asarray(solution.weighted_states)])
-            run = lambda prepared: pid.rollout(prepared, solution.rule, jax.random.key(1), jnp.arange(300))
-            text = eqx.filter_jit(run).lower(solution.prepared).compile().compiled.as_text()
-            assert count == 1 or "[1600" not in text
+
+        def look(target, value, key):
+            law = target.tilt(Observation(jnp.float32(0.5), value))
+            return law.mean, law.log_mass, law.entropy, law.draw(key)
+
+        arguments = solution.prepared.target, jnp.ones((300, 40)), jax.random.split(jax.random.key(1), 300)
+        program = eqx.filter_jit(jax.vmap(look, in_axes=(None, 0, 0))).lower(*arguments).compile().compiled
+        assert "[200,40]" in program.as_text()
+        assert "[1600" not in program.as_text()
         for other in found[1:]:
             same = np.isclose(found[0][0], other[0], rtol=1e-4, atol=1e-4).all(axis=1)
             assert same.mean() >= 0.99, same.mean()
