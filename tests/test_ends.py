@@ -113,9 +113,10 @@ def test_a_solution_is_stored(solution, tmp_path):
 
 
 def test_starts_find_what_is_too_narrow_to_be_met():
-    """A mode 0.02 as wide, 30 away: missed without a start in its basin."""
-    target = zoo.two_modes(DIM, distance=30.0, width=0.02, dtype=jnp.float32)
-    found = sampled(pid.Density(target.log_density, DIM, dtype=jnp.float32), starts=target.centres[1:] + 0.01)
+    """A mode 0.02 as wide, 30 away and off the coordinate lines: missed without a start in its basin."""
+    centres = jnp.stack([jnp.zeros(DIM), jnp.full(DIM, 30.0 / DIM**0.5)]).astype(jnp.float32)
+    target = pid.GaussianMixture.isotropic(centres, jnp.array([1.0, 0.02**2], jnp.float32))
+    found = sampled(pid.Density(target.log_density, DIM, dtype=jnp.float32), starts=centres[1:] + 0.01)
     assert_within(found.check().log_z.value, 0, found.log_z.standard_error + 1e-4)
     assert int(found.reached.modes.num_modes) == 2
 
