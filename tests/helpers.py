@@ -4,8 +4,11 @@ import contextlib
 import itertools
 
 import jax
+import jax.numpy as jnp
 import mpmath
 import numpy as np
+
+from pidjax import GaussianMixture
 
 
 @contextlib.contextmanager
@@ -71,3 +74,8 @@ def enumerated(model):
     for e, (i, j) in enumerate(model.graph.edges):
         log_weights = log_weights + couplings[e][values[:, i], values[:, j]]
     return values, log_weights
+
+
+def mixture_of(gaussians):
+    """What a fit works with, as a target."""
+    return GaussianMixture.of_factors(gaussians.means, gaussians.factors, jnp.exp(gaussians.log_weights))

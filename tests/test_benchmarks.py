@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import mixture_of
 
 import pidjax as pid
 from benchmarks import __main__ as command
@@ -232,8 +233,7 @@ def from_the_mixture(key, problem, budget):
     """In the place of H-PID's solution one whose surrogate is the target, widened as by a fit, for 1,000 evaluations."""
     nine = pid.zoo.nine().target
     factors = jnp.linalg.cholesky(nine.covariances)
-    whole = defended(Gaussians(nine.log_weights, nine.means, factors))
-    mixture = pid.GaussianMixture.of_factors(whole.means, whole.factors, jnp.exp(whole.log_weights))
+    mixture = mixture_of(defended(Gaussians(nine.log_weights, nine.means, factors)))
     surrogate = pid.Surrogate(problem.target.density, mixture)
     solution = pid.sample(key, surrogate, num_samples=budget.num_samples, progress=False)
     return eqx.tree_at(

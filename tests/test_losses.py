@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import mixture_of
 
 import pidjax as pid
 from pidjax import learning
@@ -222,7 +223,3 @@ def test_a_surrogate_without_its_widened_component():
         learning.undefended(DISPLACED)
     with pytest.raises(ValueError, match="last component is not the widened one"):
         learning.undefended(pid.Surrogate(density, found))
-
-
-def mixture_of(gaussians):
-    return pid.GaussianMixture.of_factors(gaussians.means, gaussians.factors, jnp.exp(gaussians.log_weights))

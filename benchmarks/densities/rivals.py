@@ -67,12 +67,12 @@ def path_integral_diffusion(num_samples: int) -> Rival:
         solution = pid.sample(key, problem.target.density, num_samples=num_samples, progress=False)
         gradients = solution.num_gradient_evaluations
         words = ", ".join(f"{name} {value}" for name, value in solution.settings.items())
-        return _of_solution(solution, words, int(solution.num_energy_evaluations) - gradients, gradients)
+        return of_solution(solution, words, int(solution.num_energy_evaluations) - gradients, gradients)
 
     return run
 
 
-def _of_solution(solution: pid.Solution, budget: str, energies: int, gradients: int) -> Outcome:
+def of_solution(solution: pid.Solution, budget: str, energies: int, gradients: int) -> Outcome:
     """Paths to given ends are to a choice of the particles that climbed; expectations, as here, are those of all of them."""
     problems = solution.problems()
     pinned = solution.pinned and solution.reached is not None
@@ -184,7 +184,7 @@ def path_integral_sampler(key: Key[Array, ""], problem: Problem, evaluations: in
         num_samples=NUM_SAMPLES,
     )
     words = f"{TOLD}, {budget.pis_iterations} iterations of {budget.pis_batch} paths, K = {PIS_STEPS}"
-    return _of_solution(solution, words, NUM_SAMPLES, (trained.num_evaluations or 0) + NUM_SAMPLES * PIS_STEPS)
+    return of_solution(solution, words, NUM_SAMPLES, (trained.num_evaluations or 0) + NUM_SAMPLES * PIS_STEPS)
 
 
 RIVALS: Mapping[str, Rival] = {

@@ -15,11 +15,10 @@ import numpy as np
 import pidjax as pid
 from pidjax import zoo
 
-from ..densities.rivals import Problem
+from ..densities.rivals import Problem, of_solution
 from ..densities.suite import measured
 from ..densities.targets import Target, of
 from ..ledger import Ledger
-from ..outcome import Outcome
 from . import figures, report
 from .budget import Budget
 from .methods import HPID, METHODS, Run, solve
@@ -98,19 +97,7 @@ def row_of(found: Run | str, target: Target, key) -> dict[str, Any]:
     if isinstance(found, str):
         return {"reason": found}
     solution, descent = found.solution, found.descent
-    problems = solution.problems()
-    outcome = Outcome(
-        budget=found.settings,
-        samples=solution.samples,
-        cost=None,
-        log_weights=solution.log_weights,
-        log_z=float(solution.log_z.value),
-        log_z_error=float(solution.log_z.standard_error),
-        ess=float(solution.ess) / solution.num_samples,
-        energy_evaluations=found.energy_evaluations,
-        gradient_evaluations=found.gradient_evaluations,
-        warning=", ".join(problem.name for problem, _ in problems) if problems else None,
-    )
+    outcome = of_solution(solution, found.settings, found.energy_evaluations, found.gradient_evaluations)
     row = {"reason": None, **measured(target, outcome, key), **bounds(solution, target, key)}
     row |= {"steps": 0, "nonfinite": 0, "history": [], "curve": {}}
     if descent is not None:

@@ -28,6 +28,8 @@ from ..targets.base import AbstractLaw, ExactlyTilted, Tilted, WithDensity, With
 from .problem import Prepared
 from .rules import AbstractGaussianRule, AbstractRule, check_law, log_evidence
 
+_NUMBERS_AT_ONCE = 2**22
+
 
 class Resampling(eqx.Module):
     """Resample each group of paths, systematically, before a step at which its effective number falls below a half.
@@ -210,6 +212,11 @@ def pinned(
 
     means = jax.lax.scan(look, None, (prepared.step_laws, jnp.swapaxes(states, 0, 1)[:-1]))[1]
     return Paths(ends, none, states, jnp.swapaxes(means, 0, 1))
+
+
+def default_batch(numbers_per_path: int, num_paths: int) -> int:
+    """How many paths are run at once, by the numbers that each holds: 16 MB in single precision, 256 paths at the least."""
+    return min(num_paths, max(256, _NUMBERS_AT_ONCE // numbers_per_path))
 
 
 def spread(indices: np.ndarray) -> Int[Array, " n"]:

@@ -23,12 +23,11 @@ from ..targets.density import Density
 from ..targets.ends import Ends
 from ..targets.fitting.fit import as_starts
 from .problem import Prepared, Problem
-from .rollout import Resampling, check_resampling, pinned, rollout, spread
+from .rollout import Resampling, check_resampling, default_batch, pinned, rollout, spread
 from .rules import AbstractRule, Ancestral, EndingOnDraw, Unweighted
 from .solution import Solution
 from .stand_in import StandIn, chosen, stand_in
 
-_FLOATS_PER_CHUNK = 2**22
 _MOST_SAMPLES = 2**31 - 1
 _ROADS = {
     "fitted": "a fitted mixture",
@@ -114,7 +113,7 @@ def sample(
     protocol, prepared = problem.protocol, problem.prepare(grid)
     island = 1 if resampling is None else resampling.island_size
     most = (
-        _default_batch(target.numbers_per_tilt, num_samples)
+        default_batch(target.numbers_per_tilt, num_samples)
         if batch_size is None
         else check_count("batch_size", batch_size)
     )
@@ -196,10 +195,6 @@ def _joined(parts: list, num_samples: int):
     joined = jax.tree.map(lambda *chunks: jnp.concatenate(chunks)[:num_samples], *parts)
     samples, log_weights, nonfinite, states, expected = joined
     return samples, log_weights, jnp.sum(nonfinite), states, expected
-
-
-def _default_batch(numbers_per_path: int, num_samples: int) -> int:
-    return min(num_samples, max(256, _FLOATS_PER_CHUNK // numbers_per_path))
 
 
 def _describe(module: eqx.Module) -> str:

@@ -23,8 +23,7 @@ from ..process.bridge import Bridge, observe
 from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget, ExactlyTilted, able
 from .problem import Problem, check_time
-
-_FLOATS_AT_ONCE = 2**22
+from .rollout import default_batch
 
 
 class Turned(eqx.Module):
@@ -99,7 +98,7 @@ def _turned(problem: Problem, unit, key, points, t) -> Turned:
         return eqx.tree_at(lambda own: own.taken, turned, turned.taken & (share < 1))
 
     ends = unit.to_unit(points.astype(dtype))
-    at_once = min(len(points), max(1, _FLOATS_AT_ONCE // points.shape[1]))
+    at_once = default_batch(problem.target.numbers_per_tilt, len(points))
     turned = jax.lax.map(of_point, (jnp.arange(len(points)), ends), batch_size=at_once)
     samples = jnp.where(turned.taken[:, None], unit.from_unit(turned.samples), points)
     return Turned(samples, unit.from_unit(turned.states), turned.taken)
@@ -111,7 +110,7 @@ def turn(
     """The U-turn of one end point in the unit problem, by the law of x(t) given both ends."""
     key_state, key_end, key_accept = jax.random.split(key, 3)
     x = observation.draw(key_state, start, end)
-    other = target.tilt(observe(observation, x, start), key_end).draw(key_end)
+    other = target.tilt(observe(observation, x, start)).draw(key_end)
     log_ratio = target.log_correction(other) - target.log_correction(end)
     taken = jnp.log(jax.random.uniform(key_accept, (), x.dtype)) < log_ratio
     return Turned(jnp.where(taken, other, end), x, taken)

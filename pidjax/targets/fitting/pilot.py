@@ -120,11 +120,8 @@ def scouted(
         number, key = numbered
         key_scale, key_start = jr.split(key)
         on_lines = number >= batches - batches // _ON_LINES
-        offsets = jnp.where(
-            on_lines,
-            _scales(key_scale, _SCOUTS_AT_ONCE, dtype)[None] * directions,
-            at_all_scales(key_scale, key_start, dim, _SCOUTS_AT_ONCE, dtype),
-        )
+        around = jr.normal(key_start, (dim, _SCOUTS_AT_ONCE), dtype)
+        offsets = _scales(key_scale, _SCOUTS_AT_ONCE, dtype)[None] * jnp.where(on_lines, directions, around)
         points = jnp.where(on_lines, best[0], jnp.zeros_like(best[0]))[:, None] + offsets
         _, slopes, invalid = energy.with_slope(points)
         steepness, radius = (jnp.linalg.norm(columns, axis=0)[None] for columns in (slopes, offsets))
