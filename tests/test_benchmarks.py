@@ -264,14 +264,15 @@ def test_networks_are_trained_counted_and_shown(tmp_path, monkeypatch, as_users_
         (1064 + 32, 0),
         (1128 + 32, 0),
         (1064, 32),
+        (2 * 16 * neural_methods.INNER_DRAWS + 64, 0),
         (64, 3 * 16 * 5 + 64 * 4),
         (64, 3 * 16),
         (64, 3 * 16 * 5 + 64 * 4),
-        (2 * 16 * neural_methods.INNER_DRAWS + 64, 0),
+        (64, 3 * 16 * 5 + 64 * 4),
     ]
     assert rows["PIS"]["curve"]["evaluations"] == [0, 80, 160, 240]
     assert rows["H-PID + log-variance"]["curve"]["evaluations"] == [1000, 1016, 1032]
-    assert [row["steps"] for row in rows.values()] == [0, 0, 2, 2, 2, 2, 3, 3, 3, 2]
+    assert [row["steps"] for row in rows.values()] == [0, 0, 2, 2, 2, 2, 2, 3, 3, 3, 3]
     for row in rows.values():
         assert len(row["history"]) == row["steps"]
         assert all(len(values) == row["steps"] + 1 for values in row["curve"].values())

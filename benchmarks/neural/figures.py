@@ -13,7 +13,7 @@ from pidjax.plot import MARKERS, PALETTE
 from .methods import HPID, METHODS, MOMENT
 
 TRAINED = [name for name in METHODS if name not in (HPID, MOMENT)]
-STYLES = {name: (PALETTE[i], MARKERS[i]) for i, name in enumerate(TRAINED)}
+STYLES = {name: (PALETTE[i % 8], MARKERS[(i + i // 8) % 8]) for i, name in enumerate(TRAINED)}
 RESOLVED = 0.01
 """Gaps below this are on a linear scale."""
 

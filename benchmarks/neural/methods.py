@@ -1,6 +1,7 @@
 """What is compared: each a function of (key, problem, H-PID's solution, budget) to a run, or to why there is none.
 
-PIS and the regression on inner estimates are told centre and scale of the target; H-PID and its corrections are told nothing.
+PIS and the regression on inner estimates are told centre and scale of the target, but for PIS in raw coordinates; H-PID and its
+corrections are told nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -121,13 +122,13 @@ def fitted(solution: pid.Solution) -> tuple[int, int]:
     return int(solution.num_energy_evaluations) - gradients - solution.num_samples, gradients
 
 
-def path_integral_sampler(*, guided: bool, beta: float) -> Method:
-    """The reference has stiffness β, in units of the target's scale; the control a gated gradient or none."""
+def path_integral_sampler(*, guided: bool = True, beta: float = 0.0, raw: bool = False) -> Method:
+    """The reference has stiffness β, in units of the target's scale, or is W from 0; the control a gated gradient or none."""
 
     def run(key, problem, solution, budget):
         key_weights, key_fit, key_solve = jax.random.split(key, 3)
-        protocol, grid = _reference(problem, beta), pid.uniform_grid(budget.sampler_steps)
-        density, loss = problem.target.density, learning.RelativeEntropy()
+        protocol = pid.harmonic(beta=0.0, noise_scale=1.0) if raw else _reference(problem, beta)
+        grid, density, loss = pid.uniform_grid(budget.sampler_steps), problem.target.density, learning.RelativeEntropy()
         network = learning.Guided(key_weights, density, protocol) if guided else _network(key_weights, problem)
         rule, number = pid.Controlled(network), budget.sampler_iterations
         descent = _trained(key_fit, problem, density, rule, protocol, grid, loss, number, budget.batch_size)
@@ -221,9 +222,11 @@ METHODS: Mapping[str, Method] = {
     "H-PID + log-variance": corrected(lambda _: learning.LogVariance(), buffered=False, slopes=False),
     "H-PID + trajectory balance": corrected(learning.TrajectoryBalance, buffered=True, slopes=False),
     "H-PID + relative entropy": corrected(lambda _: learning.RelativeEntropy(), buffered=False, slopes=True),
-    "PIS": path_integral_sampler(guided=True, beta=0.0),
-    "PIS, no gradient": path_integral_sampler(guided=False, beta=0.0),
-    "PIS, harmonic reference": path_integral_sampler(guided=True, beta=1.0),
     "regression on inner estimates": inner_regression,
+    "PIS": path_integral_sampler(),
+    "PIS, no gradient": path_integral_sampler(guided=False),
+    "PIS, harmonic reference": path_integral_sampler(beta=1.0),
+    "PIS, raw coordinates": path_integral_sampler(raw=True),
 }
-"""Name → the method."""
+"""Name → the method; the last few take the longest."""
+LONG = tuple(METHODS)[-3:]

@@ -1,9 +1,12 @@
-"""Every method on every target with every seed, one row each: quality both ways, cost in all, and how it was learned."""
+"""Every method on every target with every seed, one row each: quality both ways, cost in all, and how it was learned.
+
+What takes long comes last: the variants of PIS after all else, then the other seeds.
+"""
 
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from ..densities.targets import Target, of
 from ..ledger import Ledger
 from . import figures, report
 from .budget import Budget
-from .methods import HPID, METHODS, Run, solve
+from .methods import HPID, LONG, METHODS, Run, solve
 
 TARGETS: Mapping[str, Callable[[], Target]] = {
     "nine": lambda: of(zoo.nine()),
@@ -43,21 +46,26 @@ MOST_VALUES = 100
 def run_neural(ledger: Ledger, out: Path, *, quick: bool, seeds: int | None) -> None:
     """The sections `targets` and `rows`; then neural.md and neural.png in `out`."""
     budget = Budget.quick() if quick else Budget.full()
-    for name in QUICK if quick else TARGETS:
-        number = seeds if seeds is not None else 3 if name in OFTEN and not quick else 1
-        run_target(name, TARGETS[name], ledger, budget, number)
-        (out / "neural.md").write_text(report.markdown(ledger.results()))
-        figures.draw(ledger.results(), out)
-        jax.clear_caches()
+    targets = QUICK if quick else tuple(TARGETS)
+    numbers = {name: seeds or (3 if name in OFTEN and not quick else 1) for name in targets}
+    for seed in range(max(numbers.values())):
+        for methods in ([name for name in METHODS if name not in LONG], LONG):
+            for name in (name for name, number in numbers.items() if seed < number):
+                run_target(name, TARGETS[name], ledger, budget, methods, seed)
+                (out / "neural.md").write_text(report.markdown(ledger.results()))
+                figures.draw(ledger.results(), out)
+                jax.clear_caches()
     print(f"{out / 'neural.md'} and {out / 'neural.png'}")
 
 
-def run_target(name: str, make: Callable[[], Target], ledger: Ledger, budget: Budget, seeds: int) -> None:
-    """All methods and seeds on one target. H-PID's solution is found when the first run with its seed needs it."""
+def run_target(
+    name: str, make: Callable[[], Target], ledger: Ledger, budget: Budget, methods: Sequence[str], seed: int
+) -> None:
+    """Some methods on one target with one seed. H-PID's solution is found when the first run needs it."""
     made = functools.cache(lambda: Problem.of(make()))
 
     @functools.cache
-    def solved(seed):
+    def solved():
         begin = time.perf_counter()
         solution = solve(jax.random.key(seed), made(), budget)
         jax.block_until_ready(solution.samples)
@@ -74,7 +82,7 @@ def run_target(name: str, make: Callable[[], Target], ledger: Ledger, budget: Bu
         }
 
     def rows(target, method, seed):
-        solution, seconds = solved(seed) if method.startswith(HPID) else (None, 0.0)
+        solution, seconds = solved() if method.startswith(HPID) else (None, 0.0)
         key = jax.random.fold_in(jax.random.key(seed), 1 + list(METHODS).index(method))
         begin = time.perf_counter()
         found = METHODS[method](key, made(), solution, budget)
@@ -87,9 +95,8 @@ def run_target(name: str, make: Callable[[], Target], ledger: Ledger, budget: Bu
 
     (about,) = ledger.run("targets", facts, target=name)
     if about["error"] is None:
-        for seed in range(seeds):
-            for method in METHODS:
-                ledger.run("rows", rows, target=name, method=method, seed=seed)
+        for method in methods:
+            ledger.run("rows", rows, target=name, method=method, seed=seed)
 
 
 def row_of(found: Run | str, target: Target, key) -> dict[str, Any]:
