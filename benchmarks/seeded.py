@@ -32,7 +32,7 @@ from pidjax import zoo
 
 from .grade import Question
 
-SEED = 20260917
+SEED = 20261129
 COUNT = 32
 
 

@@ -14,6 +14,7 @@ from pidjax import Density, GaussianMixture, zoo
 from pidjax.targets.fitting.energy import Energy
 from pidjax.targets.fitting.pilot import Sizes, pilot_chains
 from pidjax.tempering import Hamiltonian, anneal, broad_base, locate
+from pidjax.tempering.bases import are_all
 from pidjax.tempering.climb import climb
 from pidjax.tempering.modes import find_modes
 from pidjax.tempering.search import is_useful
@@ -103,6 +104,7 @@ def test_modes_met_once_and_starts_given():
     found = search.points[: int(search.num_modes)]
     counts = {round(float(point[0])): int(count) for point, count in zip(found, search.counts)}
     assert counts == {-30: 2, 0: 1, 30: 0}
+    assert search.were_given[:3].tolist() == [round(float(point[0])) == 30 for point in found]
     assert search.num_unexplained == 1
     assert not search.open.any()
     few = jax.jit(lambda *ends: find_modes(target, *ends, most=1))(ends, values, drawn)
@@ -200,6 +202,9 @@ def test_given_starts_and_jit():
     modes, base = located(KEY, target)
     assert modes.num_modes == 2
     assert sorted(modes.counts[:2].tolist()) == [0, 175]
+    met_once = eqx.tree_at(lambda own: own.counts, modes, jnp.minimum(modes.counts, 1))
+    assert are_all(met_once)
+    assert not are_all(eqx.tree_at(lambda own: own.were_given, met_once, jnp.zeros(64, bool)))
     assert base.weights.tolist() == [0.5, 0.5, *[0.0] * 62]
     place = jnp.ones(10)
     np.testing.assert_allclose(base.log_density(place), modes.laplace().log_density(place))

@@ -64,10 +64,13 @@ def broad_base(points: Float[Array, "n d"], values: Float[Array, " n"]) -> Gauss
 
 
 def are_all(modes: Modes) -> bool:
-    """Whether modes are few, and none was met only once, if starts were more than modes have room: then there are others."""
-    counts = np.asarray(modes.counts)
+    """Whether modes are few, and none was met by chance only once, if starts were more than there is room for modes.
+
+    Then there are others. One that a given start led to was no matter of chance.
+    """
+    counts, by_chance = np.asarray(modes.counts), ~np.asarray(modes.were_given)
     few = 0 < int(modes.num_modes) <= MOST_STRATA and int(modes.num_left) == 0
-    return few and not (int(modes.num_starts) > counts.size and bool((counts == 1).any()))
+    return few and not (int(modes.num_starts) > counts.size and bool(((counts == 1) & by_chance).any()))
 
 
 def are_a_base(modes: Modes) -> bool:

@@ -51,6 +51,7 @@ class Modes(eqx.Module):
             1/√H_jj, shape (K, d).
         log_masses: log of p̃(m) (2π)^{d/2} det L, Laplace's estimate of the mode's part of Z.
         counts: of the starts that were drawn, those that ended at the mode; 0 for one that only other starts led to.
+        were_given: whether another start, given, ended there.
         num_modes: how many there are.
         num_starts: starts drawn from which a climb ended at a finite log p̃.
         num_unexplained: of these, those that ended where no mode is.
@@ -65,6 +66,7 @@ class Modes(eqx.Module):
     factors: Float[Array, "K *map"]
     log_masses: Float[Array, " K"]
     counts: Int[Array, " K"]
+    were_given: Bool[Array, " K"]
     num_modes: Int[Array, ""]
     num_starts: Int[Array, ""]
     num_unexplained: Int[Array, ""]
@@ -141,6 +143,7 @@ class Search(NamedTuple):
     factors: Float[Array, "K *map"]
     log_masses: Float[Array, " K"]
     counts: Int[Array, " K"]
+    were_given: Bool[Array, " K"]
     num_modes: Int[Array, ""]
     open: Bool[Array, " n"]
     num_unexplained: Int[Array, ""]
@@ -186,6 +189,7 @@ def find_modes(
             put(search.factors, peak.factor),
             put(search.log_masses, peak.log_mass),
             search.counts.at[slot].add(jnp.where(peak.found, count, 0)),
+            search.were_given.at[slot].max(peak.found & jnp.any(taken & ~drawn)),
             search.num_modes + is_new.astype(int),
             search.open & ~taken,
             search.num_unexplained + jnp.where(peak.found, 0, count),
@@ -198,6 +202,7 @@ def find_modes(
         factors=jnp.broadcast_to(one, (most, *one.shape)),
         log_masses=jnp.full(most, -jnp.inf, dtype),
         counts=jnp.zeros(most, int),
+        were_given=jnp.zeros(most, bool),
         num_modes=zero,
         open=values > -jnp.inf,
         num_unexplained=zero,

@@ -115,6 +115,7 @@ def _located(
         factors=search.factors,
         log_masses=search.log_masses,
         counts=search.counts,
+        were_given=search.were_given,
         num_modes=search.num_modes,
         num_starts=jnp.sum(drawn & (climbs.value > -jnp.inf)),
         num_unexplained=search.num_unexplained,
