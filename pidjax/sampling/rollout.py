@@ -10,6 +10,7 @@ chunk or the device: with one half of that key the tilted law at x_k, where it i
 key realises the same laws on a path that is drawn and on one that is given.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -105,8 +106,8 @@ def rollout(
         key: of all paths together; path i uses fold_in(key, i).
         indices: numbers of the paths, shape (n,).
         save_states: also return every x_k and x̂(t_k; x_k).
-        segments: under differentiation, keep the state at the ends of this many segments only and recompute each
-            segment once more: temporaries shrink from K states to about `segments` + K/`segments`.
+        segments: under differentiation, keep the state at the ends of this many segments only, in the place of every state and
+            its step's noise, and recompute each segment once more: K states shrink to about `segments` + K/`segments`.
         resampling: of groups of consecutive paths; `island_size` must divide n. Its choices have no derivative.
 
     Raises:
@@ -134,7 +135,7 @@ def rollout(
     keys = _of_paths(key, indices)
     with_law = issubclass(rule.needs, Tilted) or (save_states and able(target, Tilted))
 
-    @jax.checkpoint
+    @partial(jax.checkpoint, policy=_is_noise)
     def advance(carry, indexed):
         x, log_weights = carry
         k, now = indexed
@@ -225,6 +226,11 @@ def spread(indices: np.ndarray) -> Int[Array, " n"]:
     if len(devices) == 1 or len(indices) % len(devices):
         return jnp.asarray(indices)
     return jax.device_put(indices, NamedSharding(Mesh(np.array(devices), ("paths",)), PartitionSpec("paths")))
+
+
+def _is_noise(primitive, *_, **__) -> bool:
+    """What is kept for the derivative, as small as the states: Gaussian noise, which takes long to draw again."""
+    return primitive is jax.lax.erf_inv_p
 
 
 def _of_paths(key: Key[Array, ""], indices: Int[Array, " n"]) -> Key[Array, " n"]:
