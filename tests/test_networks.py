@@ -148,8 +148,9 @@ def test_coincident_particles_are_finite(centred, dtype):
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(found, eqx.is_array)))
 
 
-def test_context_changes_the_control_and_compiles_once():
-    network, x = disturbed(family()), jnp.array([0.5, -1.0])
+@pytest.mark.parametrize("network", [family, lambda: particles(3, 1, centred=True, context_dim=3)])
+def test_context_changes_the_control_and_compiles_once(network):
+    network, x = disturbed(network()), jnp.array([0.5, -1.0])
     prepared = pid.Problem(pid.Density(lambda y: -0.5 * jnp.sum(y**2), 2), PROTOCOL).prepare(pid.uniform_grid(2))
     traces = []
 
@@ -209,6 +210,7 @@ def test_correction_of_the_explicit_sampler(correction):
         (lambda: family().given(jnp.ones((2, 3))), r"context is float64\[2, 3\] but .* made for float64\[3\]"),
         (lambda: family().given(jnp.ones(3, "float32")), r"context is float32\[3\] but .* made for float64\[3\]"),
         (lambda: family().given([jnp.nan, 0, 0]), "context holds 1 non-finite values of 3"),
+        (lambda: particles(context_dim=3).given([1.0]), r"context is float64\[1\] but .* made for float64\[3\]; build"),
         (lambda: family().given("warm"), "context is 'warm'; pass numbers"),
         (lambda: learning.Network(key(), 2).given([1.0]), r"context is float64\[1\] but the network is made without one"),
         (lambda: learning.Given(jnp.sin, [1.0]), "network is a .*; pass a Network made with context_dim"),

@@ -22,10 +22,11 @@ from ..targets.fitting import undefended
 from .amortised import Amortised
 from .brownian import brownian
 from .buffer import Buffer
+from .context import Given
 from .descend import Descent, DescentError, Outcome, descend, descend_refining
 from .fit import fit
 from .losses import AbstractLoss, LogVariance, RelativeEntropy, Sum, TrajectoryBalance, evidence
-from .networks import Given, Guided, Network
+from .networks import Guided, Network
 from .objectives import control_gradient, energy, sharpness
 from .optimiser import adam
 from .parameters import Fixed, Parameter, Positive, is_learned, only, positive, refined, resolve

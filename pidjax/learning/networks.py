@@ -1,13 +1,11 @@
 """Networks for the control u(t, x), in the coordinates of the unit problem: t in [0, 1], x = (user − shift)/scale.
 
-    Network    u = N(t, x)                               corrects an explicit control: `Euler(correction=network)`
-    Given      u = N(t, x; c)                            the same for one context c: `network.given(c)`
+    Network    u = N(t, x; c)                            corrects an explicit control: `Corrected(Moment(), network)`
     Guided     u = N(t, x − x₀) + g(t) · clip(∇log p̃(x))   the Path Integral Sampler: `Controlled(guided)`
 
 The last layers of N and g are zero at first, so training starts at the reference, or at the control that is corrected.
 """
 
-import math
 from numbers import Real
 
 import equinox as eqx
@@ -16,23 +14,23 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from .._doors.checks import as_dtype, as_floating, check_below, check_count, check_key, check_kind
-from .._doors.functions import in_words
+from .._doors.checks import as_dtype, check_count, check_key, check_kind
 from .._doors.show import shown
 from ..process.protocol import Protocol
 from ..sampling.problem import Problem
 from ..targets.base import AbstractTarget, WithDensity, able
+from .context import AbstractNetwork, Embedding
 from .layers import as_point_for, fourier_features, perceptron_of_time, zero_last_layer
 from .parameters import Fixed
 
 
-class Network(eqx.Module):
+class Network(AbstractNetwork):
     """N(t, x; c): a perceptron of x, to whose first layer the time and a context are added through perceptrons of theirs.
 
         N = A_out φ(… φ(A_in x + e(t) + b(c))),     φ(z) = z/(1 + exp(−z)),     A_out = 0 at first
 
     A context tells members of a family of targets apart, all of which one network corrects: a temperature, the data of an
-    inference. Under `vmap` over x at one time and context, e(t) and b(c) are evaluated once.
+    inference.
 
     Args:
         key: of the initial weights.
@@ -53,11 +51,9 @@ class Network(eqx.Module):
     Source: the network of Zhang & Chen, *Path Integral Sampler*, arXiv 2111.15141, appendix.
     """
 
-    of_time: eqx.nn.MLP
+    embedding: Embedding
     of_state: eqx.nn.Linear
-    of_context: eqx.nn.MLP | None
     rest: eqx.nn.MLP
-    context_dim: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -71,94 +67,21 @@ class Network(eqx.Module):
     ):
         check_key("key", key)
         dim, width, depth = (check_count(*pair) for pair in (("dim", dim), ("width", width), ("depth", depth)))
-        check_below("context_dim", context_dim, math.inf, "an integer >= 0")
-        self.context_dim, dtype = int(context_dim), as_dtype(dtype)
+        dtype = as_dtype(dtype)
         key_time, key_state, key_rest = jax.random.split(key, 3)
-        self.of_time = perceptron_of_time(key_time, width, width, dtype)
+        self.embedding = Embedding(key_time, jax.random.fold_in(key, 3), width, context_dim, dtype)
         self.of_state = eqx.nn.Linear(dim, width, use_bias=False, dtype=dtype, key=key_state)
-        self.of_context = None
-        if self.context_dim:
-            key_context = jax.random.fold_in(key, 3)
-            self.of_context = eqx.nn.MLP(self.context_dim, width, width, 1, jax.nn.silu, dtype=dtype, key=key_context)
         self.rest = zero_last_layer(eqx.nn.MLP(width, dim, width, depth - 1, jax.nn.silu, dtype=dtype, key=key_rest))
 
     def __repr__(self):
-        context = {"context_dim": self.context_dim} if self.context_dim else {}
+        context = {"context_dim": self.embedding.context_dim} if self.embedding.context_dim else {}
         sizes = {"width": self.rest.width_size, "depth": self.rest.depth + 1}
         return shown("Network", dim=self.of_state.in_features, **context, **sizes)
 
     def __call__(self, t: ArrayLike, x: ArrayLike, context: ArrayLike | None = None) -> Float[Array, " d"]:
         t, x = as_point_for(self.rest.layers[-1].bias, t, x)
-        context = self.as_context(context)
-        first = self.of_state(x) + self.of_time(fourier_features(t))
-        if self.of_context is not None:
-            first = first + self.of_context(context)
-        return self.rest(jax.nn.silu(first))
-
-    def given(self, context: ArrayLike) -> "Given":
-        """This network for one context, as a function of (t, x): see `Given`."""
-        return Given(self, context)
-
-    def as_context(self, context: ArrayLike | None) -> Float[Array, " context_dim"]:
-        """The context as an array of the shape and dtype that the network is made for; empty if it is made without one."""
-        made_for = jax.ShapeDtypeStruct((self.context_dim,), self.of_state.weight.dtype)
-        if context is None and self.context_dim:
-            raise ValueError(
-                f"context is left out but the network is made for {in_words(made_for)}; call network(t, x, context), or pass "
-                "network.given(context) on"
-            )
-        if context is None:
-            return jnp.zeros(0, made_for.dtype)
-        context = as_floating("context", context)
-        if (context.dtype, context.shape) != (made_for.dtype, made_for.shape):
-            wanted = f"for {in_words(made_for)}" if self.context_dim else "without one"
-            raise ValueError(
-                f"context is {in_words(context)} but the network is made {wanted}; build it with the dimension and dtype of "
-                "the context"
-            )
-        return context
-
-
-class Given(eqx.Module):
-    """u(t, x) = N(t, x; c) for one context c, which is not trained; the network is.
-
-    It is the correction of `Euler` or the control of `Controlled` for one member of a family of targets. Other contexts of
-    the same dimension are other numbers only: nothing compiles again.
-
-    Args:
-        network: one with a context.
-        context: c, shape (context_dim,), of the network's dtype.
-
-    Raises:
-        ValueError: a context of another shape or dtype than the network is made for; one that is not finite.
-
-    Example:
-        >>> network = Network(jax.random.key(0), 2, context_dim=3)
-        >>> rule = pid.Euler(correction=network.given([1.0, 0.0, 0.0]))
-        >>> rule
-        Euler(correction=Given(network=Network(dim=2, context_dim=3, width=64, depth=2), context=[1, 0, 0]))
-        >>> rule.correction(0.5, [1.0, 1.0]).tolist()
-        [0.0, 0.0]
-    """
-
-    network: Network
-    bound: Fixed
-
-    def __init__(self, network: Network, context: ArrayLike):
-        check_kind("network", network, Network, "a Network made with context_dim")
-        self.network = network
-        self.bound = Fixed((network.as_context(context),))
-
-    def __repr__(self):
-        return shown("Given", network=self.network, context=self.context)
-
-    @property
-    def context(self) -> Float[Array, " context_dim"]:
-        """The context c."""
-        return self.bound.value[0]
-
-    def __call__(self, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
-        return self.network(t, x, self.context)
+        embedded = self.embedding(t, self.embedding.as_context(context))
+        return self.rest(jax.nn.silu(self.of_state(x) + embedded))
 
 
 class Guided(eqx.Module):

@@ -2,7 +2,7 @@
 
     N(t, R x) = R N(t, x)   for rotations, reflections and renumberings R,     N(t, x + shift) = N(t, x),     Σ_i N_i = 0
 
-    m_ij = φ_m(h_i, h_j, log(1 + |r_i − r_j|²))        messages between particles, from h_i = e(t) at first
+    m_ij = φ_m(h_i, h_j, log(1 + |r_i − r_j|²))        messages between particles, from h_i = e(t) + b(c) at first
     r_i  ← r_i + mean_j (r_i − r_j) φ_r(m_ij)          N: how far all layers together move them, less how far their centre
     h_i  ← h_i + φ_h(h_i, mean_j m_ij)
 
@@ -23,7 +23,8 @@ from .._doors.checks import as_dtype, check_count, check_key
 from .._doors.show import shown
 from .._maths.centred import helmert
 from .._maths.small import matmul
-from .layers import as_point_for, fourier_features, perceptron_of_time, zero_last_layer
+from .context import AbstractNetwork, Embedding
+from .layers import as_point_for, zero_last_layer
 
 
 def centred_basis(num_particles: int, *, dtype: DTypeLike | None = None) -> Float[Array, "n m"]:
@@ -51,8 +52,8 @@ def centred_basis(num_particles: int, *, dtype: DTypeLike | None = None) -> Floa
     return jnp.asarray(helmert(_check_particles(num_particles)), as_dtype(dtype))
 
 
-class ParticleNetwork(eqx.Module):
-    """N(t, x) of n particles in space of s dimensions, which turns, is mirrored and renumbered with them.
+class ParticleNetwork(AbstractNetwork):
+    """N(t, x; c) of n particles in space of s dimensions, which turns, is mirrored and renumbered with them.
 
     Its origin is that of the unit problem, in which a correction lives: the user's, if the protocol is given a noise scale.
 
@@ -63,13 +64,15 @@ class ParticleNetwork(eqx.Module):
         centred: x and N have (n − 1)s coordinates instead, of positions whose centre is the origin, which are
             centred_basis(n) @ x.reshape(n − 1, s): for energies that do not change when all particles are moved, whose density
             has no finite mass otherwise.
+        context_dim: of the vector c that tells members of a family of energies apart, as a temperature; none if 0.
         width: of messages, of h_i, and of the one hidden layer of φ_m, φ_r and φ_h.
         depth: of layers, each of which lets every two particles exchange messages once.
         dtype: of the weights; JAX's default if left out.
 
     Raises:
-        ValueError: `num_particles` not an integer ≥ 2; `space_dim`, `width` or `depth` not one ≥ 1; a dtype that is neither
-            float32 nor float64; when called, an x of another shape or dtype than the network is made for.
+        ValueError: `num_particles` not an integer ≥ 2; `space_dim`, `width` or `depth` not one ≥ 1, `context_dim` not one ≥ 0;
+            a dtype that is neither float32 nor float64; when called, an x or a context of another shape or dtype than the
+            network is made for.
 
     Example:
         >>> network = ParticleNetwork(jax.random.key(0), 4, 2, centred=True)
@@ -81,7 +84,7 @@ class ParticleNetwork(eqx.Module):
     Source: Satorras, Hoogeboom & Welling, *E(n) Equivariant Graph Neural Networks*, arXiv 2102.09844, eqs. 3–6.
     """
 
-    of_time: eqx.nn.MLP
+    embedding: Embedding
     layers: tuple["MessagePassing", ...]
     num_particles: int = eqx.field(static=True)
     space_dim: int = eqx.field(static=True)
@@ -94,6 +97,7 @@ class ParticleNetwork(eqx.Module):
         space_dim: int,
         *,
         centred: bool = False,
+        context_dim: int = 0,
         width: int = 64,
         depth: int = 2,
         dtype: DTypeLike | None = None,
@@ -103,13 +107,14 @@ class ParticleNetwork(eqx.Module):
         self.centred = bool(centred)
         width, depth, dtype = check_count("width", width), check_count("depth", depth), as_dtype(dtype)
         key_time, *keys = jax.random.split(key, depth + 1)
-        self.of_time = perceptron_of_time(key_time, width, width, dtype)
+        self.embedding = Embedding(key_time, jax.random.fold_in(key, depth + 1), width, context_dim, dtype)
         self.layers = tuple(
             MessagePassing(key, width, dtype, is_last=number == depth) for number, key in enumerate(keys, 1)
         )
 
     def __repr__(self):
-        sizes = {"dim": self.dim, "width": self.of_time.width_size, "depth": len(self.layers)}
+        context = {"context_dim": self.embedding.context_dim} if self.embedding.context_dim else {}
+        sizes = {"dim": self.dim, **context, "width": self.embedding.of_time.width_size, "depth": len(self.layers)}
         return shown("ParticleNetwork", num_particles=self.num_particles, space_dim=self.space_dim, **sizes)
 
     @property
@@ -117,11 +122,12 @@ class ParticleNetwork(eqx.Module):
         """The dimension d of x and of N: n s, or (n − 1)s if centred."""
         return (self.num_particles - self.centred) * self.space_dim
 
-    def __call__(self, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
-        made_for = jax.ShapeDtypeStruct((self.dim,), self.of_time.layers[-1].weight.dtype)
+    def __call__(self, t: ArrayLike, x: ArrayLike, context: ArrayLike | None = None) -> Float[Array, " d"]:
+        made_for = jax.ShapeDtypeStruct((self.dim,), self.embedding.of_time.layers[-1].weight.dtype)
         t, x = as_point_for(made_for, t, x)
         start = self._positions(x)
-        features = jnp.broadcast_to(self.of_time(fourier_features(t))[None], (len(start), self.of_time.out_size))
+        embedded = self.embedding(t, self.embedding.as_context(context))
+        features = jnp.broadcast_to(embedded[None], (len(start), embedded.size))
         moved = jnp.zeros_like(start)
         for layer in self.layers:
             features, step = layer(features, start + moved)
