@@ -9,7 +9,7 @@ from ..report import Results, Row, compact, middle, number
 
 COLUMNS = (
     "method", "seeds", "ELBO − log Z", "EUBO − log Z", "Δ log Z (its error)", "ESS/N", "forward ESS/N", "quality",
-    "gradient steps", "evaluations", "of these gradients", "seconds", "flagged",
+    "gradient steps", "evaluations", "of these gradients", "processor seconds", "flagged",
 )  # fmt: skip
 
 NOTE = """
@@ -18,10 +18,10 @@ from exact draws is at least log Z; a sampler that misses a mode has a good ELBO
 mean weight less the truth, with its stated standard error. ESS/N is that of the sampler's own weights, blind to modes
 that it misses; forward ESS/N = Z/E[W] over paths drawn backward, which is not. Quality is a distance of the weighted
 samples to exact draws, its floor that of one set of exact draws to another. Evaluations are of the log-density, with or
-without its gradient, in all: those of H-PID's fit, of training and of the last samples are included. Seconds are those
-of the first call, with compilation, on the machine above; those of corrections do not include H-PID's own, which are in
-its line. Flagged are runs of which `check()` says that they are not to be trusted. PIS and the regression on inner
-estimates are told centre and scale of the target; H-PID and its corrections are told nothing. Corrections are networks
+without its gradient, in all: those of H-PID's fit, of training and of the last samples are included. Seconds are
+those that the cores above were busy, at the first call, with compilation; those of corrections do not include H-PID's own,
+which are in its line. Flagged are runs of which `check()` says that they are not to be trusted. PIS, but for its raw form, and
+the regression on inner estimates are told centre and scale of the target; H-PID and its corrections are told nothing. Corrections are networks
 in moment steps to H-PID's surrogate, the line above them; the regression on bridges and trajectory balance use H-PID's
 samples, the other two losses the sampler's own paths.
 """
