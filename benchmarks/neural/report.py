@@ -21,9 +21,9 @@ samples to exact draws, its floor that of one set of exact draws to another. Eva
 without its gradient, in all: those of H-PID's fit, of training and of the last samples are included. Seconds are
 those that the cores above were busy, at the first call, with compilation; those of corrections do not include H-PID's own,
 which are in its line. Flagged are runs of which `check()` says that they are not to be trusted. PIS, but for its raw form, and
-the regression on inner estimates are told centre and scale of the target; H-PID and its corrections are told nothing. Corrections are networks
-in moment steps to H-PID's surrogate, the line above them; the regression on bridges and trajectory balance use H-PID's
-samples, the other two losses the sampler's own paths.
+the regression on inner estimates are told centre and scale of the target; H-PID and its corrections are told nothing.
+Corrections are networks in moment steps to H-PID's surrogate, the line above them; the regression on bridges and trajectory
+balance use H-PID's samples, the other two losses the sampler's own paths.
 """
 
 
