@@ -168,7 +168,7 @@ def test_gradients_that_are_wrong_are_of_no_use():
         assert least <= jnp.mean(useful) <= most
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.optimised
 def test_above_2048_dimensions_with_the_diagonal():
     """Exact for independent coordinates."""

@@ -60,7 +60,7 @@ def assert_place_and_scale(fit, mean, standard_deviation):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("shift", "scale"),
-    [(0.0, 1.0), pytest.param(1000.0, 1.0, marks=pytest.mark.slow), pytest.param(0.0, 1e-3, marks=pytest.mark.slow)],
+    [(1000.0, 1.0), *(pytest.param(*place, marks=pytest.mark.extended) for place in ((0.0, 1.0), (0.0, 1e-3)))],
 )
 def test_nine_modes_wherever_they_are(shift, scale):
     target = nine(shift, scale)
