@@ -74,7 +74,16 @@ def test_a_mean_is_enough_for_eulers_steps():
     expected = pid.sample(KEY, mixture(), rule=pid.Euler(), **options)
     np.testing.assert_allclose(found.samples, expected.samples, rtol=1e-9)
     assert found.settings["rule"] == "Euler, unweighted"
-    assert (found.log_weights == 0).all()
+    for answer in ("log_z", "ess", "weights", "pareto_k"):
+        with pytest.raises(ValueError, match="known by their means alone"):
+            getattr(found, answer)
+    with pytest.raises(ValueError, match="known by their means alone"):
+        found.expectation(lambda y: y)
+    with pytest.raises(pid.SamplingError, match="known by means alone") as raised:
+        found.check()
+    assert raised.value.outcomes == (pid.Outcome.NO_LAW,)
+    assert "weights   none" in repr(found)
+    assert "log_weights" not in found.to_dict()
     with pytest.raises(ValueError, match="Moment needs tilted laws WithCovariance, and those of the target are Mean"):
         pid.sample(KEY, Denoiser(mixture()), rule=pid.Moment(), **options)
     point = pid.Problem(Denoiser(mixture())).at(0.5, jnp.zeros(2))

@@ -47,6 +47,7 @@ class Outcome(Enum):
     UNBALANCED = "gradients whose means are not those under the target"
     LOST_MODE = "a mode that was seen, and where no sample is"
     UNSEEN_MASS = "mass where no sample is, that importance weights tell of"
+    NO_LAW = "paths led by means that belong to no law, which no weight corrects"
 
 
 class SamplingError(RuntimeError):
@@ -266,13 +267,19 @@ class Weighted(eqx.Module):
         self._check_numbers("to_dict")
         return {
             "samples": jax.tree.map(np.asarray, self.samples),
+            **self._numbers(),
+            "num_energy_evaluations": int(self.num_energy_evaluations),
+            **self._facts(),
+        }
+
+    def _numbers(self) -> dict[str, Any]:
+        """What `to_dict` holds of the weights."""
+        return {
             "log_weights": np.asarray(self.log_weights),
             "log_z": float(self.log_z.value),
             "log_z_error": float(self.log_z.standard_error),
             "ess": float(self.ess),
             "num_islands": self.num_islands,
-            "num_energy_evaluations": int(self.num_energy_evaluations),
-            **self._facts(),
         }
 
     def _evidence(self) -> dict[str, str]:

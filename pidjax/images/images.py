@@ -1,6 +1,7 @@
 """Images, each a point of a data set: what a vector means as an image."""
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -61,6 +62,11 @@ class Images(eqx.Module):
     def shape(self) -> tuple[int, int, int]:
         """h, w and c."""
         return self.pixels.shape[1], self.pixels.shape[2], self.pixels.shape[3]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What is computed in: that of the pixels, but float32 of half precision."""
+        return np.dtype(np.float32) if self.pixels.dtype == jnp.bfloat16 else np.dtype(self.pixels.dtype)
 
     @property
     def points(self) -> Float[Array, "n d"]:

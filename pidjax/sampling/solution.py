@@ -25,7 +25,7 @@ from ..tempering.population import Population
 from ..tempering.reach import Reached
 from .problem import Prepared
 from .rollout import backward_log_weights
-from .rules import AbstractRule
+from .rules import AbstractRule, Unweighted
 
 """Targets whose log-density is the user's."""
 
@@ -38,7 +38,8 @@ class Solution(Weighted):
 
     Attributes:
         samples: end points, leading axis N; of the kind the log-density takes.
-        log_weights: log W, shape (N,); −inf for a path that was not finite or ended outside the support.
+        log_weights: log W, shape (N,); −inf for a path that was not finite or ended outside the support. Of a target known by
+            means alone zeros, which stand for none: `weights`, `ess`, `log_z` and `expectation` then raise a ValueError.
         num_islands: groups of paths that never exchange: N but for paths that were resampled.
         shared: the size of a pool that all paths share; None without.
         states: x(t_k), shape (N, K+1, d), and weighted_states x̂(t_k; x_k), shape (N, K, d): if paths were saved.
@@ -75,8 +76,8 @@ class Solution(Weighted):
         kind = "Density" if isinstance(self.target, Ends) else type(self.target).__name__
         steps = f"{self.settings['rule']} in {self.settings['num_steps']} steps"
         title = f"Solution: {self.log_weights.shape[-1]} samples of a {kind} in dimension {self.target.dim}, by {steps}"
-        rows = self._evidence()
-        if self._holds_numbers():
+        rows = {"weights": "none: the target is known by means alone"} if self._is_unweighted else self._evidence()
+        if self._holds_numbers() and not self._is_unweighted:
             mean = self.expectation(lambda y: y).value
             variance = self.expectation(lambda y: jax.tree.map(lambda leaf, m: (leaf - m) ** 2, y, mean)).value
             rows |= {"mean": _brief_leaves(mean), "sd": _brief_leaves(jax.tree.map(jnp.sqrt, variance))}
@@ -105,11 +106,35 @@ class Solution(Weighted):
         return self.reached.population if self.pinned and self.reached is not None else None
 
     @property
+    def _is_unweighted(self) -> bool:
+        return isinstance(self.rule, Unweighted)
+
+    def _check_weighted(self, what: str) -> None:
+        if self._is_unweighted:
+            raise ValueError(
+                f"there is no {what}: the laws of the target are known by their means alone, so that its paths have no weights "
+                "and its samples no likelihood. Average over solution.samples as they are; for log Z and weights take a target "
+                "with a law, as Samples or Smoothed"
+            )
+
+    @property
+    def weights(self) -> Float[Array, " N"]:
+        self._check_weighted("weight")
+        return super().weights
+
+    @property
+    def pareto_k(self) -> Float[Array, ""]:
+        self._check_weighted("tail of weights")
+        return super().pareto_k
+
+    @property
     def ess(self) -> Float[Array, ""]:
+        self._check_weighted("effective sample size")
         return super().ess if self._population is None else jnp.minimum(self._population.ess, self.num_samples)
 
     @property
     def log_z(self) -> Estimate:
+        self._check_weighted("log Z")
         return super().log_z if self._population is None else self._population.log_z
 
     @property
@@ -169,6 +194,19 @@ class Solution(Weighted):
             (self.log_z.value if log_z is None else as_scalar("log_z", log_z).astype(log_mean.dtype)) - log_mean
         )
 
+    def problems(self, min_ess_fraction: float = 0.1) -> list[tuple[Outcome, str]]:
+        if not self._is_unweighted:
+            return super().problems(min_ess_fraction)
+        self._check_numbers("problems")
+        text = (
+            "the target is known by means alone, which need not be those of any law: no weights tell whether its samples are "
+            "right. Compare them with data by pidjax.metrics"
+        )
+        return [(Outcome.NO_LAW, text), *self._problems()]
+
+    def _numbers(self):
+        return {} if self._is_unweighted else super()._numbers()
+
     def _problems(self):
         problems = self._spread_out() + self._coarse()
         if self._population is not None and self.reached is not None:
@@ -215,8 +253,10 @@ class Solution(Weighted):
 
     def _spread_out(self) -> list[tuple[Outcome, str]]:
         """Whether the samples spread over more decades than those of a density of finite mass are likely to."""
+        if not self._has_users_density:
+            return []
         weights = np.asarray(self.weights, np.float64)
-        if not (self._has_users_density and np.isfinite(weights).all()):
+        if not np.isfinite(weights).all():
             return []
         values = np.asarray(self.vectors, np.float64)[weights > 0]
         weights = weights[weights > 0]
