@@ -9,11 +9,13 @@ import importlib
 __version__ = "0.1.0"
 
 from ._maths.weighted import Outcome, SamplingError
+from .process.diffusion import variance_exploding, variance_preserving
 from .process.green import Green
 from .process.grids import at_times, log_snr_grid, uniform_grid
 from .process.protocol import GaussianStart, Protocol
 from .process.schedule import from_function, harmonic, piecewise
 from .sampling.corrected import Corrected
+from .sampling.flow import Flow
 from .sampling.problem import Problem
 from .sampling.rollout import Resampling, backward_log_weights, rollout
 from .sampling.rules import Ancestral, Controlled, Euler, Moment
@@ -33,10 +35,11 @@ from .targets.surrogate import Surrogate
 _ROOMS = ("diagnostics", "discrete", "exact", "guides", "images", "learning", "metrics", "plot", "tempering", "zoo")
 
 __all__ = [
-    "Ancestral", "Controlled", "Corrected", "Density", "Euler", "Fit", "GaussianMixture", "GaussianStart", "Green",
-    "LocalDraws", "Moment", "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples", "SamplingError",
-    "Solution", "Surrogate", "at_times", "backward_log_weights", "fit_surrogate", "from_function", "harmonic", "load",
-    "log_snr_grid", "piecewise", "rollout", "sample", "save", "uniform_grid", "uturn",
+    "Ancestral", "Controlled", "Corrected", "Density", "Euler", "Fit", "Flow", "GaussianMixture", "GaussianStart",
+    "Green", "LocalDraws", "Moment", "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples",
+    "SamplingError", "Solution", "Surrogate", "at_times", "backward_log_weights", "fit_surrogate", "from_function",
+    "harmonic", "load", "log_snr_grid", "piecewise", "rollout", "sample", "save", "uniform_grid", "uturn",
+    "variance_exploding", "variance_preserving",
 ]  # fmt: skip
 
 

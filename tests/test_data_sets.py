@@ -53,7 +53,8 @@ def test_answers_of_one_stream(gain):
     @eqx.filter_jit
     def answers(target, observation):
         law = target.rescaled(jnp.array(shift), jnp.array(scale)).tilt(observation)
-        return law.log_mass, law.mean, law.entropy, law.class_probabilities, law.step_covariance()
+        summed = law.log_mass, law.mean, law.entropy, law.class_probabilities, law.step_covariance()
+        return *summed, law.agreement, law.nearest
 
     seen = Observation(jnp.array(gain) * scale, jnp.array(value - (gain @ shift if np.ndim(gain) else gain * shift)))
     got = answers(target, seen)
@@ -61,7 +62,8 @@ def test_answers_of_one_stream(gain):
     mean, positive = p @ points, p[p > 0]
     classes = np.array([p[labels == c].sum() for c in range(3)])
     truths = (
-        log_mass, (mean - shift) / scale, -np.sum(positive * np.log(positive)), classes, p @ (points - mean) ** 2 / scale**2
+        log_mass, (mean - shift) / scale, -np.sum(positive * np.log(positive)), classes, p @ (points - mean) ** 2 / scale**2,
+        np.sum(p**2), np.argmax(p),
     )  # fmt: skip
     for one, truth in zip(got, truths, strict=True):
         np.testing.assert_allclose(one, truth, rtol=1e-9, atol=1e-11)

@@ -35,11 +35,12 @@ from .distances import EarlyExit, ball, early_exit, restricted_wasserstein2, tai
 from .energy import PathEnergies, energy_efficiency, path_cross_entropies
 from .ensemble import Ensemble, Region, ensemble
 from .jacobian import Sensitivity, sensitivity
+from .transitions import Transitions, path_transitions, transitions
 
 __all__ = [
     "Autocorrelations", "Decisions", "DriftDiffusion", "EarlyExit", "Ensemble", "LangevinMismatch", "PathCosts", "PathEnergies",
-    "Region", "Reliability", "Sensitivity", "autocorrelations", "average", "ball", "class_probabilities", "decisions",
-    "drift_diffusion", "early_exit", "energy_efficiency", "ensemble", "is_reliable",
-    "langevin_mismatch", "path_costs", "path_cross_entropies", "predicted_class_probabilities", "responsibilities",
-    "restricted_wasserstein2", "sensitivity", "tail",
+    "Region", "Reliability", "Sensitivity", "Transitions", "autocorrelations", "average", "ball", "class_probabilities",
+    "decisions", "drift_diffusion", "early_exit", "energy_efficiency", "ensemble", "is_reliable",
+    "langevin_mismatch", "path_costs", "path_cross_entropies", "path_transitions", "predicted_class_probabilities",
+    "responsibilities", "restricted_wasserstein2", "sensitivity", "tail", "transitions",
 ]  # fmt: skip

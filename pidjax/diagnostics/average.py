@@ -15,22 +15,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._doors.functions import check_array
-from .._maths.weighted import Estimate, error_of_sum, living, weighted_sum
+from .._maths.weighted import Estimate, Weighted, error_of_sum, living, weighted_sum
 from ..metrics._inputs import checked_log_weights, floating
 from .ensemble import Ensemble
 
 
 def average(
     values: PyTree[Float[Array, "N ..."]],
-    paths: Ensemble | Float[Array, " N"],
+    paths: Ensemble | Weighted | Float[Array, " N"],
     function: Callable[[Any], Float[Array, "..."]] = lambda mean: mean,
 ) -> Estimate:
     """g(E[v]) and its standard error, each of the shape that g returns.
 
     Args:
         values: v_i, arrays with the N paths in front.
-        paths: the ensemble that the values are of, whose weights and shared pool count; or log W_i, shape (N,), of
-            independent paths. A path of weight −inf does not count, whatever its values.
+        paths: the ensemble or solution that the values are of, whose weights and shared pool count; or log W_i, shape
+            (N,), of independent paths. A path of weight −inf does not count, whatever its values.
         function: g, of the mean of `values`, to one array; the mean itself by default.
 
     Raises:
@@ -44,7 +44,7 @@ def average(
         >>> ratio.value.item(), ratio.standard_error.item()
         (0.5, 0.0)
     """
-    of_paths = isinstance(paths, Ensemble)
+    of_paths = isinstance(paths, Ensemble | Weighted)
     log_weights = checked_log_weights(paths.log_weights if of_paths else paths)
     weights = jax.nn.softmax(log_weights)
     values = jax.tree.map(lambda leaf: floating("values", leaf), values)

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from .._doors.checks import as_floating, as_scalar, check_kind, concrete
+from .._doors.checks import as_floating, as_point, as_scalar, check_kind, concrete
 from .._maths.maps import Map, adjoint, apply, cholesky, lift, product
-from ..process.bridge import Bridge
+from ..process.bridge import Bridge, observe
 from ..process.protocol import GaussianStart, Protocol
 from ..process.reference import Times
 from ..process.unit import UnitProblem
@@ -86,7 +86,7 @@ def marginals(
 
 
 def score(target: AbstractTarget, protocol: Protocol, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
-    """∇ log p_t(x), the exact score of the law at time t.
+    """∇ log p_t(x), the exact score of the law at time t; of a data set Σ⁻¹(M x̂ + n − x), streamed.
 
     Args:
         target, protocol, t: as in `marginal`.
@@ -101,16 +101,29 @@ def score(target: AbstractTarget, protocol: Protocol, t: ArrayLike, x: ArrayLike
         >>> score(target, harmonic(0.0, noise_scale=1.0), 0.5, jnp.ones(1)).round(4)
         Array([-2.], dtype=float32)
     """
+    x = as_point("x", x, target.dim)
+    if isinstance(target, Samples):
+        check_problem(target, protocol)
+        unit = Problem(target, protocol).unit
+        t = checked_time("t", t, unit.horizon, is_open=True)
+        return _score_of_data(target, unit, t, x.astype(unit.start.dtype))
     law = marginal(target, protocol, t)
-    x = as_floating("x", x).astype(law.means.dtype)
-    if x.shape != (law.dim,):
-        raise ValueError(f"x has shape {x.shape}; pass one point of shape ({law.dim},)")
-    return _score(law, x)
+    return _score(law, x.astype(law.means.dtype))
 
 
 @eqx.filter_jit
 def _score(law: GaussianMixture, x: Float[Array, " d"]) -> Float[Array, " d"]:
     return jax.grad(law.log_density)(x)
+
+
+@eqx.filter_jit
+def _score_of_data(
+    target: Samples, unit: UnitProblem, t: Float[Array, ""], x: Float[Array, " d"]
+) -> Float[Array, " d"]:
+    observation, x = unit.reference.instant(t / unit.horizon, 1 - t / unit.horizon).observation, unit.to_unit(x)
+    expected = target.rescaled(unit.shift, unit.scale).tilt(observe(observation, x, unit.start)).mean
+    white = apply(observation.whitening, observation.mean(unit.start, expected) - x)
+    return apply(adjoint(observation.whitening), white) / unit.scale
 
 
 def as_mixture(target: AbstractTarget) -> GaussianMixture:
@@ -119,10 +132,10 @@ def as_mixture(target: AbstractTarget) -> GaussianMixture:
         return GaussianMixture.of_factors(target.points, jnp.zeros_like(target.weights), target.weights)
     if isinstance(target, GaussianMixture):
         return target
-    raise _without_exact_laws(target)
+    raise without_exact_laws(target)
 
 
-def _without_exact_laws(target) -> ValueError:
+def without_exact_laws(target) -> ValueError:
     return ValueError(f"target is a {type(target).__name__}; exact laws are those of a GaussianMixture or Samples")
 
 
@@ -131,7 +144,13 @@ def inner_times(
 ) -> tuple[UnitProblem, Times]:
     """The unit problem, and the grid from 0 to 1 through n times inside (0, T); what is wrong with any of them raises."""
     check_problem(target, protocol, starts)
-    unit, times = Problem(target, protocol).unit, as_floating("times", times)
+    unit = Problem(target, protocol).unit
+    return unit, grid_through(unit, times)
+
+
+def grid_through(unit: UnitProblem, times: ArrayLike) -> Times:
+    """The grid from 0 to 1 through n times inside (0, T), in the user's units."""
+    times = as_floating("times", times)
     if times.ndim != 1:
         raise ValueError(f"times has shape {times.shape}; pass shape (n,)")
     values, end = concrete(times), concrete(unit.horizon)
@@ -141,7 +160,7 @@ def inner_times(
             raise ValueError(f"times is {values}; pass increasing times inside (0, {float(end):g})")
     zero, one = jnp.zeros_like(unit.start[:1]), jnp.ones_like(unit.start[:1])
     t = times.astype(zero.dtype) / unit.horizon
-    return unit, Times.of(jnp.concatenate([zero, t, one]), jnp.concatenate([one, 1 - t, zero]))
+    return Times.of(jnp.concatenate([zero, t, one]), jnp.concatenate([one, 1 - t, zero]))
 
 
 @eqx.filter_jit
@@ -199,7 +218,7 @@ def _sum(dim: int, *maps: Map) -> Map:
 def check_problem(target: AbstractTarget, protocol: Protocol, starts: GaussianMixture | None = None) -> None:
     """Raise unless there are exact laws of this target under this protocol, and of starts of their own if given."""
     if not isinstance(target, GaussianMixture | Samples):
-        raise _without_exact_laws(target)
+        raise without_exact_laws(target)
     check_kind("protocol", protocol, Protocol, "harmonic(...), piecewise(...) or from_function(...)")
     if starts is None:
         return

@@ -9,6 +9,7 @@ m = max l, are kept, and two parts are joined by bringing them to one m. What is
 
     log-mass    log Σ e^l                     mean       Σ p_i y_i
     entropy     H(i | ζ) = −Σ p_i log p_i     classes    P(c | ζ) = Σ p_i [class of i is c]
+    agreement   Σ p_i², that two draws are one point
 
 and a draw inverts their running sum, by one uniform number, through the sums over blocks of √(n/d) points. It is the same draw
 whatever the chunks and the devices, to rounding.
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from .._doors.checks import as_labels, as_stored, check_count, check_single, normalised_weights
+from .._doors.checks import as_labels, as_point, as_stored, check_count, check_single, normalised_weights
 from .._doors.show import of_numbers, shown
 from .._maths.maps import Map, adjoint, apply
 from .._maths.small import HIGHEST, matmul, matvec, transpose
@@ -65,11 +66,12 @@ class Rows(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Of a part of the data: m = max l, the row where it is, and Σ e^{l − m} f for f = 1, f = m − l, and others."""
+    """Of a part of the data: m = max l, the row where it is, and Σ e^{l − m} f for f = 1, e^{l − m}, m − l, and others."""
 
     maximum: Float[Array, "*parts"]
     nearest: Int[Array, "*parts"]
     total: Float[Array, "*parts"]
+    squares: Float[Array, "*parts"]
     surprise: Float[Array, "*parts"]
     others: Any
 
@@ -87,9 +89,10 @@ class Sums(NamedTuple):
         def brought(sums):
             return jnp.sum(jnp.exp(-fall).reshape(-1, *[1] * (sums.ndim - 1)) * sums, axis=0)
 
+        squares = brought(jnp.exp(-fall) * self.squares)
         surprise = brought(self.surprise + fall * self.total)
         others = jax.tree.map(brought, self.others)
-        return Sums(maximum, self.nearest[largest], brought(self.total), surprise, others)
+        return Sums(maximum, self.nearest[largest], brought(self.total), squares, surprise, others)
 
 
 class Blocks(NamedTuple):
@@ -109,6 +112,8 @@ class TiltedSamples(WithMass, WithCovariance, WithDraws):
 
     Attributes:
         entropy: H(i | ζ), of which point it is.
+        agreement: Σ p_i², the probability that two draws are one point.
+        nearest: the row of the likeliest point.
         class_probabilities: P(c | ζ), shape (C,), of labelled data; None without labels.
         data: what was tilted.
         seen: the observation, of the data less their centre.
@@ -118,6 +123,8 @@ class TiltedSamples(WithMass, WithCovariance, WithDraws):
     log_mass: Float[Array, ""]
     mean: Float[Array, " d"]
     entropy: Float[Array, ""]
+    agreement: Float[Array, ""]
+    nearest: Int[Array, ""]
     class_probabilities: Float[Array, " C"] | None
     data: "StreamedSamples"
     seen: Observation
@@ -142,6 +149,7 @@ class TiltedSamples(WithMass, WithCovariance, WithDraws):
         self.log_mass = nearest.log_weights[0] - 0.5 * jnp.sum(distance**2) + jnp.log(sums.total)
         self.mean = data.origin + moment / sums.total / data.scale
         self.entropy, self.maximum = sums.entropy, sums.maximum
+        self.agreement, self.nearest = sums.squares / sums.total**2, sums.nearest
         self.class_probabilities = None if classes is None else classes / sums.total
 
     def covariance(self):
@@ -272,7 +280,8 @@ class StreamedSamples(ExactlyTilted):
                 maximum = log_joint[nearest]
                 terms = _terms(log_joint, maximum)
                 surprise = jnp.sum(terms * jnp.where(terms > 0, maximum - log_joint, 0))
-                sums = Sums(maximum, offset + start + nearest, jnp.sum(terms), surprise, others(terms, some))
+                counted = jnp.sum(terms), jnp.sum(terms**2), surprise
+                sums = Sums(maximum, offset + start + nearest, *counted, others(terms, some))
                 return sums, Blocks(jnp.sum(terms.reshape(-1, block), axis=1), maximum)
 
             @jax.checkpoint
@@ -433,6 +442,19 @@ class Samples(AbstractTarget, ExactlyTilted):
         return self.rescaled(jnp.zeros(self.dim, self.weights.dtype), jnp.ones((), self.weights.dtype)).tilt(
             observation
         )
+
+    def nearest(self, y: Float[Array, " d"]) -> Int[Array, ""]:
+        """The row of the datum nearest to y, of those that have a weight.
+
+        Example:
+            >>> Samples(jnp.array([[0.0], [1.0], [5.0]])).nearest(jnp.array([0.9])).item()
+            1
+        """
+        dtype = self.weights.dtype
+        y = as_point("y", y, self.dim).astype(dtype)
+        alive = jnp.where(self.weights > 0, jnp.zeros((), dtype), -jnp.inf)
+        data = StreamedSamples.of(self.points, alive, self.chunk, self.shards)
+        return data.stream(data.seen(Observation(jnp.ones((), dtype), y)), lambda terms, rows: ())[0].nearest
 
     def place(self):
         """Its narrowest width is that at which nearest points come apart: half their squared distance/d is its square.
