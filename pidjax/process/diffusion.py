@@ -35,8 +35,8 @@ def variance_preserving(mean: ArrayLike, *, variance: ArrayLike = 1.0, horizon: 
     Example:
         >>> protocol = variance_preserving(jnp.zeros(2))
         >>> target = pid.GaussianMixture.isotropic(jnp.ones((1, 2)), 0.1)
-        >>> pid.exact.snr(target, protocol, 5 - jnp.array([2.0, 0.5])).round(4)
-        Array([0.0187, 0.582 ], dtype=float32)
+        >>> [f"{ratio:.4f}" for ratio in pid.exact.snr(target, protocol, 5 - jnp.array([2.0, 0.5]))]
+        ['0.0187', '0.5820']
 
     Source: Song et al., *Score-Based Generative Modeling through Stochastic Differential Equations*, arXiv 2011.13456.
     """
