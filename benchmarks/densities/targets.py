@@ -4,6 +4,7 @@ and exact draws.
     mode TV          ½ Σ_k |ŵ_k − w_k| of the weights of known components
     well mass        root mean square over the wells of Σ_i w_i 1[x_i > 0] minus its exact value
     phase ratio      |log of the ratio of the weights of the two phases, minus its exact value|
+    class TV         ½ Σ_c |ŵ_c − w_c| of the shares of the ten digits, exact for the kernels' own
     sliced KS        elsewhere, to fresh exact draws
 """
 
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, Key
 import pidjax as pid
 from pidjax import metrics, tempering, zoo
 
-from ..cases import digits
+from ..cases import BANDWIDTH, digit_images, digits
 
 Points = Float[Array, "n d"]
 Distance = Callable[[Points, Float[Array, " n"] | None, Points], Float[Array, ""]]
@@ -113,8 +114,17 @@ def _weights(samples, log_weights):
 
 def _digits() -> Target:
     """The kernel density of the case `digits`."""
-    case = digits(4096)
-    return Target(pid.Density(case.log_density, case.dim), 0.0, 0.0, case.exact, "sliced KS", _sliced_ks)
+    case, (images, labels) = digits(4096), digit_images()
+    half = len(images) // 2
+    centres, classes = images[:half], jax.nn.one_hot(labels[:half], 10)
+
+    def of_class(y):
+        return jax.nn.softmax(-0.5 * jnp.sum((centres - y) ** 2, axis=1) / BANDWIDTH**2) @ classes
+
+    def class_tv(samples, log_weights, _):
+        return metrics.mode_total_variation(samples, of_class, jnp.mean(classes, axis=0), log_weights)
+
+    return Target(pid.Density(case.log_density, case.dim), 0.0, 0.0, case.exact, "class TV", class_tv)
 
 
 TARGETS: Mapping[str, Callable[[], Target]] = {
