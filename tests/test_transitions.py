@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_within
 from numpy.polynomial.hermite_e import hermegauss
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 import pidjax as pid
 from pidjax import diagnostics, exact
@@ -285,3 +285,29 @@ def test_the_flow_keeps_quantiles(protocol):
 def test_what_is_wrong_is_said(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_turns_and_exits_agree_with_the_laws():
+    """U-turns of data, and ends predicted from x̂, against what `transitions` and the posterior of two points say of them."""
+    data = pid.Samples(jnp.array([[-1.0], [1.0]]), labels=np.array([0, 1]))
+    points, ratios = jnp.tile(data.points, (4000, 1)), jnp.array([0.1, 1.0, 3.0])
+    truth = np.array([same_class(k, 1.0, 0.0) for k in ratios])
+    turned = diagnostics.uturns(KEY, data, points, ratios, protocol=BROWNIAN)
+    np.testing.assert_allclose(turned.times, ratios / (1 + ratios), rtol=1e-12)
+    for share in (turned.datum, turned.label):
+        assert_within(share.value, truth, share.standard_error)
+    assert_within(turned.change.value, 4 - 4 * truth, turned.change.standard_error)
+
+    grid = pid.at_times(jnp.array([0.0, *(ratios / (1 + ratios)), 1.0]))
+    solution = pid.sample(KEY, data, protocol=BROWNIAN, num_samples=4000, grid=grid, save_paths=True)
+    found = diagnostics.predictions(solution)
+    right = ndtr(np.sqrt(np.array([0.0, *ratios])))
+    for share in (found.datum, found.label):
+        assert_within(share.value, right, share.standard_error)
+    assert_within(found.error.value, 4 - 4 * right, found.error.standard_error)
+
+    paths = diagnostics.ensemble(solution)
+    probabilities = diagnostics.class_probabilities(data, BROWNIAN, paths)
+    decided = diagnostics.decisions(paths, probabilities)
+    assert_within(decided.accuracy.value[1:-1], right[1:], decided.accuracy.standard_error[1:-1])
+    np.testing.assert_allclose(probabilities.sum(axis=2), 1, atol=1e-12)

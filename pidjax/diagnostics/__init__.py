@@ -35,12 +35,15 @@ from .distances import EarlyExit, ball, early_exit, restricted_wasserstein2, tai
 from .energy import PathEnergies, energy_efficiency, path_cross_entropies
 from .ensemble import Ensemble, Region, ensemble
 from .jacobian import Sensitivity, sensitivity
+from .prediction import Predictions, predictions
 from .transitions import Transitions, path_transitions, transitions
+from .uturns import UTurns, uturns
 
 __all__ = [
     "Autocorrelations", "Decisions", "DriftDiffusion", "EarlyExit", "Ensemble", "LangevinMismatch", "PathCosts", "PathEnergies",
-    "Region", "Reliability", "Sensitivity", "Transitions", "autocorrelations", "average", "ball", "class_probabilities",
+    "Predictions", "Region", "Reliability", "Sensitivity", "Transitions", "UTurns", "autocorrelations", "average", "ball",
+    "class_probabilities",
     "decisions", "drift_diffusion", "early_exit", "energy_efficiency", "ensemble", "is_reliable",
     "langevin_mismatch", "path_costs", "path_cross_entropies", "path_transitions", "predicted_class_probabilities",
-    "responsibilities", "restricted_wasserstein2", "sensitivity", "tail", "transitions",
+    "predictions", "responsibilities", "restricted_wasserstein2", "sensitivity", "tail", "transitions", "uturns",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""When a path has decided, reliably, which component of a mixture it will end in (its speciation).
+"""When a path has decided, reliably, which class it will end in (its speciation): a component of a mixture, a label of data.
 
-    posterior of the component    r_k(t, x) = P(k | x_t = x) ∝ π_k N( x; Mμ_k + n, Σ + MΣ_kMᵀ )
+    posterior of a component      r_k(t, x) = P(k | x_t = x) ∝ π_k N( x; Mμ_k + n, Σ + MΣ_kMᵀ );   of a label, of its data
     label                         argmax_k r_k;   confidence  c = max_k r_k;   margin  D = c − second largest
     risk                          1 − E c,  the error of the best guess at t
     accuracy                      P( label at t = label at the end )
@@ -22,7 +22,9 @@ from .._doors.show import shown
 from ..metrics import Estimate
 from ..process.protocol import Protocol
 from ..sampling.problem import Problem
-from ..targets.mixture import GaussianMixture, TiltedMixture
+from ..sampling.rollout import default_batch
+from ..targets.mixture import GaussianMixture
+from ..targets.samples import Samples
 from .average import average
 from .ensemble import Ensemble, check_paths, check_process, check_target
 
@@ -75,12 +77,14 @@ def responsibilities(target: GaussianMixture, y: Float[Array, " d"]) -> Float[Ar
     return target.responsibilities(as_floating("y", y).astype(target.means.dtype))
 
 
-def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ensemble) -> Float[Array, "N times k"]:
-    """r_k(t, x(t)) along the paths: the exact posterior of the component in which the path ends.
+def class_probabilities(
+    target: GaussianMixture | Samples, protocol: Protocol, paths: Ensemble
+) -> Float[Array, "N times k"]:
+    """r_k(t, x(t)) along the paths: the exact posterior of the class in which the path ends.
 
     Raises:
-        ValueError: a target that is no mixture, or of another dimension than the paths; another protocol than they were
-            sampled with (concrete values only).
+        ValueError: a target that is neither a mixture nor labelled data, or of another dimension than the paths; another
+            protocol than they were sampled with (concrete values only).
 
     Example:
         >>> import pidjax as pid
@@ -90,19 +94,30 @@ def class_probabilities(target: GaussianMixture, protocol: Protocol, paths: Ense
         >>> class_probabilities(mixture, pid.harmonic(), paths)[0, 0].tolist()
         [0.5, 0.5]
     """
-    _check_mixture(target)
+    labels = target.labels if isinstance(target, Samples) else None
+    if isinstance(target, Samples) and labels is None:
+        raise ValueError("target has no labels; pass Samples(points, labels=labels)")
+    if not isinstance(target, Samples):
+        _check_mixture(target)
     check_process(paths, protocol, target)
     problem, horizon = Problem(target, protocol), paths.times[-1]
 
     def at(t, x):
         law = problem.at(t, x, remaining=horizon - t).law
-        return jnp.exp(cast(TiltedMixture, law).log_weights)
+        return jnp.exp(law.log_weights) if labels is None else law.class_probabilities
+
+    def at_end(y):
+        if isinstance(target, GaussianMixture):
+            return responsibilities(target, y)
+        return jax.nn.one_hot(cast(Array, labels)[target.nearest(y)], target.num_classes, dtype=y.dtype)
 
     def along(path):
-        end = responsibilities(target, path[-1])
-        return jnp.concatenate([jax.vmap(at)(paths.times[:-1], path[:-1]), end[None]])
+        return jnp.concatenate(
+            [jax.lax.map(lambda now: at(*now), (paths.times[:-1], path[:-1])), at_end(path[-1])[None]]
+        )
 
-    return jax.jit(jax.vmap(along))(paths.states)
+    at_once = default_batch(target.numbers_per_tilt, len(paths.states))
+    return jax.jit(lambda states: jax.lax.map(along, states, batch_size=at_once))(paths.states)
 
 
 def predicted_class_probabilities(target: GaussianMixture, paths: Ensemble) -> Float[Array, "N times k"]:
@@ -187,7 +202,9 @@ def is_reliable(
 
 
 def _check_mixture(target) -> None:
-    check_kind("target", target, GaussianMixture, "a GaussianMixture, whose components are the classes")
+    check_kind(
+        "target", target, GaussianMixture, "a GaussianMixture, whose components are the classes, or labelled Samples"
+    )
 
 
 def _check_probabilities(probabilities, shape: tuple[int, ...], reliability) -> None:
