@@ -29,6 +29,7 @@ from .images import Images
 from .windows import AbstractWindows, Sets, Square
 
 _NUMBERS_PER_CHUNK = 2**16
+_TURNS = 12
 _FINEST = 10.0
 """The last step leaves noise of some 1/17 of the spread of a pixel: one is decided where K is 300 over its variance."""
 
@@ -98,9 +99,24 @@ def streamed(part: Callable[[Int[Array, " c"], Array], PixelSums], count: int, c
 
 
 def place_of(images: Images) -> Place:
-    """Where images lie. What pixels are is decided down to a tenth of their spread."""
-    mean, spread = mean_and_spread(images.points, jnp.full(len(images), 1 / len(images), images.dtype))
-    return Place(mean, spread, narrowest=spread / _FINEST)
+    """Where images lie: between the width along which they differ most, and a tenth of the spread of a pixel."""
+    points = images.points
+    mean, spread = mean_and_spread(points, jnp.full(len(images), 1 / len(images), images.dtype))
+    return Place(mean, spread, widest=jnp.maximum(spread, _largest_width(points, mean)), narrowest=spread / _FINEST)
+
+
+def _largest_width(points: Float[Array, "n d"], mean: Float[Array, " d"]) -> Float[Array, ""]:
+    """√Λ, Λ the largest eigenvalue of the covariance, by the power method: from below, to a few per cent."""
+
+    def turn(_, vector):
+        along = jnp.matmul(points.astype(mean.dtype), vector, precision=HIGHEST) - mean @ vector
+        image = jnp.matmul(along, points.astype(mean.dtype), precision=HIGHEST) - jnp.sum(along) * mean
+        return image / jnp.maximum(jnp.linalg.norm(image), jnp.finfo(mean.dtype).tiny)
+
+    start = jax.random.normal(jax.random.key(0), mean.shape, mean.dtype)
+    vector = jax.lax.fori_loop(0, _TURNS, turn, start)
+    along = jnp.matmul(points.astype(mean.dtype), vector, precision=HIGHEST) - mean @ vector
+    return jnp.sqrt(jnp.mean(along**2))
 
 
 def scalar_gain(observation: Observation, of: str) -> Float[Array, ""]:
@@ -153,17 +169,17 @@ class Local(AbstractTarget, Tilted):
 
     def tilt(self, observation, key=None):
         gain = scalar_gain(observation, "a local denoiser")
-        return self.law(observation, self.windows.at(gain**2, self.images.shape))
+        return self.sums(observation, self.windows.at(gain**2, self.images.shape)).law
 
-    def law(self, observation: Observation, window: Square | Sets, few: Int[Array, " m"] | None = None) -> Denoised:
-        """x̂ of the data, or of a few of them, through a window."""
+    def sums(self, observation: Observation, window: Square | Sets, few: Int[Array, " m"] | None = None) -> PixelSums:
+        """The sums over the data, or over a few of them, through a window."""
 
         def part(numbers, is_new):
             pixels = self.images.pixels[numbers if few is None else few[numbers]].astype(observation.value.dtype)
             log_joint = self.log_joint(pixels, observation, window)
             return pixel_sums(jnp.where(is_new[:, None, None, None], log_joint, -jnp.inf), pixels)
 
-        return streamed(part, len(self.images) if few is None else few.size, self.chunk).law
+        return streamed(part, len(self.images) if few is None else few.size, self.chunk)
 
     def log_joint(
         self, pixels: Float[Array, "n h w c"], observation: Observation, window: Square | Sets

@@ -66,7 +66,7 @@ def _window_entropies(key, local: Local, ratios, sizes, num_queries: int):
 
         def of_query(query):
             point, noise = query
-            return jnp.mean(local.law(Observation(gain, gain * point + noise), window).entropy)
+            return jnp.mean(local.sums(Observation(gain, gain * point + noise), window).law.entropy)
 
         return jnp.mean(jax.lax.map(of_query, (points, noise)))
 
@@ -80,14 +80,14 @@ def memory_edge(
     ratios: Float[Array, " R"],
     sizes: Sequence[int],
     *,
-    fraction: float = 0.5,
+    fraction: float = 0.2,
     num_queries: int = 16,
 ) -> Squares:
     """The windows at the memory edge; the smallest side where even that is beyond it.
 
     Args:
         ratios: K, increasing, at which the edge is sought: below the first, windows are as there.
-        sizes: k, odd.
+        sizes: k, odd. The smallest is taken at the end: the larger it is the less grain is left.
         fraction: f, of the entropy log n of all data.
         num_queries: data that the entropies are averaged over.
 
