@@ -1,7 +1,7 @@
 """Sampling by Path Integral Diffusion: from a target to the process that ends on it, without training.
 
-The rooms `diagnostics`, `discrete`, `exact`, `guides`, `images`, `learning`, `metrics`, `plot`, `tempering` and `zoo` are
-attributes of this package, imported when first asked for.
+The rooms `diagnostics`, `discrete`, `exact`, `general`, `guides`, `images`, `learning`, `metrics`, `plot`, `tempering` and
+`zoo` are attributes of this package, imported when first asked for.
 """
 
 import importlib
@@ -32,7 +32,19 @@ from .targets.product import Product
 from .targets.samples import Samples
 from .targets.surrogate import Surrogate
 
-_ROOMS = ("diagnostics", "discrete", "exact", "guides", "images", "learning", "metrics", "plot", "tempering", "zoo")
+_ROOMS = (
+    "diagnostics",
+    "discrete",
+    "exact",
+    "general",
+    "guides",
+    "images",
+    "learning",
+    "metrics",
+    "plot",
+    "tempering",
+    "zoo",
+)
 
 __all__ = [
     "Ancestral", "Controlled", "Corrected", "Density", "Euler", "Fit", "Flow", "GaussianMixture", "GaussianStart",

@@ -21,8 +21,8 @@ from helpers import as_a_user
 import pidjax
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["_doors", "storage", "_maths", "process", "targets", "tempering", "sampling", "exact", "metrics", "diagnostics",
-         "images", "learning", "guides", "zoo", "discrete", "plot"]  # fmt: skip
+ORDER = ["_doors", "storage", "_maths", "process", "targets", "tempering", "sampling", "exact", "general", "metrics",
+         "diagnostics", "images", "learning", "guides", "zoo", "discrete", "plot"]  # fmt: skip
 NOTEBOOKS = [pytest.param(path, marks=[pytest.mark.extended]) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 SLOW_ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "tempering")
 MODULES = [

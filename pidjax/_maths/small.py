@@ -34,6 +34,16 @@ def transpose(matrices: Float[Array, "*k i j"]) -> Float[Array, "*k j i"]:
     return jnp.swapaxes(matrices, -1, -2)
 
 
+def tridiagonal_solve(
+    below: Float[Array, "*k n"],
+    diagonal: Float[Array, "*k n"],
+    above: Float[Array, "*k n"],
+    values: Float[Array, "*k n"],
+) -> Float[Array, "*k n"]:
+    """T⁻¹ v of tridiagonal matrices T; the first entry `below` and the last `above` are zero."""
+    return jax.lax.linalg.tridiagonal_solve(below, diagonal, above, values[..., None])[..., 0]
+
+
 def log_diagonal(lower: Float[Array, "*k d d"]) -> Float[Array, "*k"]:
     """Σ_i log L_ii, the log-determinant of a triangular matrix."""
     return jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1)

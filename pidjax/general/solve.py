@@ -1,0 +1,356 @@
+"""The optimal process of any V, f, A on the cells of a box: two passes of one linear equation.
+
+    φ_0 = δ_{x₀},   φ_{k+1} = Sᵀ φ_k        the masses of the reference, unnormalised: φ_K/h^d is G(0, x₀ → T, ·)
+    ψ_K = p̃/G(0, x₀ → T, ·),  or e^{−cost};      ψ_k = S ψ_{k+1}
+
+    Z = ⟨φ_k, ψ_k⟩  at every k,     p*_k = φ_k ψ_k/Z,     P*(j | i) = S_ij ψ_{k+1,j}/ψ_{k,i},     x̂ = S…S (y ψ_K)/ψ_k
+
+and u* = ∇log ψ − A by central differences. The optimal chain on the cells is drawn exactly: along one axis after the other,
+with the entries of E times what is left of ψ as probabilities. Sums are kept in range by a factor for each time.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.ndimage import map_coordinates
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key
+
+from .._doors.checks import as_floating, as_point, as_positive, check_count, check_key, check_kind, concrete
+from .._doors.functions import check_scalar
+from .._doors.show import of_numbers, shown
+from ..targets.base import AbstractTarget, WithDensity, able
+from .box import Box, at_points
+from .generator import Generator, generator
+from .process import Process
+
+_MOST_OUTSIDE = 1e-3
+
+
+class Cost(eqx.Module):
+    """A cost at the end in the place of a law: ψ_K = e^{−cost}, which leaves the end free.
+
+    Example:
+        >>> Cost(lambda y: y @ y).function(jnp.ones(2))
+        Array(2., dtype=float32)
+    """
+
+    function: Callable[[Float[Array, " d"]], Float[Array, ""]]
+
+
+class Solved(eqx.Module):
+    """The optimal process, on cells and K + 1 times.
+
+    Attributes:
+        process, box, end, horizon: what was asked for, T the horizon.
+        start: x₀.
+        forward, backward: φ_k and ψ_k, each divided by e to the power of its `log_forward` and `log_backward`.
+        unreachable: the share of the target's mass on cells that the reference does not reach in this dtype; 0 for a cost.
+    """
+
+    process: Process
+    box: Box
+    end: Any
+    start: Float[Array, " d"]
+    horizon: Float[Array, ""]
+    forward: Float[Array, "times *cells"]
+    log_forward: Float[Array, " times"]
+    backward: Float[Array, "times *cells"]
+    log_backward: Float[Array, " times"]
+    unreachable: Float[Array, ""]
+
+    def __repr__(self):
+        log_z = of_numbers(lambda own: own.log_z, self)
+        return shown("Solved", box=self.box, num_steps=self.num_steps, log_z=log_z)
+
+    @property
+    def num_steps(self) -> int:
+        """K."""
+        return self.log_forward.size - 1
+
+    @property
+    def log_z(self) -> Float[Array, ""]:
+        """log Z, minus the least cost from x₀: of an unnormalised target with its log-mass added."""
+        return self.log_products[0]
+
+    @property
+    def log_products(self) -> Float[Array, " times"]:
+        """log ⟨φ_k, ψ_k⟩ at each time, log Z to rounding."""
+        axes = tuple(range(1, self.box.dim + 1))
+        return jnp.log(jnp.sum(self.forward * self.backward, axis=axes)) + self.log_forward + self.log_backward
+
+    @property
+    def times(self) -> Float[Array, " times"]:
+        """t_k."""
+        return self.horizon * jnp.arange(self.num_steps + 1).astype(self.start.dtype) / self.num_steps
+
+    @property
+    def log_psi(self) -> Float[Array, "times *cells"]:
+        """log ψ_k, −∞ where it is zero."""
+        return jnp.log(self.backward) + _over_cells(self.log_backward, self.box.dim)
+
+    @property
+    def marginals(self) -> Float[Array, "times *cells"]:
+        """The probabilities p*_k of the cells."""
+        masses = self.forward * self.backward
+        return masses / jnp.sum(masses, axis=tuple(range(1, self.box.dim + 1)), keepdims=True)
+
+    @property
+    def boundary_mass(self) -> Float[Array, ""]:
+        """The largest probability, of all times, that the outermost cells hold together: large if the box is too small."""
+        inner = (slice(None), *(slice(1, -1),) * self.box.dim)
+        axes = tuple(range(1, self.box.dim + 1))
+        return jnp.max(1 - jnp.sum(self.marginals[inner], axis=axes))
+
+    def weighted_states(self) -> Float[Array, "times *cells d"]:
+        """x̂ = E[x_T | x_t], at each time and cell; NaN where no path to the end begins."""
+        return _weighted_states(self)
+
+    def control(self, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
+        """u*(t, x) = ∇log ψ − A: central differences of log ψ, between cells and times by linear interpolation.
+
+        Example:
+            >>> target = pid.GaussianMixture.isotropic(jnp.array([[1.0]]), 1.0)
+            >>> solved = solve(Process(), Box.around(target, cells=200), target, num_steps=50)
+            >>> print(f"{solved.control(0.0, jnp.zeros(1))[0]:.2f}")
+            1.00
+        """
+        t = as_floating("t", t).astype(self.start.dtype)
+        x = as_point("x", x, self.box.dim).astype(self.start.dtype)
+        place = (x - self.box.lower) / self.box.spacing - 0.5
+        when = t / self.horizon * self.num_steps
+        first = jnp.clip(jnp.floor(when).astype(int), 0, self.num_steps - 1)
+
+        def slope(number):
+            values = jnp.log(self.backward[number])
+            slopes = [jnp.asarray(jnp.gradient(values, axis=axis)) for axis in range(self.box.dim)]
+            at_place = [map_coordinates(slope, list(place), order=1, mode="nearest") for slope in slopes]
+            return jnp.stack(at_place) / self.box.spacing
+
+        share = when - first.astype(when.dtype)
+        found = (1 - share) * slope(first) + share * slope(first + 1)
+        return found if self.process.gauge is None else found - self.process.gauge(t, x)
+
+    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n times d"]:
+        """Paths of the optimal chain on the cells, exactly: the centres that they pass.
+
+        Example:
+            >>> solved = solve(Process(), Box([-6.0], [6.0], (60,)), Cost(lambda y: 2 * jnp.sum((y - 1) ** 2)), num_steps=10)
+            >>> solved.sample(jax.random.key(0), 5).shape
+            (5, 11, 1)
+        """
+        check_key("key", key)
+        return _paths(self, key, check_count("num_samples", num_samples))
+
+    def check(self) -> "Solved":
+        """This, if the numbers are to be trusted as far as one solution can tell.
+
+        Raises:
+            ValueError: log Z is not finite; the outermost cells hold a thousandth of the probability; the reference does not
+                reach a thousandth of the target's mass.
+        """
+        if not np.isfinite(self.log_z):
+            raise ValueError(
+                f"log Z is {float(self.log_z)}: the end has no mass that paths in the box can reach, or a field is NaN there"
+            )
+        if self.boundary_mass > _MOST_OUTSIDE:
+            share = float(self.boundary_mass)
+            raise ValueError(f"the outermost cells hold {share:.1%} of the probability; take a larger box")
+        if self.unreachable > _MOST_OUTSIDE:
+            raise ValueError(
+                f"{float(self.unreachable):.1%} of the target's mass is where the reference has none in {self.start.dtype}: "
+                "bring the start nearer, or take float64"
+            )
+        return self
+
+    def refined(self) -> "Solved":
+        """The same with cells of half the size and twice as many steps: the differences show the error."""
+        return solve(
+            self.process,
+            self.box.refined(),
+            self.end,
+            start=self.start,
+            num_steps=2 * self.num_steps,
+            horizon=self.horizon,
+        )
+
+
+def solve(
+    process: Process,
+    box: Box,
+    end: AbstractTarget | Cost,
+    *,
+    start: ArrayLike | None = None,
+    num_steps: int = 200,
+    horizon: ArrayLike = 1.0,
+) -> Solved:
+    """The optimal process from a point to a law, or to a cost, at the horizon.
+
+    Args:
+        process: V, f and A.
+        box: the cells; `Box.around(target)` has room for most.
+        end: a target with a density, or a `Cost`.
+        start: x₀, shape (d,), inside the box; the origin if left out. It is spread over the nearest cells with its mean kept.
+        num_steps: K, of equal length.
+        horizon: T > 0.
+
+    Raises:
+        ValueError: arguments of another kind, shape or dimension; fields that do not return what they should; a start outside
+            of the box.
+
+    Example:
+        >>> target = pid.GaussianMixture.isotropic(jnp.array([[-2.0], [2.0]]), 0.5)
+        >>> well = Process(potential=lambda t, x: jnp.sum(x**4 / 20 - x**2))
+        >>> solved = solve(well, Box.around(target), target).check()
+        >>> print(f"{abs(solved.log_z):.3f}")
+        0.000
+    """
+    check_kind("process", process, Process, "general.Process(potential=..., force=..., gauge=...)")
+    check_kind("box", box, Box, "general.Box(lower, upper, shape)")
+    num_steps, horizon = check_count("num_steps", num_steps), as_positive("horizon", horizon).astype(box.lower.dtype)
+    start = (
+        jnp.zeros(box.dim, box.lower.dtype)
+        if start is None
+        else as_point("start", start, box.dim).astype(box.lower.dtype)
+    )
+    place = concrete((start - box.lower) / (box.upper - box.lower))
+    if place is not None and not ((place > 0) & (place < 1)).all():
+        raise ValueError(
+            f"start is {start.tolist()}, outside of the box from {box.lower.tolist()} to {box.upper.tolist()}"
+        )
+    if isinstance(end, Cost):
+        check_scalar("cost", end.function, start)
+    elif not (isinstance(end, AbstractTarget) and able(end, WithDensity)):
+        raise ValueError(f"end is a {type(end).__name__}; pass a target with a density, or general.Cost(function)")
+    elif end.dim != box.dim:
+        raise ValueError(f"end has dimension {end.dim} but the box {box.dim}")
+    process.check(jnp.zeros((), start.dtype), start)
+    return _solved(process, box, end, start, horizon, num_steps)
+
+
+@eqx.filter_jit
+def _solved(process: Process, box: Box, end, start, horizon, num_steps: int) -> Solved:
+    step = horizon / num_steps
+    steps = generator(process, box, step)
+    middles = (jnp.arange(num_steps).astype(start.dtype) + 0.5) * step
+    first = spread(box, start)
+
+    def onward(masses, t):
+        half = steps.half(t)
+        masses = half * masses
+        for axis in range(box.dim):
+            masses = steps.forward(axis, t, masses)
+        masses, log_scale = _scaled(half * masses)
+        return masses, (masses, log_scale)
+
+    def back(values, t):
+        values, log_scale = _scaled(_one_step(steps, t, values)[0])
+        return values, (values, log_scale)
+
+    first, log_first = _scaled(first)
+    forward, log_scales = jax.lax.scan(jax.checkpoint(onward), first, middles)[1]
+    forward, log_forward = jnp.concatenate([first[None], forward]), jnp.cumsum(jnp.append(log_first, log_scales))
+
+    if isinstance(end, Cost):
+        log_last, unreachable = -at_points(end.function, box.points), jnp.zeros((), start.dtype)
+    else:
+        log_mass = at_points(end.log_density, box.points) + jnp.log(box.volume)
+        reached = forward[-1] > 0
+        log_last = jnp.where(
+            reached, log_mass - jnp.log(jnp.where(reached, forward[-1], 1)) - log_forward[-1], -jnp.inf
+        )
+        shares = jnp.where(box.are_inside, jnp.exp(log_mass - jnp.max(log_mass)), 0)
+        unreachable = jnp.sum(jnp.where(reached, 0, shares)) / jnp.sum(shares)
+    log_last = jnp.where(box.are_inside, log_last, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(log_last))
+    last = jnp.exp(log_last - top)
+    backward, log_scales = jax.lax.scan(jax.checkpoint(back), last, middles, reverse=True)[1]
+    backward = jnp.concatenate([backward, last[None]])
+    log_backward = jnp.cumsum(jnp.append(log_scales, top)[::-1])[::-1]
+    return Solved(process, box, end, start, horizon, forward, log_forward, backward, log_backward, unreachable)
+
+
+def _one_step(steps: Generator, t, values) -> tuple[Float[Array, "*cells"], list[Float[Array, "*cells"]]]:
+    """S ψ, and what is left of ψ after the move along each axis."""
+    half, left = steps.half(t), []
+    values = half * values
+    for axis in reversed(range(steps.box.dim)):
+        left.insert(0, values)
+        values = steps.backward(axis, t, values)
+    return half * values, left
+
+
+def spread(box: Box, start: Float[Array, " d"]) -> Float[Array, "*cells"]:
+    """The unit mass at a point, over the two nearest centres of each axis, in the shares that keep its mean."""
+    place = (start - box.lower) / box.spacing - 0.5
+    masses = jnp.ones((1,) * box.dim, start.dtype)
+    for axis, number in enumerate(box.shape):
+        along = jnp.clip(place[axis], 0, number - 1)
+        shares = jnp.maximum(1 - jnp.abs(jnp.arange(number).astype(start.dtype) - along), 0)
+        masses = masses * shares.reshape([-1 if other == axis else 1 for other in range(box.dim)])
+    masses = jnp.where(box.are_inside, masses, 0)
+    return masses / jnp.sum(masses)
+
+
+def _scaled(values: Float[Array, "*cells"]) -> tuple[Float[Array, "*cells"], Float[Array, ""]]:
+    """Values over their largest, and its logarithm."""
+    most = jax.lax.stop_gradient(jnp.max(values))
+    return values / most, jnp.log(most)
+
+
+def _over_cells(of_times: Float[Array, " times"], dim: int) -> Array:
+    return of_times.reshape(-1, *(1,) * dim)
+
+
+@eqx.filter_jit
+def _weighted_states(solved: Solved) -> Float[Array, "times *cells d"]:
+    steps = generator(solved.process, solved.box, solved.horizon / solved.num_steps)
+    middles = solved.times[:-1] + 0.5 * solved.horizon / solved.num_steps
+    last = jnp.moveaxis(solved.box.points, -1, 0) * solved.backward[-1][None]
+    scales = jnp.exp(solved.log_backward[1:] - solved.log_backward[:-1])
+
+    def back(moments, indexed):
+        t, scale = indexed
+        moments = scale * jax.vmap(lambda values: _one_step(steps, t, values)[0])(moments)
+        return moments, moments
+
+    moments = jax.lax.scan(back, last, (middles, scales), reverse=True)[1]
+    moments = jnp.concatenate([moments, last[None]])
+    return jnp.moveaxis(moments / solved.backward[:, None], 1, -1)
+
+
+@partial(eqx.filter_jit)
+def _paths(solved: Solved, key: Key[Array, ""], number: int) -> Float[Array, "n times d"]:
+    box = solved.box
+    steps = generator(solved.process, box, solved.horizon / solved.num_steps)
+    middles = solved.times[:-1] + 0.5 * solved.horizon / solved.num_steps
+    key_start, key = jax.random.split(key)
+    first = (solved.forward[0] * solved.backward[0]).ravel()
+    begun = jnp.unravel_index(_drawn(key_start, jnp.broadcast_to(first, (number, first.size))), box.shape)
+
+    def onward(cells, indexed):
+        key, t, values = indexed
+        for axis, left in enumerate(_one_step(steps, t, values)[1]):
+            others = tuple(index for other, index in enumerate(cells) if other != axis)
+            lines = jnp.moveaxis(left, axis, -1)[others]
+            lines = jnp.broadcast_to(lines, (number, box.shape[axis]))
+            chosen = _drawn(jax.random.fold_in(key, axis), steps.rows(axis, t, cells) * lines)
+            cells = (*cells[:axis], chosen, *cells[axis + 1 :])
+        return cells, cells
+
+    keys = jax.random.split(key, solved.num_steps)
+    passed = jax.lax.scan(onward, begun, (keys, middles, solved.backward[1:]))[1]
+    indices = [jnp.concatenate([first[None], rest]).T for first, rest in zip(begun, passed)]
+    return jnp.stack([box.centres(axis)[index] for axis, index in enumerate(indices)], axis=-1)
+
+
+def _drawn(key: Key[Array, ""], weights: Float[Array, "m n"]) -> Int[Array, " m"]:
+    """One index for each row, with probabilities in proportion to it."""
+    sums = jnp.cumsum(weights, axis=1)
+    heights = jax.random.uniform(key, (len(weights), 1), weights.dtype) * sums[:, -1:]
+    return jnp.minimum(jnp.sum(sums <= heights, axis=1), weights.shape[1] - 1)
