@@ -21,6 +21,7 @@ from .sampling.rollout import Resampling, backward_log_weights, rollout
 from .sampling.rules import Ancestral, Controlled, Euler, Moment
 from .sampling.sample import sample
 from .sampling.solution import Solution
+from .sampling.terminal import quadratic_terminal_cost, terminal_cost
 from .sampling.uturn import uturn
 from .storage import load, save
 from .targets.density import Density
@@ -50,8 +51,8 @@ __all__ = [
     "Ancestral", "Controlled", "Corrected", "Density", "Euler", "Fit", "Flow", "GaussianMixture", "GaussianStart",
     "Green", "LocalDraws", "Moment", "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples",
     "SamplingError", "Solution", "Surrogate", "at_times", "backward_log_weights", "fit_surrogate", "from_function",
-    "harmonic", "load", "log_snr_grid", "piecewise", "rollout", "sample", "save", "uniform_grid", "uturn",
-    "variance_exploding", "variance_preserving",
+    "harmonic", "load", "log_snr_grid", "piecewise", "quadratic_terminal_cost", "rollout", "sample", "save",
+    "terminal_cost", "uniform_grid", "uturn", "variance_exploding", "variance_preserving",
 ]  # fmt: skip
 
 

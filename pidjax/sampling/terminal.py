@@ -1,0 +1,136 @@
+"""A cost at the end in the place of a law: linearly solvable stochastic optimal control.
+
+    minimise E[ ∫ ( |u|²/2σ² + V ) dt + ∫ Aᵀ∘dx + c(x_T) ]          ⟺          p̃(y) = e^{−c(y)} G(0, x₀ → T, y)
+
+The optimal process ends on this law; its log Z = log ψ(0, x₀) is minus the least cost from x₀. Where the cost is quadratic the
+law is Gaussian, and value and control are closed for every protocol.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, DTypeLike, Float
+
+from .._doors.checks import as_dtype, as_floating, check_count, check_kind, check_symmetric, concrete
+from .._doors.functions import check_scalar, evaluate
+from .._maths.small import cholesky, eigenvalues, inverse_triangular, log_diagonal, matmul, matvec, transpose
+from ..process.protocol import GaussianStart, Protocol
+from ..process.unit import UnitProblem, check_alone, unit_problem
+from ..targets.density import Density
+from ..targets.mixture import GaussianMixture
+
+
+class EndedByCost(eqx.Module):
+    """log p̃(y) = log G(0, x₀ → T, y) − c(y), in the user's units."""
+
+    cost: Callable[[Float[Array, " d"]], Float[Array, ""]]
+    protocol: Protocol
+
+    def __call__(self, y: Float[Array, " d"]) -> Float[Array, ""]:
+        return _log_green(_unit(self.protocol, y.size, y.dtype), y) - evaluate(self.cost, y)
+
+
+class QuadraticEnd(NamedTuple):
+    """The Gaussian law that the optimal process ends on, and log Z, minus the least cost from the start."""
+
+    target: GaussianMixture
+    log_z: Float[Array, ""]
+
+
+def terminal_cost(cost: Callable, dim: int, protocol: Protocol, *, dtype: DTypeLike | None = None) -> Density:
+    """The target whose optimal process has a cost at its end: for `sample`, with the same protocol.
+
+    Args:
+        cost: c, a function of one point, shape (d,), to a scalar, bounded below or growing more slowly than −log G.
+        dim: d.
+        protocol: with a start x₀ that is a point, and a `noise_scale`.
+        dtype: JAX's default if left out.
+
+    Raises:
+        ValueError: a cost that gives no scalar; a protocol with a `GaussianStart` or without a `noise_scale`, or one that is
+            wrong by itself.
+
+    Example:
+        >>> protocol = pid.harmonic(0.0, noise_scale=1.0)
+        >>> target = terminal_cost(lambda y: 0.5 * jnp.sum((y - 2) ** 2), 1, protocol)
+        >>> solution = pid.sample(jax.random.key(0), target, protocol=protocol)
+        >>> print(f"{solution.log_z.value:.1f}")  # −½ log 2 − 2²/4
+        -1.3
+    """
+    dim, dtype = check_count("dim", dim), as_dtype(dtype)
+    _check(protocol, dim)
+    check_scalar("cost", cost, jax.ShapeDtypeStruct((dim,), dtype))
+    return Density(EndedByCost(cost, protocol), dim, dtype=dtype)
+
+
+def quadratic_terminal_cost(matrix: ArrayLike, vector: ArrayLike, protocol: Protocol) -> QuadraticEnd:
+    """The same for c(y) = ½ yᵀQy + qᵀy: a Gaussian target, whose value function and control are exact.
+
+    Args:
+        matrix: Q, shape (d, d), symmetric; Q − ∇∇ log G must be positive definite.
+        vector: q, shape (d,).
+        protocol: as of `terminal_cost`.
+
+    Raises:
+        ValueError: other shapes; a law that has no mass; as `terminal_cost`.
+
+    Example:
+        >>> protocol = pid.harmonic(0.0, noise_scale=1.0)
+        >>> end = quadratic_terminal_cost(jnp.eye(1), -2 * jnp.ones(1), protocol)
+        >>> print(f"{pid.Problem(end.target, protocol).at(0.0, jnp.zeros(1)).control[0]:.3f}")
+        1.000
+    """
+    matrix, vector = as_floating("matrix", matrix), as_floating("vector", vector)
+    if vector.ndim != 1 or matrix.shape != 2 * vector.shape:
+        raise ValueError(f"matrix has shape {matrix.shape} and vector {vector.shape}; pass shapes (d, d) and (d,)")
+    check_symmetric("matrix", matrix[None])
+    _check(protocol, vector.size)
+    precision, slope, log_height = _quadratic(matrix, vector, protocol)
+    least = concrete(eigenvalues(precision))
+    if least is not None and not least[0] > 0:
+        raise ValueError(
+            f"matrix makes a law without mass: Q − ∇∇ log G has the smallest eigenvalue {least[0]:g}; pass a larger matrix"
+        )
+    whiten = inverse_triangular(cholesky(precision))
+    covariance = matmul(transpose(whiten), whiten)
+    mean = matvec(covariance, slope)
+    log_z = log_height + 0.5 * slope @ mean + 0.5 * vector.size * math.log(2 * math.pi) + log_diagonal(whiten)
+    return QuadraticEnd(GaussianMixture(mean[None], covariance[None]), log_z)
+
+
+@eqx.filter_jit
+def _quadratic(matrix, vector, protocol: Protocol):
+    """Q − ∇∇ log G, ∇ log G − q and log G, all at the origin."""
+    unit, origin = _unit(protocol, vector.size, vector.dtype), jnp.zeros_like(vector)
+
+    def log_green(y):
+        return _log_green(unit, y)
+
+    return matrix - jax.hessian(log_green)(origin), jax.grad(log_green)(origin) - vector, log_green(origin)
+
+
+def _unit(protocol: Protocol, dim: int, dtype: Any) -> UnitProblem:
+    return unit_problem(protocol, jnp.zeros(dim, dtype), jnp.ones((), dtype))
+
+
+def _log_green(unit: UnitProblem, y: Float[Array, " d"]) -> Float[Array, ""]:
+    one = jnp.ones_like(unit.scale)
+    log_green = unit.reference.instant(one, jnp.zeros_like(one)).log_green
+    return log_green(unit.start, unit.to_unit(y)) - y.size * jnp.log(unit.scale)
+
+
+def _check(protocol: Protocol, dim: int) -> None:
+    check_kind("protocol", protocol, Protocol, "harmonic(...), piecewise(...) or from_function(...)")
+    if protocol.noise_scale is None:
+        raise ValueError(
+            "protocol has no noise_scale: its units are a target's, of which there is none yet; give it one"
+        )
+    if isinstance(protocol.start, GaussianStart):
+        raise ValueError("protocol has a GaussianStart; pass a start that is a point, from which the cost is counted")
+    protocol.check_dimension(dim)
+    check_alone(protocol)
