@@ -1,6 +1,6 @@
-"""`python -m benchmarks [core] [densities] [decisions] [neural] [protocols] [speed] [hostile] [seeded] [coverage] [NAME …]`.
+"""`python -m benchmarks [core] [data] [densities] [decisions] [neural] [protocols] [speed] [hostile] [seeded] [coverage] …`.
 
-NAME is a case of `core` or a target of `coverage`.
+Other names are cases of `core` and targets of `coverage`.
 
 See `--help`.
 """
@@ -11,9 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from . import coverage, decisions, densities, figures, grade, hostile, neural, protocols, report, seeded, speed
+from . import coverage, data, decisions, densities, figures, grade, hostile, neural, protocols, report, seeded, speed
 from .cases import CASES, QUICK
 from .core import run_core
+from .data.sets import CIFAR
 from .ledger import Ledger
 from .outcome import Budget
 
@@ -21,6 +22,7 @@ SUITES = {
     "speed": "speed.json",
     "protocols": "protocols.json",
     "decisions": "decisions.json",
+    "data": "data.json",
     "densities": "densities.json",
     "neural": "neural.json",
     "hostile": "hostile.json",
@@ -29,6 +31,8 @@ SUITES = {
     "core": "results.json",
 }
 """Name of each suite → its ledger in OUT."""
+
+FILES = ", ".join(file for file, _ in densities.FROM_FILES.values())
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -56,7 +60,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         "--data",
         type=Path,
         default=Path("data"),
-        help=f"where {', '.join(file for file, _ in densities.FROM_FILES.values())} are, for densities and coverage",
+        help=f"where {CIFAR}, for data, and {FILES}, for densities and coverage, are",
     )
     parser.add_argument("--fresh", action="store_true", help="start anew, without the rows that OUT holds already")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="print ratios and differences to an older run")
@@ -107,6 +111,7 @@ def run(options: argparse.Namespace) -> report.Results | None:
         "speed": asked,
         "protocols": asked,
         "decisions": {**asked, "seeds": options.seeds},
+        "data": asked,
         "densities": {**asked, "seeds": options.seeds},
         "neural": {**asked, "seeds": options.seeds},
         "hostile": {},
@@ -121,6 +126,8 @@ def run(options: argparse.Namespace) -> report.Results | None:
         protocols.run_protocols(ledgers["protocols"], quick=options.quick)
     if "decisions" in suites:
         decisions.run_decisions(ledgers["decisions"], options.out, quick=options.quick, seeds=options.seeds)
+    if "data" in suites:
+        data.run_data(ledgers["data"], options.out, options.data, quick=options.quick)
     if "densities" in suites:
         densities.run_densities(
             ledgers["densities"], options.out, options.data, quick=options.quick, seeds=options.seeds

@@ -67,6 +67,19 @@ class Panel(NamedTuple):
     floor: tuple[float, float] | None = None
 
 
+class Order(NamedTuple):
+    """One pane of `order_parameters`: curves with their spread, and places on the axis, by name."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    curves: Mapping[str, Curve]
+    marks: Mapping[str, float] = {}
+
+    def __repr__(self):
+        return shown("Order", title=self.title, curves=list(self.curves), marks=list(self.marks))
+
+
 class Bundle(NamedTuple):
     """One pane of `bundles`: paths (n, K+1, 2), the density of the state at T times, and lines drawn besides by name."""
 
@@ -272,6 +285,59 @@ def convergence(panels: Sequence[Panel]) -> "Figure":
         pane.legend(frameon=False, fontsize=8)
         _clean(pane)
         _round_ticks(pane)
+    return figure
+
+
+def order_parameters(panes: Sequence[Order], *, columns: int = 3, logarithmic: bool = True) -> "Figure":
+    """Order parameters against time or signal-to-noise ratio, with what theory says of where they turn.
+
+    Args:
+        panes: row by row. A curve has one colour in all panes, as has a mark one style.
+        columns: panes in a row.
+        logarithmic: the axis of x.
+
+    Raises:
+        ValueError: no panes, more marks than line styles, or a curve of several lengths.
+        ImportError: matplotlib is missing.
+
+    Example:
+        >>> x = np.array([0.1, 1.0, 10.0])
+        >>> pane = Order("digits", "K", "entropy", {"datum": Curve(x, 1 / x, 1 / x, 1 / x)}, {"collapse": 2.0})
+        >>> len(order_parameters([pane]).axes)
+        1
+    """
+    _check_some("panes", panes, Order)
+    columns = min(check_count("columns", columns), len(panes))
+    names = list(dict.fromkeys(name for pane in panes for name in pane.curves))
+    marks = list(dict.fromkeys(name for pane in panes for name in pane.marks))
+    if len(marks) > len(LINE_STYLES):
+        raise ValueError(f"panes have {len(marks)} marks; pass at most {len(LINE_STYLES)}, which can be told apart")
+    for pane in panes:
+        for name, curve in pane.curves.items():
+            for field, values in curve._asdict().items():
+                _check_shape(f"{field} of {name!r}", values, ("points",) if field == "x" else np.shape(curve.x))
+    rows = -(-len(panes) // columns)
+    figure = _figure(3.6 * columns + 0.3, 2.9 * rows + 0.7)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    handles = {}
+    for order, pane in zip(panes, axes):
+        for name, place in order.marks.items():
+            style = (":", "-.", "--", "-")[marks.index(name)]
+            handles[name] = pane.axvline(place, color="0.45", linewidth=1.0, linestyle=style, zorder=1)
+        for name, curve in order.curves.items():
+            colour = PALETTE[names.index(name) % 8]
+            pane.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+            handles[name] = pane.plot(curve.x, curve.middle, color=colour, linewidth=1.4)[0]
+        pane.set(title=order.title, xlabel=order.xlabel, ylabel=order.ylabel)
+        if logarithmic:
+            pane.set_xscale("log")
+        pane.grid(color="0.93", linewidth=0.6)
+        _clean(pane)
+    for pane in axes[len(panes) :]:
+        pane.remove()
+    listed = [*names, *marks]
+    where = {"loc": "outside lower center", "ncols": min(len(listed), max(2, int(1.6 * columns)))}
+    figure.legend([handles[name] for name in listed], listed, frameon=False, fontsize=9, **where)
     return figure
 
 

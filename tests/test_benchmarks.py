@@ -5,6 +5,7 @@ import json
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import mixture_of
 
@@ -12,6 +13,8 @@ import pidjax as pid
 from benchmarks import __main__ as command
 from benchmarks import core, measure, protocols
 from benchmarks.cases import Case
+from benchmarks.data import suite as data_suite
+from benchmarks.data.sets import DataSet
 from benchmarks.densities import annealed, run_densities, targets
 from benchmarks.densities import suite as densities
 from benchmarks.ledger import Ledger
@@ -314,3 +317,28 @@ def test_inner_estimates_know_the_control():
 
     assert value(1.0) < 0.02
     assert value(0.0) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.extended
+@pytest.mark.optimised
+def test_the_suite_of_data_sets_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """Every section of a small data set, the page and all figures; nothing is done twice."""
+    rng, labels = np.random.default_rng(0), np.arange(60) % 3
+    points = jnp.array(rng.normal(size=(3, 4))[labels] + 0.4 * rng.normal(size=(60, 4)))
+    made = DataSet(pid.Samples(points, labels=labels), (2, 2, 1), jnp.zeros(4), 100, 0.02, 60.0)
+    monkeypatch.setattr(data_suite, "data_sets", lambda folder, quick: {"small": lambda: made})
+    monkeypatch.setattr(data_suite, "gaussians", lambda quick: [(16, 64), (16, 256)])
+
+    def run():
+        ledger = Ledger(tmp_path / "data.json", {})
+        data_suite.run_data(ledger, tmp_path, tmp_path, quick=True)
+        return ledger.results()
+
+    results = run()
+    for section in data_suite.SECTIONS:
+        assert results[section]
+        assert all(row["error"] is None for row in results[section])
+    assert "small" in (tmp_path / "data.md").read_text()
+    assert len(list(tmp_path.glob("*.png"))) == 7
+    monkeypatch.setattr(data_suite, "at_beta", None)
+    assert run() == results
