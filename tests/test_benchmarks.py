@@ -1,6 +1,7 @@
 """The benchmarks: a run that was stopped and goes on is as if it had never stopped; the suites `densities` and `neural`."""
 
 import json
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -321,13 +322,14 @@ def test_inner_estimates_know_the_control():
 
 @pytest.mark.extended
 @pytest.mark.optimised
-def test_the_suite_of_data_sets_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_the_suite_of_data_sets_goes_on_where_it_stopped(tmp_path, monkeypatch, as_users_have_it):
     """Every section of a small data set, the page and all figures; nothing is done twice."""
     rng, labels = np.random.default_rng(0), np.arange(60) % 3
     points = jnp.array(rng.normal(size=(3, 4))[labels] + 0.4 * rng.normal(size=(60, 4)))
     made = DataSet(pid.Samples(points, labels=labels), (2, 2, 1), jnp.zeros(4), 100, 0.02, 60.0)
     monkeypatch.setattr(data_suite, "data_sets", lambda folder, quick: {"small": lambda: made})
-    monkeypatch.setattr(data_suite, "gaussians", lambda quick: [(16, 64), (16, 256)])
+    monkeypatch.setattr(data_suite, "gaussians", lambda quick: [(16, 64), (16, 128)])
+    monkeypatch.setattr(data_suite.zoo, "nine", lambda: SimpleNamespace(target=line(0).closed))
 
     def run():
         ledger = Ledger(tmp_path / "data.json", {})
