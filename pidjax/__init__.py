@@ -25,12 +25,14 @@ from .sampling.terminal import quadratic_terminal_cost, terminal_cost
 from .sampling.uturn import uturn
 from .storage import load, save
 from .targets.density import Density
-from .targets.fitting import Fit, fit_surrogate
+from .targets.fitting import Fit, fit_kernel, fit_local_gaussians, fit_surrogate
+from .targets.hybrid import between, energy_share
 from .targets.local import LocalDraws
 from .targets.mixture import GaussianMixture
 from .targets.pool import Pool
 from .targets.product import Product
 from .targets.samples import Samples
+from .targets.smoothed import Smoothed
 from .targets.surrogate import Surrogate
 
 _ROOMS = (
@@ -50,9 +52,10 @@ _ROOMS = (
 __all__ = [
     "Ancestral", "Controlled", "Corrected", "Density", "Euler", "Fit", "Flow", "GaussianMixture", "GaussianStart",
     "Green", "LocalDraws", "Moment", "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples",
-    "SamplingError", "Solution", "Surrogate", "at_times", "backward_log_weights", "fit_surrogate", "from_function",
-    "harmonic", "load", "log_snr_grid", "piecewise", "quadratic_terminal_cost", "rollout", "sample", "save",
-    "terminal_cost", "uniform_grid", "uturn", "variance_exploding", "variance_preserving",
+    "SamplingError", "Smoothed", "Solution", "Surrogate", "at_times", "backward_log_weights", "between", "energy_share",
+    "fit_kernel", "fit_local_gaussians", "fit_surrogate", "from_function", "harmonic", "load", "log_snr_grid",
+    "piecewise", "quadratic_terminal_cost", "rollout", "sample", "save", "terminal_cost", "uniform_grid", "uturn",
+    "variance_exploding", "variance_preserving",
 ]  # fmt: skip
 
 

@@ -226,6 +226,10 @@ class StreamedSamples(ExactlyTilted):
         return cls(rows, centre, centre, jnp.ones((), centre.dtype), chunk, shards)
 
     @property
+    def dim(self) -> int:
+        return self.rows.points.shape[-1]
+
+    @property
     def layout(self) -> tuple[int, int, int, int]:
         """Shards, chunks in a shard, points in a chunk, and points in a block, of which a chunk holds a whole number."""
         n, d = self.rows.points.shape

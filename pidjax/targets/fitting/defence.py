@@ -17,6 +17,7 @@ from ..._doors.checks import check_kind
 from ..._maths.small import HIGHEST, cholesky
 from ..mixture import GaussianMixture
 from ..product import Product
+from ..smoothed import Smoothed
 from ..surrogate import Surrogate
 from .gaussians import Gaussians
 
@@ -60,7 +61,9 @@ def undefended(surrogate: Surrogate) -> Surrogate:
     check_kind("surrogate", surrogate, Surrogate, "a Surrogate, as Solution.target of a fit")
     mixture = surrogate.mixture
     stacks = mixture.mixtures if isinstance(mixture, Product) else [jax.tree.map(lambda leaf: leaf[None], mixture)]
-    if not all(stack.factors.ndim == 4 and jax.vmap(_is_defended)(stack).all() for stack in stacks):
+    if isinstance(mixture, Smoothed) or not all(
+        stack.factors.ndim == 4 and jax.vmap(_is_defended)(stack).all() for stack in stacks
+    ):
         raise ValueError(
             "the surrogate's last component is not the widened one of a fit; pass what pidjax.sample or fit_surrogate found, "
             "or leave the mixture as it is"
