@@ -288,13 +288,12 @@ def convergence(panels: Sequence[Panel]) -> "Figure":
     return figure
 
 
-def order_parameters(panes: Sequence[Order], *, columns: int = 3, logarithmic: bool = True) -> "Figure":
-    """Order parameters against time or signal-to-noise ratio, with what theory says of where they turn.
+def order_parameters(panes: Sequence[Order], *, columns: int = 3) -> "Figure":
+    """Order parameters against the signal-to-noise ratio, on a logarithmic axis, and where theory says that they turn.
 
     Args:
         panes: row by row. A curve has one colour in all panes, as has a mark one style.
         columns: panes in a row.
-        logarithmic: the axis of x.
 
     Raises:
         ValueError: no panes, more marks than line styles, or a curve of several lengths.
@@ -329,8 +328,7 @@ def order_parameters(panes: Sequence[Order], *, columns: int = 3, logarithmic: b
             pane.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
             handles[name] = pane.plot(curve.x, curve.middle, color=colour, linewidth=1.4)[0]
         pane.set(title=order.title, xlabel=order.xlabel, ylabel=order.ylabel)
-        if logarithmic:
-            pane.set_xscale("log")
+        pane.set_xscale("log")
         pane.grid(color="0.93", linewidth=0.6)
         _clean(pane)
     for pane in axes[len(panes) :]:

@@ -287,6 +287,7 @@ def test_what_is_wrong_is_said(call, message):
         call()
 
 
+@pytest.mark.extended
 def test_turns_and_exits_agree_with_the_laws():
     """U-turns of data, and ends predicted from x̂, against what `transitions` and the posterior of two points say of them."""
     data = pid.Samples(jnp.array([[-1.0], [1.0]]), labels=np.array([0, 1]))

@@ -96,21 +96,21 @@ def uturns(results: Mapping[str, Rows]) -> Figure:
 
 
 def exits(results: Mapping[str, Rows]) -> Figure:
-    """How often the end is told from x̂, and how far off what one gets is, against the time at β = 1."""
+    """How often the end is told from x̂, and how far off what one gets is, against K."""
     panes = [
         Order(
             row["data"],
-            "time of exit, $\\beta$ = 1",
+            K + " of the exit",
             "share of paths",
             {
-                "class told": curve(row["times"], row["label"]),
-                "datum told": curve(row["times"], row["datum"]),
-                r"squared distance to the end / 2 tr Cov": curve(row["times"], row["change"], 0.5),
+                "class told": curve(row["snr"], row["label"]),
+                "datum told": curve(row["snr"], row["datum"]),
+                r"squared distance to the end / 2 tr Cov": curve(row["snr"], row["change"], 0.5),
             },
         )
         for row in results["exits"]
     ]
-    return plot.order_parameters(panes, logarithmic=False)
+    return plot.order_parameters(panes)
 
 
 def betas(results: Mapping[str, Rows]) -> Figure:
@@ -118,7 +118,7 @@ def betas(results: Mapping[str, Rows]) -> Figure:
     names = list(dict.fromkeys(row["data"] for row in results["betas"]))
     figure = Figure(figsize=(3.9 * len(names) + 0.4, 3.6), layout="constrained")
     parts = {"half": r"$\hat{A}$ = ½", "speciation": "class decided", "memorisation": "datum decided"}
-    for name, pane in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
+    for name, pane in zip(names, figure.subplots(1, len(names), sharey=True, squeeze=False)[0], strict=True):
         rows = [row for row in results["betas"] if row["data"] == name]
         places = np.arange(len(rows))
         for number, (part, label) in enumerate(parts.items()):
@@ -126,10 +126,14 @@ def betas(results: Mapping[str, Rows]) -> Figure:
             values, errors = (times, np.zeros(len(times))) if part == "half" else np.array(times).T
             shown = {"color": PALETTE[number], "marker": MARKERS[number], "markersize": 5, "linewidth": 1.2}
             pane.errorbar(places, values, 2 * np.array(errors), label=label, **shown)
-        pane.set(title=name, xlabel=r"$\beta$", ylabel="time of the transition", ylim=(0, 1))
+        pane.set(title=name, xlabel=r"$\beta$", yscale="log")
         pane.set_xticks(places, [f"{row['beta']:g}" for row in rows])
         pane.grid(color="0.93", linewidth=0.6)
         pane.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("time of the transition")
+    ticks = [tick for tick in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0) if tick > figure.axes[0].get_ylim()[0]]
+    figure.axes[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    figure.axes[0].minorticks_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
@@ -150,7 +154,9 @@ def finite(rows: Rows) -> Figure:
     right.set(xlabel="number of points $n$")
     for pane in (left, right):
         pane.axhline(1, color="0.5", linewidth=0.8)
-        pane.legend(frameon=False, fontsize=9)
+        pane.plot([], [], color="0.4", linewidth=1, linestyle="--", label="random-energy estimate")
+        pane.legend(frameon=False, fontsize=8.5, loc="upper left", ncols=2)
+        pane.set_ylim(top=1.08)
         pane.grid(color="0.93", linewidth=0.6)
         pane.spines[["top", "right"]].set_visible(False)
     return figure
@@ -161,8 +167,7 @@ def _finite_line(pane, rows: Rows, axis: str, colour: str, label: str) -> None:
     pane.set_xscale("log", base=2)
     pane.set_xticks(x, [f"{value:,}" for value in x])
     pane.errorbar(x, values, 2 * errors, color=colour, marker="o", markersize=5, linestyle="", label=label)
-    expected = [row["expected"] for row in rows]
-    pane.plot(x, expected, color=colour, linewidth=1, linestyle="--", label="random-energy estimate")
+    pane.plot(x, [row["expected"] for row in rows], color=colour, linewidth=1, linestyle="--")
 
 
 def nine(rows: Rows) -> Figure:

@@ -15,8 +15,8 @@ probability that two paths from one state end in the same is half way from its v
 speciation at 1/Λ, Λ the largest eigenvalue of the total covariance or of that between classes; collapse where the information
 of a Gaussian law with the data's spectrum is log n ("Gaussian": with all variances at their mean). Times are those of the
 rescaled problem. At finite size the sum over the other points is, at the collapse, that of a random energy model at its
-critical temperature, typically half of its mean: that alone moves log K by −log 2 / (½ Σ Kλ/(1+Kλ)). ± is one standard
-error; scores are differences in standard errors of independent runs.
+critical temperature, typically half of its mean: to leading order that moves log K by −log 2 / (½ Σ Kλ/(1+Kλ)). ± is one
+standard error; scores are differences in standard errors of independent runs.
 """
 
 
@@ -26,6 +26,7 @@ def markdown(results: Mapping[str, Rows], environment: Mapping[str, str]) -> str
     for title, (header, rows) in {
         "Every β decides at one K, later the stiffer": betas(results),
         "Score-based diffusion and H-PID on one clock": clock(results),
+        "Information, by entropies and by half the error": information(results),
         "Finite size: points of N(0, I)": finite(results),
         "Two Gaussians": pairs(results),
         "Nine Gaussians": nine(results),
@@ -42,18 +43,40 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def finding(results: Mapping[str, Rows]) -> str:
     """What came out, in a sentence."""
-    scores = [largest_score(results, row["data"]) for row in results["theory"]]
-    scores = [score for score in scores if score is not None]
+    compared = [scores(results, row["data"], name) for row in results["theory"] for name in COMPARED]
+    differences = np.concatenate([np.zeros(0), *(one for one in compared if one is not None)])
     nine_rows = results["nine"]
     fastest = {
         row["rescaled"]: min(_of(nine_rows, row["rescaled"]), key=lambda one: one["time"])["beta"] for row in nine_rows
     }
-    words = "Transitions sit at one K for every β, and their time rises with β"
-    if fastest and set(fastest.values()) == {0.0}:
-        words += "; of the nine Gaussians too it is earliest at β = 0, not at 0.1"
-    if scores:
-        words += f"; score-based diffusion differs from H-PID on one clock by at most {max(scores):.1f} standard errors"
+    words = "Class and datum are decided at one K for every β" if at_one_ratio(results) else "K changes with β"
+    words += ", at a time that rises with β" if rising(results) else ", at a time that does not rise with β"
+    if fastest:
+        words += (
+            f"; that of the nine Gaussians is earliest at β = {' and '.join(f'{b:g}' for b in set(fastest.values()))}"
+        )
+    if differences.size:
+        words += f"; score-based diffusion differs from H-PID on one clock by at most {np.abs(differences).max():.1f} "
+        words += f"standard errors in {differences.size} comparisons"
     return words + "."
+
+
+def _by_beta(results: Mapping[str, Rows], column: str) -> list[np.ndarray]:
+    """Values and errors of a column in the order of β, for each data set."""
+    names = dict.fromkeys(row["data"] for row in results["betas"])
+    return [np.array([row[column] for row in results["betas"] if row["data"] == name]).T for name in names]
+
+
+def at_one_ratio(results: Mapping[str, Rows]) -> bool:
+    """Whether every ratio is within four standard errors of the others' mean."""
+    found = [part for column in ("speciation", "memorisation") for part in _by_beta(results, column)]
+    return all((np.abs(values - values.mean()) < 4 * errors).all() for values, errors in found)
+
+
+def rising(results: Mapping[str, Rows]) -> bool:
+    """Whether every time is above those of smaller β."""
+    found = [part for column in ("speciation_time", "memorisation_time") for part in _by_beta(results, column)]
+    return all((np.diff(times) > 0).all() for times, _ in found)
 
 
 def _of(rows: Rows, rescaled: bool) -> list[Mapping[str, Any]]:
@@ -102,15 +125,11 @@ def scores(results: Mapping[str, Rows], data: str, name: str) -> np.ndarray | No
         return None
     (one, one_error), (other, other_error) = (np.array(own[process][name]) for process in ("H-PID", "score-based"))
     decided = np.array(own["bridges"]["datum_agreement"][0]) if "bridges" in own else np.zeros_like(one)
-    return ((one - other) / np.hypot(one_error, other_error))[decided < 0.95]
+    some = decided < 0.95
+    return (one - other)[some] / np.hypot(one_error, other_error)[some]
 
 
 COMPARED = ("datum_entropy", "datum_agreement", "class_entropy", "class_agreement", "weighted_state", "squared_error")
-
-
-def largest_score(results: Mapping[str, Rows], data: str) -> float | None:
-    found = [scores(results, data, name) for name in COMPARED]
-    return None if found[0] is None else max(float(np.abs(one).max()) for one in found)
 
 
 def clock(results: Mapping[str, Rows]) -> tuple[list[str], list[list[str]]]:
@@ -124,6 +143,29 @@ def clock(results: Mapping[str, Rows]) -> tuple[list[str], list[list[str]]]:
                 lines.append(
                     [row["data"], name.replace("_", " "), f"{size:.2f}", f"{np.abs(found).max():.2f} of {found.size}"]
                 )
+    return header, lines
+
+
+def information(results: Mapping[str, Rows]) -> tuple[list[str], list[list[str]]]:
+    """What the state comes to say of the datum from the first K to the last: I = log n − H, dI/dK = ½E|y − x̂|²."""
+    header = [
+        "data",
+        "paths",
+        "from K",
+        "to K",
+        "nats, by entropies",
+        "by ∫ ½E|y − x̂|² dK, the trapezoidal rule in log K",
+    ]
+    lines = []
+    for row in results["curves"]:
+        snr, (entropy, entropy_error) = np.array(row["snr"]), np.array(row["datum_entropy"])
+        square, square_error = (0.5 * snr * np.array(part) for part in row["squared_error"])
+        by_entropy = entropy[0] - entropy[-1], np.hypot(entropy_error[0], entropy_error[-1])
+        by_error = [np.trapezoid(part, np.log(snr)) for part in (square, square_error)]
+        ends = [f"{end:.3g}" for end in (snr[0], snr[-1])]
+        lines.append(
+            [row["data"], row["process"], *ends, f"{by_entropy[0]:.3f} ± {by_entropy[1]:.1g}", pm(by_error, 4)]
+        )
     return header, lines
 
 
