@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 
 import pidjax as pid
-from pidjax.metrics import cross_entropy
+from pidjax.metrics import cross_entropy, nearest
 from pidjax.process.bridge import Observation
 
 KEY = jax.random.key(23)
@@ -120,13 +120,13 @@ def test_local_gaussians_by_held_out_data():
     assert ours < cross_entropy(fresh, smoothed.log_density).value
 
 
-def wells(dim, separation, seed=0):
-    """Three narrow wells, no Gaussians, far apart: p̃, its log Z by quadrature, and exact draws of each well."""
+def wells(dim, count, seed):
+    """Narrow wells, no Gaussians, far apart: log p̃, the masses and centres, and exact draws of a well; Z = e^1.7."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(3, dim))
-    centres *= separation / np.linalg.norm(centres, axis=1, keepdims=True)
-    widths = rng.uniform(0.05, 0.25, size=(3, dim))
-    masses = np.array([0.5, 0.3, 0.2])
+    centres = 60 * rng.normal(size=(count, dim)) / np.sqrt(dim)
+    widths = rng.uniform(0.05, 0.25, size=(count, dim))
+    masses = rng.uniform(0.5, 1.5, size=count)
+    masses /= masses.sum()
     mass = quad(lambda u: np.exp(-(u**2) / 2 - u**4 / 4), -9, 9)[0]
     log_heights = np.log(masses) + 1.7 - dim * np.log(mass) - np.log(widths).sum(axis=1)
 
@@ -134,47 +134,38 @@ def wells(dim, separation, seed=0):
         u = (y[None] - jnp.array(centres)) / jnp.array(widths)
         return jax.nn.logsumexp(jnp.array(log_heights) - jnp.sum(u**2 / 2 + u**4 / 4, axis=1))
 
-    def draw(well, count):
+    def draw(well, number):
         grid = np.linspace(-4, 4, 8001)
         cumulative = np.cumsum(np.exp(-(grid**2) / 2 - grid**4 / 4))
-        u = np.interp(rng.uniform(size=(count, dim)) * cumulative[-1], cumulative, grid)
+        u = np.interp(rng.uniform(size=(number, dim)) * cumulative[-1], cumulative, grid)
         return centres[well] + widths[well] * u
 
-    share = lambda y: jax.nn.one_hot(jnp.argmin(jnp.sum((y[None] - jnp.array(centres)) ** 2, axis=1)), 3)  # noqa: E731
-    return log_density, 1.7, masses, share, draw
+    return log_density, masses, centres, draw
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("dim", [2, 6])
-def test_samples_say_where_and_the_energy_how_much(dim):
-    """Samples with a fifth of a well's mass, and an energy whose wells are far apart: log Z and shares within 4 s.e.
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_samples_say_where_and_the_energy_how_much(seed):
+    """Twelve wells in six dimensions, half of them with a fifth of their share of samples: log Z and shares within 4 s.e.
 
-    Either alone fails: the samples' own shares by more than 20 s.e., and the energy's own wells are missed.
+    Either alone fails: the samples' shares by more than 10 s.e., and the energy's climb does not meet all wells.
     """
-    log_density, log_z, masses, share, draw = wells(dim, 60.0)
-    biased = np.concatenate([draw(0, 560), draw(1, 40), draw(2, 200)])
-    order = np.random.default_rng(1).permutation(800)
-    points, held = jnp.array(biased[order[:600]]), jnp.array(biased[order[600:]])
-    density = pid.Density(log_density, dim)
-    law = (
-        pid.fit_local_gaussians(KEY, pid.Samples(points), held, counts=(3, 6))
-        if dim > 2
-        else pid.fit_kernel(pid.Samples(points), held)
-    )
-    solution = pid.sample(KEY, pid.Surrogate(density, law), num_samples=16_384)
-    solution.check()
+    log_density, masses, centres, draw = wells(6, 12, seed)
+    kept = np.where(np.arange(12) % 2, 0.2, 1.0) * masses
+    numbers = np.ceil(1600 * kept / kept.sum()).astype(int)
+    samples = np.random.default_rng(seed).permutation(np.concatenate([draw(well, n) for well, n in enumerate(numbers)]))
+    points, held = jnp.array(samples[400:]), jnp.array(samples[:400])
+    density, share = pid.Density(log_density, 6), nearest(jnp.array(centres))
+    law = pid.fit_local_gaussians(KEY, pid.Samples(points), held, counts=(12, 16, 24))
+    solution = pid.sample(KEY, pid.Surrogate(density, law), num_samples=16_384).check()
     shares = solution.expectation(share)
-    assert_within(solution.log_z.value, log_z, solution.log_z.standard_error)
+    assert_within(solution.log_z.value, 1.7, solution.log_z.standard_error)
     assert_within(shares.value, masses, shares.standard_error)
-    assert float(jnp.max(shares.standard_error)) < 0.02
+    assert float(jnp.max(shares.standard_error)) < 0.01
     alone, error = mean_and_error(jax.vmap(share)(points))
-    assert np.max(np.abs(alone - masses) / error) > 20
-    if dim > 2:
-        try:
-            energy = pid.sample(KEY, density, num_samples=2048, progress=False)
-        except ValueError:
-            return
-        assert abs(float(energy.log_z.value) - log_z) > 0.1 or energy.problems()
+    assert np.max(np.abs(alone - masses) / error) > 10
+    energy = pid.sample(KEY, density, num_samples=2048, progress=False)
+    assert float(jnp.min(energy.expectation(share).value / masses)) < 0.1
 
 
 def test_share_of_the_energy_between_two_gaussians():

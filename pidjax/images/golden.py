@@ -11,6 +11,8 @@ exact logits and U ≥ L the bounds,
     mass that x̂_p misses  ≤  Σ_{i∉G} e^{U_i} / ( Σ_{i∈G} e^{L_i} + Σ_{i∉G} e^{U_i} ).
 
 It tells of windows of many blocks; of smaller or ragged ones the mass itself does, at the cost of looking at all data once.
+Late in time a small window is alike in many data, of which few are alike as a whole: most mass is then missed, and what is made
+is the work of the m data.
 """
 
 from typing import NamedTuple

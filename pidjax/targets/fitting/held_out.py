@@ -5,6 +5,9 @@
 
 h by its own expectation maximisation, on the held-out data: each step raises their likelihood. R is the identity or the
 Cholesky factor of the data's covariance, whichever makes them likelier; k and the number of steps likewise.
+
+Data of which a coordinate is constant, or takes few values, have no density: their likelihood grows without bound as a Gaussian
+narrows. Add noise of their resolution first.
 """
 
 from collections.abc import Sequence
