@@ -20,6 +20,7 @@ from .sampling.problem import Problem
 from .sampling.rollout import Resampling, backward_log_weights, rollout
 from .sampling.rules import Ancestral, Controlled, Euler, Moment
 from .sampling.sample import sample
+from .sampling.schrodinger import Bridge, schrodinger_bridge
 from .sampling.solution import Solution
 from .sampling.terminal import quadratic_terminal_cost, terminal_cost
 from .sampling.uturn import uturn
@@ -50,12 +51,12 @@ _ROOMS = (
 )
 
 __all__ = [
-    "Ancestral", "Controlled", "Corrected", "Density", "Euler", "Fit", "Flow", "GaussianMixture", "GaussianStart",
+    "Ancestral", "Bridge", "Controlled", "Corrected", "Density", "Euler", "Fit", "Flow", "GaussianMixture", "GaussianStart",
     "Green", "LocalDraws", "Moment", "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples",
     "SamplingError", "Smoothed", "Solution", "Surrogate", "at_times", "backward_log_weights", "between", "energy_share",
     "fit_kernel", "fit_local_gaussians", "fit_surrogate", "from_function", "harmonic", "load", "log_snr_grid",
-    "piecewise", "quadratic_terminal_cost", "rollout", "sample", "save", "terminal_cost", "uniform_grid", "uturn",
-    "variance_exploding", "variance_preserving",
+    "piecewise", "quadratic_terminal_cost", "rollout", "sample", "save", "schrodinger_bridge", "terminal_cost",
+    "uniform_grid", "uturn", "variance_exploding", "variance_preserving",
 ]  # fmt: skip
 
 

@@ -249,3 +249,8 @@ def test_data_on_several_devices_give_the_same_samples():
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         pid.Samples(jnp.zeros((3, 2)), **arguments)
+
+
+def test_a_data_set_can_be_made_while_something_else_is_traced():
+    points = jnp.arange(6.0).reshape(3, 2)
+    np.testing.assert_allclose(jax.jit(lambda shift: pid.Samples(points).place().mean + shift)(1.0), [3.0, 4.0])

@@ -53,8 +53,11 @@ def as_stored(name: str, value) -> jax.Array:
     array = as_real(name, value)
     if array.dtype == jnp.float16:
         return as_floating(name, array)
-    if not isinstance(array, Tracer) and not _all_finite(array):
-        check_finite(name, array)
+    if not isinstance(array, Tracer):
+        with jax.ensure_compile_time_eval():
+            finite = _all_finite(array)
+        if not finite:
+            check_finite(name, array)
     return array
 
 

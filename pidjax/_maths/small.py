@@ -158,6 +158,23 @@ def _eigenvalues_jvp(primals, tangents):
 
 
 @jax.custom_jvp
+def symmetric_root(matrices: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
+    """A^½, symmetric, of symmetric positive definite matrices A."""
+    vectors = _eigenvectors(matrices)
+    roots = jnp.sqrt(jnp.sum(vectors * matmul(matrices, vectors), axis=-2))
+    return matmul(vectors * roots[..., None, :], transpose(vectors))
+
+
+@symmetric_root.defjvp
+def _symmetric_root_jvp(primals, tangents):
+    """dR solves R dR + dR R = dA: Vᵀ dR V = (Vᵀ dA V)_ij/(√λ_i + √λ_j)."""
+    root, vectors = symmetric_root(*primals), _eigenvectors(*primals)
+    roots = jnp.sum(vectors * matmul(root, vectors), axis=-2)
+    inner = matmul(transpose(vectors), matmul(tangents[0], vectors)) / (roots[..., None] + roots[..., None, :])
+    return root, matmul(vectors, matmul(inner, transpose(vectors)))
+
+
+@jax.custom_jvp
 def inverse_and_log_determinant(
     matrices: Float[Array, "*k d d"],
 ) -> tuple[Float[Array, "*k d d"], Float[Array, "*k"]]:

@@ -183,3 +183,17 @@ def _changed(field: Affine | None, shift, scale, matrix_scale, vector_scale) -> 
         return None
     vector = jax.vmap(apply, in_axes=(0, None))(field.matrix, shift) + field.vector
     return Affine(matrix_scale * field.matrix, vector_scale * vector)
+
+
+def log_green(protocol: Protocol, y: Float[Array, " d"]) -> Float[Array, ""]:
+    """log G(0, x₀ → T, y) in the user's units, of a protocol with a `noise_scale`, from its start or the origin."""
+    unit = unit_problem(protocol, jnp.zeros_like(y), jnp.ones((), y.dtype))
+    one = jnp.ones_like(unit.scale)
+    return unit.reference.instant(one, jnp.zeros_like(one)).log_green(unit.start, unit.to_unit(y)) - y.size * jnp.log(
+        unit.scale
+    )
+
+
+def started(protocol: Protocol, x: Float[Array, " d"]) -> Protocol:
+    """The protocol from x."""
+    return eqx.tree_at(lambda one: one.start, protocol, x, is_leaf=lambda leaf: leaf is None)

@@ -8,7 +8,7 @@ law is Gaussian, and value and control are closed for every protocol.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,7 +20,7 @@ from .._doors.checks import as_dtype, as_floating, check_count, check_kind, chec
 from .._doors.functions import check_scalar, evaluate
 from .._maths.small import cholesky, eigenvalues, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from ..process.protocol import GaussianStart, Protocol
-from ..process.unit import UnitProblem, check_alone, unit_problem
+from ..process.unit import check_alone, log_green
 from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
 
@@ -32,7 +32,7 @@ class EndedByCost(eqx.Module):
     protocol: Protocol
 
     def __call__(self, y: Float[Array, " d"]) -> Float[Array, ""]:
-        return _log_green(_unit(self.protocol, y.size, y.dtype), y) - evaluate(self.cost, y)
+        return log_green(self.protocol, y) - evaluate(self.cost, y)
 
 
 class QuadraticEnd(NamedTuple):
@@ -106,22 +106,12 @@ def quadratic_terminal_cost(matrix: ArrayLike, vector: ArrayLike, protocol: Prot
 @eqx.filter_jit
 def _quadratic(matrix, vector, protocol: Protocol):
     """Q − ∇∇ log G, ∇ log G − q and log G, all at the origin."""
-    unit, origin = _unit(protocol, vector.size, vector.dtype), jnp.zeros_like(vector)
+    origin = jnp.zeros_like(vector)
 
-    def log_green(y):
-        return _log_green(unit, y)
+    def from_start(y):
+        return log_green(protocol, y)
 
-    return matrix - jax.hessian(log_green)(origin), jax.grad(log_green)(origin) - vector, log_green(origin)
-
-
-def _unit(protocol: Protocol, dim: int, dtype: Any) -> UnitProblem:
-    return unit_problem(protocol, jnp.zeros(dim, dtype), jnp.ones((), dtype))
-
-
-def _log_green(unit: UnitProblem, y: Float[Array, " d"]) -> Float[Array, ""]:
-    one = jnp.ones_like(unit.scale)
-    log_green = unit.reference.instant(one, jnp.zeros_like(one)).log_green
-    return log_green(unit.start, unit.to_unit(y)) - y.size * jnp.log(unit.scale)
+    return matrix - jax.hessian(from_start)(origin), jax.grad(from_start)(origin) - vector, from_start(origin)
 
 
 def _check(protocol: Protocol, dim: int) -> None:
