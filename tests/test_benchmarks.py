@@ -329,6 +329,8 @@ def test_the_suite_of_data_sets_goes_on_where_it_stopped(tmp_path, monkeypatch, 
     made = DataSet(pid.Samples(points, labels=labels), (2, 2, 1), jnp.zeros(4), 100, 0.02, 60.0)
     monkeypatch.setattr(data_suite, "data_sets", lambda folder, quick: {"small": lambda: made})
     monkeypatch.setattr(data_suite, "gaussians", lambda quick: [(16, 64), (16, 128)])
+    row = {"distance": [1.0, 1.1, 1.2], "inside": [0.9, 1.0, 1.0], "ess": [0.5, 0.5, 0.6], "floor": [1.0, 0.1]}
+    monkeypatch.setattr(data_suite, "swept", lambda **_: [row])
     monkeypatch.setattr(data_suite.zoo, "nine", lambda: SimpleNamespace(target=line(0).closed))
 
     def run():
@@ -341,6 +343,6 @@ def test_the_suite_of_data_sets_goes_on_where_it_stopped(tmp_path, monkeypatch, 
         assert results[section]
         assert all(row["error"] is None for row in results[section])
     assert "small" in (tmp_path / "data.md").read_text()
-    assert len(list(tmp_path.glob("*.png"))) == 7
+    assert len(list(tmp_path.glob("*.png"))) == 8
     monkeypatch.setattr(data_suite, "at_beta", None)
     assert run() == results

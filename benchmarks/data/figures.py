@@ -23,6 +23,7 @@ def draw(results: Mapping[str, Rows], out: Path) -> None:
         "data-exits": (lambda: exits(results), "exits"),
         "data-finite-size": (lambda: finite(results["gaussians"]), "gaussians"),
         "data-nine": (lambda: nine(results["nine"]), "nine"),
+        "data-universal": (lambda: universal(results["universal"]), "universal"),
     }
     for name, (make, needs) in makers.items():
         if results[needs]:
@@ -196,6 +197,42 @@ def nine(rows: Rows) -> Figure:
     for pane in panes:
         pane.spines[["top", "right"]].set_visible(False)
         pane.grid(color="0.93", linewidth=0.6)
+    return figure
+
+
+def universal(rows: Rows) -> Figure:
+    """Universal importance sampling: W2 and ESS against steps and against draws, a line for each β, and the floor."""
+    figure = Figure(figsize=(8.6, 5.8), layout="constrained")
+    panes = figure.subplots(2, 2, sharex="col", sharey="row")
+    axes = {
+        "num_steps": ("Euler steps, 256 draws", "num_draws", 256),
+        "num_draws": ("draws, 100 steps", "num_steps", 100),
+    }
+    for column, (axis, (label, other, fixed)) in zip(panes.T, axes.items(), strict=True):
+        for number, beta in enumerate(dict.fromkeys(row["beta"] for row in rows)):
+            own = sorted(
+                (row for row in rows if row["beta"] == beta and row[other] == fixed), key=lambda row: row[axis]
+            )
+            shown = {"color": PALETTE[number], "marker": MARKERS[number], "markersize": 4, "linewidth": 1.2}
+            for pane, name in zip(column, ("distance", "ess"), strict=True):
+                values = np.array([row[name] for row in own])
+                error = 2 * values.std(axis=1, ddof=1) / values.shape[1] ** 0.5
+                pane.errorbar(
+                    [row[axis] for row in own], values.mean(axis=1), error, label=rf"$\beta$ = {beta:g}", **shown
+                )
+        middle, spread = rows[0]["floor"]
+        column[0].axhspan(middle - spread, middle + spread, color="0.9", label="exact samples ± sd")
+        column[1].set(xlabel=label, xscale="log", ylim=(0, 1))
+        ticks = sorted({row[axis] for row in rows})
+        column[1].set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        column[1].minorticks_off()
+        for pane in column:
+            pane.grid(color="0.93", linewidth=0.6)
+            pane.spines[["top", "right"]].set_visible(False)
+    panes[0, 0].set(ylabel="W2 of the ends", yscale="log")
+    panes[1, 0].set_ylabel("ESS/N")
+    handles, labels = panes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

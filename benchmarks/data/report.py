@@ -30,6 +30,7 @@ def markdown(results: Mapping[str, Rows], environment: Mapping[str, str]) -> str
         "Finite size: points of N(0, I)": finite(results),
         "Two Gaussians": pairs(results),
         "Nine Gaussians": nine(results),
+        "Universal importance sampling on the nine Gaussians, from their density": universal(results),
         "Early exit": exits(results),
         "Seconds (first call, later)": speed(results),
     }.items():
@@ -194,6 +195,20 @@ def nine(results: Mapping[str, Rows]) -> tuple[list[str], list[list[str]]]:
          f"{row['duration']:.3f}", f"{row['sharpness']:.3f}"]
         for row in results["nine"]
     ]  # fmt: skip
+    return header, lines
+
+
+def universal(results: Mapping[str, Rows]) -> tuple[list[str], list[list[str]]]:
+    header = ["Euler steps", "draws", "β", "W2 (floor)", "within 3 sd of a mean (exact 0.989)", "ESS/N"]
+    lines = []
+    for row in results["universal"]:
+        middle = {
+            name: (np.mean(row[name]), np.std(row[name], ddof=1) / 3**0.5) for name in ("distance", "inside", "ess")
+        }
+        lines.append(
+            [f"{row['num_steps']}", f"{row['num_draws']:,}", f"{row['beta']:g}",
+             f"{pm(middle['distance'])} ({row['floor'][0]:.2f})", pm(middle["inside"]), pm(middle["ess"])]
+        )  # fmt: skip
     return header, lines
 
 

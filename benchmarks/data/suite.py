@@ -19,8 +19,9 @@ from pidjax import diagnostics, exact, zoo
 from ..ledger import Ledger
 from . import figures, report
 from .sets import DataSet, data_sets
+from .universal import SWEEPS, swept
 
-SECTIONS = ("theory", "betas", "curves", "uturns", "exits", "films", "gaussians", "pairs", "nine", "speed")
+SECTIONS = ("theory", "betas", "curves", "uturns", "exits", "films", "gaussians", "pairs", "nine", "universal", "speed")
 BETAS = (0.0, 0.1, 1.0, 10.0, 100.0)
 CURVES = (
     "datum_entropy", "effective_data", "datum_agreement", "class_entropy", "class_agreement", "state", "weighted_state",
@@ -43,6 +44,9 @@ def run_data(ledger: Ledger, out: Path, folder: Path, *, quick: bool) -> None:
         ledger.run("pairs", pair, dim=dim)
     for rescaled in (False, True):
         ledger.run("nine", nine, rescaled=rescaled)
+    for num_steps, num_draws in SWEEPS[1:3] if quick else SWEEPS:
+        for beta in BETAS:
+            ledger.run("universal", swept, beta=beta, num_steps=num_steps, num_draws=num_draws)
     results = ledger.results()
     finished = {part: [row for row in results[part] if row["error"] is None] for part in SECTIONS}
     (out / "data.md").write_text(report.markdown(finished, results["environment"]))
