@@ -229,7 +229,7 @@ def universal(rows: Rows) -> Figure:
         for pane in column:
             pane.grid(color="0.93", linewidth=0.6)
             pane.spines[["top", "right"]].set_visible(False)
-    panes[0, 0].set(ylabel="W2 of the ends", yscale="log")
+    panes[0, 0].set(ylabel="W2 of the ends", ylim=(0, None))
     panes[1, 0].set_ylabel("ESS/N")
     handles, labels = panes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
