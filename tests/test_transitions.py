@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, ndtr
 
 import pidjax as pid
-from pidjax import diagnostics, exact
+from pidjax import diagnostics, exact, plot
 from pidjax.process.bridge import Observation
 
 KEY = jax.random.key(4)
@@ -280,6 +280,9 @@ def test_the_flow_keeps_quantiles(protocol):
         (lambda: pid.variance_preserving(0.0), "mean has shape"),
         (lambda: pid.variance_exploding(jnp.zeros(2), 0.0), "deviation is 0"),
         (lambda: clustered().nearest(jnp.zeros(2)), "y has shape"),
+        (lambda: diagnostics.uturns(KEY, clustered(), jnp.zeros((3, 20)), 1.0), r"ratios has shape \(\)"),
+        (lambda: diagnostics.predictions(None), "solution is a NoneType; pass one from"),
+        (lambda: plot.order_parameters([]), "panes is empty"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(call, message):
