@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 import pidjax as pid
 from pidjax import Outcome, zoo
 from pidjax.targets.ends import Ends
-from pidjax.tempering.reach import are_lost, reach
+from pidjax.tempering.reach import are_lost, candidates, reach
 
 KEY = jax.random.key(11)
 DIM = 14
@@ -140,6 +140,17 @@ def test_a_mode_without_samples_is_lost(solution):
     assert not jnp.any(are_lost(population.samples, *of_population))
     near_one = jnp.where(population.samples[:, :1] > 3, 0, population.samples)
     assert are_lost(near_one, *of_population).sum() == 1
+
+
+def test_modes_met_once_are_climbed_from_last(solution):
+    """With a mode met only once there are others; but if no other base reaches all that was seen, these do."""
+
+    def roads(modes):
+        return [road for road, _ in candidates(KEY, density(LIGHTER), modes, None, None)]
+
+    modes = solution.reached.modes
+    assert roads(modes) == ["modes", "broad"]
+    assert roads(eqx.tree_at(lambda own: own.counts, modes, jnp.minimum(modes.counts, 1))) == ["broad", "modes"]
 
 
 def test_without_gradients():

@@ -69,13 +69,16 @@ def are_all(modes: Modes) -> bool:
     Then there are others. One that a given start led to was no matter of chance.
     """
     counts, by_chance = np.asarray(modes.counts), ~np.asarray(modes.were_given)
-    few = 0 < int(modes.num_modes) <= MOST_STRATA and int(modes.num_left) == 0
-    return few and not (int(modes.num_starts) > counts.size and bool(((counts == 1) & by_chance).any()))
+    return _are_few(modes) and not (int(modes.num_starts) > counts.size and bool(((counts == 1) & by_chance).any()))
 
 
 def are_a_base(modes: Modes) -> bool:
-    """Whether these are all modes, and most starts led to one of them."""
-    return are_all(modes) and int(modes.num_unexplained) <= (1 - LEAST_EXPLAINED) * int(modes.num_starts)
+    """Whether modes are few, and most starts led to one of them."""
+    return _are_few(modes) and int(modes.num_unexplained) <= (1 - LEAST_EXPLAINED) * int(modes.num_starts)
+
+
+def _are_few(modes: Modes) -> bool:
+    return 0 < int(modes.num_modes) <= MOST_STRATA and int(modes.num_left) == 0
 
 
 @eqx.filter_jit

@@ -16,7 +16,8 @@ their own moments, all climb from there. A mode k of Laplace's mass M_k with no 
 
 If the importance weights of the halo tell of clearly more mass than a climb found, there is mass that the climb has not seen.
 
-Modes are a base if they are few, explain most starts, and none was met only once: one met once tells of others, not met.
+Modes are a base if they are few and explain most starts. If one was met only once, which tells of others, not met, they are the
+last one that is tried.
 """
 
 import dataclasses
@@ -176,14 +177,16 @@ def candidates(
 ) -> list[tuple[str, GaussianMixture]]:
     """The bases in the order in which they are tried."""
     bases = [] if fitted is None else [("fitted", fitted)]
-    if are_a_base(modes):
-        bases.append(("modes", modes.laplace()))
+    own = [("modes", modes.laplace())] if are_a_base(modes) else []
+    if are_all(modes):
+        bases += own
     if len(bases) == 2:
         bases.sort(key=lambda named: -float(effective_share(key, density, named[1])))
     if around is not None and are_all(modes):
         needed = around.own_weight < _MOST_OWN and around.effective_share > _MUCH
         bases.insert(0 if needed else len(bases), ("halo", around.mixture))
-    return [*bases, ("broad", broad_base(modes.pilot_points, modes.pilot_values))]
+    broad = "broad", broad_base(modes.pilot_points, modes.pilot_values)
+    return [*bases, broad] if are_all(modes) else [*bases, broad, *own]
 
 
 def climb_from(
