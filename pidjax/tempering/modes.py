@@ -51,7 +51,7 @@ class Modes(eqx.Module):
             1/√H_jj, shape (K, d).
         log_masses: log of p̃(m) (2π)^{d/2} det L, Laplace's estimate of the mode's part of Z.
         counts: of the starts that were drawn, those that ended at the mode; 0 for one that only other starts led to.
-        were_given: whether another start, given, ended there.
+        were_given: whether a start that was given ended there.
         num_modes: how many there are.
         num_starts: starts drawn from which a climb ended at a finite log p̃.
         num_unexplained: of these, those that ended where no mode is.
@@ -155,6 +155,7 @@ def find_modes(
     ends: Float[Array, "n d"],
     values: Float[Array, " n"],
     drawn: Bool[Array, " n"],
+    given: Bool[Array, " n"],
     most: int,
 ) -> Search:
     """The modes among the ends of climbs; those of value −∞ are passed over, those not drawn lead to modes but do not count."""
@@ -189,7 +190,7 @@ def find_modes(
             put(search.factors, peak.factor),
             put(search.log_masses, peak.log_mass),
             search.counts.at[slot].add(jnp.where(peak.found, count, 0)),
-            search.were_given.at[slot].max(peak.found & jnp.any(taken & ~drawn)),
+            search.were_given.at[slot].max(peak.found & jnp.any(taken & given)),
             search.num_modes + is_new.astype(int),
             search.open & ~taken,
             search.num_unexplained + jnp.where(peak.found, 0, count),

@@ -107,7 +107,8 @@ def _located(
     climbs = jax.vmap(lambda start: climb(target, start, width))(starts)
     heights = jnp.where(has_slopes, climbs.value, -jnp.inf)
     drawn = jnp.concatenate([chains.drawn[first], jnp.zeros(len(given), bool)])
-    search = find_modes(target, climbs.point, heights, drawn, most_modes(dim))
+    is_given = jnp.arange(len(starts)) >= number
+    search = find_modes(target, climbs.point, heights, drawn, is_given, most_modes(dim))
     sizes = Sizes.of(dim)
     spent = PARTICLES + sizes.scouts + sizes.gradients + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
     return Modes(
