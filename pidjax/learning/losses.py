@@ -206,9 +206,10 @@ def _on_fixed_paths(
 ) -> Float[Array, " n"]:
     """log W of paths without a derivative of their own."""
     if buffer is None:
-        paths = rollout(prepared, held(rule), key, indices, save_states=True)
-        assert paths.states is not None
-        return _as_known(rule, paths.log_weights, prepared, key, indices, paths.states)
+        paths = jax.lax.stop_gradient(rollout(prepared, held(rule), key, indices, save_states=True))
+        states: Any = paths.states
+        weigh = eqx.filter_closure_convert(lambda: given_log_weights(prepared, rule, key, indices, states))
+        return _known(weigh, paths.log_weights)
     key_choice, key = jax.random.split(key)
     chosen = systematic(key_choice, buffer.weights, indices.size)
     states = backward_states(prepared, key, indices, prepared.unit.to_unit(buffer.ends[chosen]))
@@ -216,21 +217,20 @@ def _on_fixed_paths(
 
 
 @eqx.filter_custom_vjp
-def _as_known(rule, log_weights, prepared, key, indices, states) -> Float[Array, " n"]:
-    """log W of given paths, whose values are known: only their derivative in the rule costs a pass over the states."""
-    return log_weights
+def _known(weigh, values: Float[Array, " n"]) -> Float[Array, " n"]:
+    """weigh(), of which the values are known: it is evaluated for its derivative alone."""
+    return values
 
 
-@_as_known.def_fwd
-def _as_known_forward(perturbed, rule, log_weights, *given):
-    return log_weights, None
+@_known.def_fwd
+def _known_forward(perturbed, weigh, values):
+    return values, None
 
 
-@_as_known.def_bwd
-def _as_known_backward(_, slopes, perturbed, rule, log_weights, prepared, key, indices, states):
-    learned, rest = eqx.partition(rule, perturbed)
-    back = jax.vjp(lambda own: given_log_weights(prepared, eqx.combine(own, rest), key, indices, states), learned)[1]
-    return back(slopes)[0]
+@_known.def_bwd
+def _known_backward(_, slopes, perturbed, weigh, values):
+    learned, rest = eqx.partition(weigh, perturbed)
+    return jax.vjp(lambda own: eqx.combine(own, rest)(), learned)[1](slopes)[0]
 
 
 def held(rule: AbstractGaussianRule) -> AbstractGaussianRule:
