@@ -27,7 +27,7 @@ from .sampling.uturn import uturn
 from .storage import load, save
 from .targets.density import Density
 from .targets.fitting import Fit, fit_kernel, fit_local_gaussians, fit_surrogate
-from .targets.hybrid import between, energy_share
+from .targets.hybrid import blend, energy_share
 from .targets.local import LocalDraws
 from .targets.mixture import GaussianMixture
 from .targets.pool import Pool
@@ -53,7 +53,7 @@ _ROOMS = (
 __all__ = [
     "Ancestral", "Bridge", "Controlled", "Corrected", "Density", "Euler", "Fit", "Flow", "GaussianMixture", "GaussianStart",
     "Green", "LocalDraws", "Moment", "Outcome", "Pool", "Problem", "Product", "Protocol", "Resampling", "Samples",
-    "SamplingError", "Smoothed", "Solution", "Surrogate", "at_times", "backward_log_weights", "between", "energy_share",
+    "SamplingError", "Smoothed", "Solution", "Surrogate", "at_times", "backward_log_weights", "blend", "energy_share",
     "fit_kernel", "fit_local_gaussians", "fit_surrogate", "from_function", "harmonic", "load", "log_snr_grid",
     "piecewise", "quadratic_terminal_cost", "rollout", "sample", "save", "schrodinger_bridge", "terminal_cost",
     "uniform_grid", "uturn", "variance_exploding", "variance_preserving",

@@ -189,7 +189,7 @@ def test_share_of_the_energy_between_two_gaussians():
     found = [float(pid.energy_share(key, density, law, jnp.array(held))) for key in jax.random.split(KEY, 12)]
     assert_within(np.mean(found), best, np.std(found, ddof=1) / np.sqrt(12))
     assert np.std(found) < 0.1
-    solution = pid.sample(KEY, pid.between(density, law, best), num_samples=4096)
+    solution = pid.sample(KEY, pid.blend(density, law, best), num_samples=4096)
     value, error = solution.expectation(lambda y: y[0])
     assert_within(value, gaussian(best)[0], error)
 
@@ -205,7 +205,7 @@ def test_bad_input_is_named():
         ("data is a GaussianMixture; pass Samples", lambda: pid.Smoothed(law, 0.1)),
         (r"held_out has shape \(3,\)", lambda: pid.fit_kernel(data, jnp.ones(3))),
         (r"held_out has shape \(0, 2\)", lambda: pid.fit_local_gaussians(KEY, data, jnp.ones((0, 2)))),
-        ("share is 1.5; pass a number from 0", lambda: pid.between(density, law, 1.5)),
+        ("share is 1.5; pass a number from 0", lambda: pid.blend(density, law, 1.5)),
         ("density is a GaussianMixture", lambda: pid.energy_share(KEY, law, law, jnp.ones((3, 2)))),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -29,7 +29,7 @@ from .surrogate import Surrogate
 _HALVINGS = 40
 
 
-class Between(eqx.Module):
+class Blend(eqx.Module):
     """(1 − λ) log p̂ + λ log p̃ of a point."""
 
     function: Callable[[Any], Float[Array, ""]]
@@ -41,7 +41,7 @@ class Between(eqx.Module):
         return (1 - self.share) * self.law.log_density(y) + self.share * self.function(point)
 
 
-def between(density: Density, law: GaussianMixture | Product | Smoothed, share: Float[Array, ""] | float) -> Surrogate:
+def blend(density: Density, law: GaussianMixture | Product | Smoothed, share: Float[Array, ""] | float) -> Surrogate:
     """p_λ as a target: `sample` draws from p̂ and weighs by (p̃/p̂)^λ.
 
     Args:
@@ -55,7 +55,7 @@ def between(density: Density, law: GaussianMixture | Product | Smoothed, share: 
     Example:
         >>> law = GaussianMixture.isotropic(jnp.zeros((1, 1)), 1.0)
         >>> density = Density(lambda y: -0.5 * jnp.sum((y - 1) ** 2), 1)
-        >>> solution = pid.sample(jax.random.key(0), between(density, law, 0.25), num_samples=20_000)
+        >>> solution = pid.sample(jax.random.key(0), blend(density, law, 0.25), num_samples=20_000)
         >>> bool(jnp.abs(solution.expectation(lambda y: y[0]).value - 0.25) < 0.05)
         True
     """
@@ -64,7 +64,7 @@ def between(density: Density, law: GaussianMixture | Product | Smoothed, share: 
     known = concrete(share)
     if share.shape != () or (known is not None and not 0 <= known <= 1):
         raise ValueError(f"share is {known}; pass a number from 0, the samples, to 1, the energy")
-    blended = Between(density.function, law, share.astype(density.scale.dtype))
+    blended = Blend(density.function, law, share.astype(density.scale.dtype))
     return Surrogate(eqx.tree_at(lambda own: own.function, density, blended), law)
 
 
