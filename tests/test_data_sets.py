@@ -254,3 +254,12 @@ def test_bad_input_is_named(arguments, message):
 def test_a_data_set_can_be_made_while_something_else_is_traced():
     points = jnp.arange(6.0).reshape(3, 2)
     np.testing.assert_allclose(jax.jit(lambda shift: pid.Samples(points).place().mean + shift)(1.0), [3.0, 4.0])
+
+
+def test_a_pool_steps_with_its_whole_covariance_where_data_take_variances():
+    density, mixture = pid.Density(lambda y: -jnp.sum(y**2), 40), pid.GaussianMixture.isotropic(jnp.zeros((1, 40)), 1.0)
+    pool = pid.Pool.draw(jax.random.key(0), density, mixture, 50)
+    seen = Observation(jnp.array(0.5), jnp.ones(40))
+    law, of_data = pool.tilt(seen), pid.Samples(pool.points, jax.nn.softmax(pool.log_ratios)).tilt(seen)
+    np.testing.assert_allclose(law.step_covariance(), of_data.covariance(), atol=1e-12)
+    np.testing.assert_allclose(of_data.step_covariance(), jnp.diagonal(law.step_covariance()), atol=1e-12)

@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Key
 
 from .._doors.checks import check_count, check_kind
 from .._maths.weighted import SharedSample, effective_size
+from ..process.bridge import Observation
 from .base import AbstractTarget, Place, Tilted, WithDensity
 from .density import Density
 from .mixture import GaussianMixture
-from .samples import StreamedSamples, mean_and_spread
+from .samples import StreamedSamples, TiltedSamples, mean_and_spread
 
 
 def check_parts(density: Density, **parts: Any) -> None:
@@ -29,6 +30,16 @@ def check_parts(density: Density, **parts: Any) -> None:
             raise ValueError(
                 f"{name} has dimension {part.dim} but density has dimension {density.dim}; pass equal ones"
             )
+
+
+class TiltedPool(TiltedSamples):
+    """A pool as a law. What its points stand for is smooth, so that steps with their whole covariance are worth their cost."""
+
+    def __init__(self, data: StreamedSamples, observation: Observation):
+        super().__init__(data, observation)
+
+    def step_covariance(self):
+        return self.covariance()
 
 
 class Pool(AbstractTarget, Tilted, WithDensity):
@@ -85,7 +96,7 @@ class Pool(AbstractTarget, Tilted, WithDensity):
 
     def tilt(self, observation, key=None):
         log_weights = self.log_ratios - jnp.log(self.log_ratios.size)
-        return StreamedSamples.of(self.points, log_weights).tilt(observation)
+        return TiltedPool(StreamedSamples.of(self.points, log_weights), observation)
 
     def log_density(self, y):
         return self.density.log_density(y)
