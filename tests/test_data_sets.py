@@ -197,7 +197,7 @@ def test_memory_beside_the_data(stored):
         assert temporaries(run, problem.prepare(plan.grid)) < points.nbytes / 4
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_data_on_several_devices_give_the_same_samples():
     """Over 1, 2, 4 and 8 devices, and no program gathers the data."""
     script = """

@@ -155,7 +155,7 @@ DIAGNOSTICS = [
     (lambda: diagnostics.sensitivity(plane(), pid.harmonic(), paths()), "target and protocol have another scale"),
     (lambda: diagnostics.class_probabilities(plane(), brownian(5.0), paths()), "another potential"),
     (lambda: diagnostics.class_probabilities(line(), brownian(), paths()), "target has dimension 1"),
-    (lambda: diagnostics.class_probabilities(data(), brownian(), paths()), "target is a Samples"),
+    (lambda: diagnostics.class_probabilities(data(), brownian(), paths()), "target has no labels; pass Samples"),
     (lambda: diagnostics.predicted_class_probabilities(line(), paths()), "target has dimension 1"),
     (lambda: diagnostics.class_probabilities(turned(), brownian(), paths()), "target is another mixture"),
     (lambda: diagnostics.predicted_class_probabilities(turned(), paths()), "target is another mixture"),
