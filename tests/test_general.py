@@ -236,6 +236,7 @@ def test_what_is_out_of_reach_is_told(dtype):
             r"gauge returns float64.. .* return float64\[2\]",
         ),
         (lambda: solve(APART, square(8), Cost(lambda y: y)), r"cost returns float64\[2\]"),
+        (lambda: solve(APART, square(8), PLANE, num_steps=2).control(2.0, jnp.zeros(2)), "t is 2; pass a time from 0"),
     ],
 )
 def test_mistakes(make, message):

@@ -32,7 +32,9 @@ from .process import Process
 _TERMS = 9
 _SQUARINGS = 20
 _SMALL = 1e-2
-_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "is_finite", "argmax", "argmin", "sort"})
+_COMPARISONS = frozenset(
+    {"eq", "ne", "lt", "le", "gt", "ge", "is_finite", "argmax", "argmin", "sort", "top_k", "pure_callback"}
+)
 
 
 class Generator(eqx.Module):

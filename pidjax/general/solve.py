@@ -21,7 +21,7 @@ from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
-from .._doors.checks import as_floating, as_point, as_positive, check_count, check_key, check_kind, concrete
+from .._doors.checks import as_point, as_positive, as_scalar, check_count, check_key, check_kind, concrete
 from .._doors.functions import check_scalar
 from .._doors.show import of_numbers, shown
 from ..targets.base import AbstractTarget, WithDensity, able
@@ -114,13 +114,21 @@ class Solved(eqx.Module):
     def control(self, t: ArrayLike, x: ArrayLike) -> Float[Array, " d"]:
         """u*(t, x) = ∇log ψ − A: central differences of log ψ, between cells and times by linear interpolation.
 
+        NaN where no path to the end begins, in this dtype; outside of the box that of its nearest cell.
+
+        Raises:
+            ValueError: a point of another dimension; a time that is not between 0 and the horizon.
+
         Example:
             >>> target = pid.GaussianMixture.isotropic(jnp.array([[1.0]]), 1.0)
             >>> solved = solve(Process(), Box.around(target, cells=200), target, num_steps=50)
             >>> print(f"{solved.control(0.0, jnp.zeros(1))[0]:.2f}")
             1.00
         """
-        t = as_floating("t", t).astype(self.start.dtype)
+        t = as_scalar("t", t).astype(self.start.dtype)
+        known, last = concrete(t), concrete(self.horizon)
+        if known is not None and last is not None and not 0 <= known <= last:
+            raise ValueError(f"t is {known:g}; pass a time from 0 to the horizon, {last:g}")
         x = as_point("x", x, self.box.dim).astype(self.start.dtype)
         place = (x - self.box.lower) / self.box.spacing - 0.5
         when = t / self.horizon * self.num_steps
