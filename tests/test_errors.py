@@ -333,5 +333,14 @@ def test_samples_far_from_the_origin():
         pid.sample(KEY, far, num_samples=200, num_steps=2).check()
 
 
+def test_a_spread_of_samples_without_weight_does_not_hide_that_the_others_are_one_point():
+    means = jnp.full((2, 1), 1e6, jnp.float32)
+    mixture = pid.GaussianMixture.isotropic(means, jnp.array([1e-8, 1e4], jnp.float32), jnp.array([0.97, 0.03]))
+    density = pid.Density(lambda y: -0.5 * ((y[0] - 1e6) / 0.02) ** 2, 1, dtype=jnp.float32)
+    solution = pid.sample(KEY, pid.Surrogate(density, mixture), num_samples=500, num_steps=2)
+    with pytest.raises(pid.SamplingError, match=r"around 1e\+06 in coordinate 0 are resolved to 0.12 only in float32"):
+        solution.check()
+
+
 def test_a_time_outside_of_the_horizon_while_traced():
     assert jnp.isnan(jax.jit(lambda t: pid.Problem(TARGET, pid.harmonic()).at(t, jnp.zeros(2)).control)(2.0)).all()

@@ -275,16 +275,19 @@ class Solution(Weighted):
 
     def _coarse(self) -> list[tuple[Outcome, str]]:
         """Whether the samples lie so far from the origin that their dtype does not resolve their spread."""
-        values = self.vectors
-        middle, spread = np.abs(np.median(values, axis=0)), np.std(np.asarray(values, np.float64), axis=0)
-        step = float(jnp.finfo(values.dtype).eps)
+        if not (able(self.target, WithDensity) and self.num_samples > 1):
+            return []
+        step, counting = float(jnp.finfo(self.vectors.dtype).eps), np.asarray(self.weights) > 0
+        values, weights = (np.asarray(array, np.float64)[counting] for array in (self.vectors, self.weights))
+        middle = np.abs(weights @ values)
+        spread = np.sqrt(weights @ (values - weights @ values) ** 2)
         coarse = (middle * step > 0.1 * spread) & np.isfinite(spread)
-        if not (able(self.target, WithDensity) and self.num_samples > 1 and coarse.any()):
+        if not coarse.any():
             return []
         first = int(np.argmax(coarse))
         text = (
             f"samples around {middle[first]:.3g} in coordinate {first} are resolved to {middle[first] * step:.2g} only in "
-            f"{values.dtype}, beside a spread of {spread[first]:.2g}: shift the target to the origin, or use float64"
+            f"{self.vectors.dtype}, beside a spread of {spread[first]:.2g}: shift the target to the origin, or use float64"
         )
         return [(Outcome.COARSE, text)]
 
