@@ -226,6 +226,7 @@ def test_what_is_out_of_reach_is_told(dtype):
             "end is a Samples; pass a target with a density",
         ),
         (lambda: solve(APART, square(8), PLANE, start=[9.0, 0.0]), "start is .*, outside of the box"),
+        (lambda: solve(APART, square(8, inside=lambda x: x[0] > 2), PLANE), "start is .*, inside a wall of the box"),
         (lambda: solve(APART, square(8), PLANE, num_steps=0), "num_steps is 0"),
         (
             lambda: solve(Process(potential=lambda t, x: x), square(8), PLANE),

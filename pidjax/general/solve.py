@@ -209,7 +209,7 @@ def solve(
 
     Raises:
         ValueError: arguments of another kind, shape or dimension; fields that do not return what they should; a start outside
-            of the box.
+            of the box or in a wall.
 
     Example:
         >>> target = pid.GaussianMixture.isotropic(jnp.array([[-2.0], [2.0]]), 0.5)
@@ -231,6 +231,9 @@ def solve(
         raise ValueError(
             f"start is {start.tolist()}, outside of the box from {box.lower.tolist()} to {box.upper.tolist()}"
         )
+    reached = concrete(jnp.sum(spread(box, start)))
+    if reached is not None and not np.isfinite(reached):
+        raise ValueError(f"start is {start.tolist()}, inside a wall of the box; pass a place that is free")
     if isinstance(end, Cost):
         check_scalar("cost", end.function, start)
     elif not (isinstance(end, AbstractTarget) and able(end, WithDensity)):
