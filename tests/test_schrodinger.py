@@ -9,7 +9,7 @@ import scipy.stats
 from helpers import assert_within
 
 import pidjax as pid
-from pidjax.process.unit import log_green, started
+from pidjax.process.unit import LogGreen
 
 KEY = jax.random.key(9)
 DIM = 3
@@ -29,7 +29,7 @@ def joint(bridge):
 def test_the_gaussian_coupling_is_phi_g_phi():
     """log π = log φ₀ + log G + log φ₁: −(the joint precision's corner) is ∂²log G/∂x∂y; and the joint law is positive."""
     bridge = pid.schrodinger_bridge(FIRST, LAST, RICH)
-    mixed = jax.jacfwd(jax.grad(lambda x, y: log_green(started(RICH, x), y)), argnums=1)(jnp.zeros(DIM), jnp.zeros(DIM))
+    mixed = jax.jacfwd(jax.grad(LogGreen.of(RICH, jnp.zeros(DIM))), argnums=1)(jnp.zeros(DIM), jnp.zeros(DIM))
     covariance = joint(bridge)
     np.testing.assert_allclose(-jnp.linalg.inv(covariance)[:DIM, DIM:], mixed, atol=1e-12)
     assert jnp.linalg.eigvalsh(covariance)[0] > 0
@@ -72,7 +72,8 @@ def test_data_at_both_ends():
     bridge = pid.schrodinger_bridge(pid.Samples(first), pid.Samples(last, weights), protocol)
     coupling = bridge.coupling
     assert coupling.error < 1e-4
-    costs = -jax.vmap(lambda x: jax.vmap(lambda y: log_green(started(protocol, x), y))(last))(first)
+    log_green = LogGreen.of(protocol, first[0])
+    costs = -jax.vmap(lambda x: jax.vmap(lambda y: log_green(x, y))(last))(first)
     kernel = np.exp(-np.asarray(costs - jnp.min(costs)))
     left, right = np.full(60, 1 / 60), np.asarray(weights / jnp.sum(weights))
     scale = np.ones(40)

@@ -58,9 +58,8 @@ def predictions(solution: Solution) -> Predictions:
     (states, expected), target = saved_paths(solution), solution.target
     if not isinstance(target, Samples):
         raise ValueError(f"solution is of a {type(target).__name__}; pass one of Samples")
-    at_once = default_batch(target.numbers_per_tilt, len(states))
-    rows, ends = _nearest(target, expected, at_once), _nearest(target, states[:, -1:], at_once)
-    error = _errors(target.points, rows, states[:, -1], at_once)
+    rows, ends = nearest_rows(target, expected), nearest_rows(target, states[:, -1:])
+    error = _errors(target.points, rows, states[:, -1], default_batch(target.numbers_per_tilt, len(states)))
     dtype, labels = states.dtype, target.labels
 
     def share(one, other):
@@ -73,6 +72,11 @@ def predictions(solution: Solution) -> Predictions:
         label=None if labels is None else share(labels[rows], labels[ends]),
         error=average(error, solution),
     )
+
+
+def nearest_rows(target: Samples, points: Float[Array, "N K d"]) -> Int[Array, "N K"]:
+    """The rows of the data nearest to each of many points."""
+    return _nearest(target, points, default_batch(target.numbers_per_tilt, len(points)))
 
 
 @eqx.filter_jit

@@ -12,11 +12,10 @@ Source: Sclocchi, Favero & Wyart, *A phase transition in diffusion models reveal
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, check_key
 from .._doors.show import shown
@@ -24,11 +23,11 @@ from ..exact import time_at_snr
 from ..metrics import Estimate
 from ..process.protocol import Protocol
 from ..process.schedule import harmonic
-from ..sampling.rollout import default_batch
 from ..sampling.uturn import uturn
 from ..targets.base import AbstractTarget
 from ..targets.samples import Samples
 from .average import average
+from .prediction import nearest_rows
 
 
 class UTurns(NamedTuple):
@@ -91,18 +90,8 @@ def uturns(
 
     datum = label = None
     if isinstance(target, Samples):
-        before = _nearest(target, points)[:, None]
-        after = jnp.stack([_nearest(target, ends) for ends in turned], axis=1)
+        before, after = nearest_rows(target, points[:, None]), nearest_rows(target, jnp.stack(turned, axis=1))
         datum = share(after, before)
         label = None if target.labels is None else share(target.labels[after], target.labels[before])
     change = jnp.stack([jnp.sum((ends - points.astype(ends.dtype)) ** 2, axis=-1) for ends in turned], axis=1)
     return UTurns(times, ratios, datum, label, average(change, weights))
-
-
-def _nearest(target: Samples, points: Float[Array, "N d"]) -> Int[Array, " N"]:
-    return _mapped(target, points, default_batch(target.numbers_per_tilt, len(points)))
-
-
-@eqx.filter_jit
-def _mapped(target: Samples, points: Float[Array, "N d"], at_once: int) -> Int[Array, " N"]:
-    return jax.lax.map(target.nearest, points, batch_size=at_once)

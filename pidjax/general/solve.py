@@ -10,7 +10,6 @@ with the entries of E times what is left of ψ as probabilities. Sums are kept i
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -81,8 +80,7 @@ class Solved(eqx.Module):
     @property
     def log_products(self) -> Float[Array, " times"]:
         """log ⟨φ_k, ψ_k⟩ at each time, log Z to rounding."""
-        axes = tuple(range(1, self.box.dim + 1))
-        return jnp.log(jnp.sum(self.forward * self.backward, axis=axes)) + self.log_forward + self.log_backward
+        return jnp.log(jnp.sum(self.forward * self.backward, axis=self._axes)) + self.log_forward + self.log_backward
 
     @property
     def times(self) -> Float[Array, " times"]:
@@ -92,20 +90,23 @@ class Solved(eqx.Module):
     @property
     def log_psi(self) -> Float[Array, "times *cells"]:
         """log ψ_k, −∞ where it is zero."""
-        return jnp.log(self.backward) + _over_cells(self.log_backward, self.box.dim)
+        return jnp.log(self.backward) + self.log_backward.reshape(-1, *[1] * self.box.dim)
 
     @property
     def marginals(self) -> Float[Array, "times *cells"]:
         """The probabilities p*_k of the cells."""
         masses = self.forward * self.backward
-        return masses / jnp.sum(masses, axis=tuple(range(1, self.box.dim + 1)), keepdims=True)
+        return masses / jnp.sum(masses, axis=self._axes, keepdims=True)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(1, self.box.dim + 1))
 
     @property
     def boundary_mass(self) -> Float[Array, ""]:
         """The largest probability, of all times, that the outermost cells hold together: large if the box is too small."""
         inner = (slice(None), *(slice(1, -1),) * self.box.dim)
-        axes = tuple(range(1, self.box.dim + 1))
-        return jnp.max(1 - jnp.sum(self.marginals[inner], axis=axes))
+        return jnp.max(1 - jnp.sum(self.marginals[inner], axis=self._axes))
 
     def weighted_states(self) -> Float[Array, "times *cells d"]:
         """x̂ = E[x_T | x_t], at each time and cell; NaN where no path to the end begins."""
@@ -246,9 +247,7 @@ def solve(
 
 @eqx.filter_jit
 def _solved(process: Process, box: Box, end, start, horizon, num_steps: int) -> Solved:
-    step = horizon / num_steps
-    steps = generator(process, box, step)
-    middles = (jnp.arange(num_steps).astype(start.dtype) + 0.5) * step
+    steps, middles = _steps(process, box, horizon, num_steps)
     first = spread(box, start)
 
     def onward(masses, t):
@@ -314,14 +313,15 @@ def _scaled(values: Float[Array, "*cells"]) -> tuple[Float[Array, "*cells"], Flo
     return values / most, jnp.log(most)
 
 
-def _over_cells(of_times: Float[Array, " times"], dim: int) -> Array:
-    return of_times.reshape(-1, *(1,) * dim)
+def _steps(process: Process, box: Box, horizon, num_steps: int) -> tuple[Generator, Float[Array, " steps"]]:
+    """The steps, and the times in their middles."""
+    step = horizon / num_steps
+    return generator(process, box, step), (jnp.arange(num_steps).astype(step.dtype) + 0.5) * step
 
 
 @eqx.filter_jit
 def _weighted_states(solved: Solved) -> Float[Array, "times *cells d"]:
-    steps = generator(solved.process, solved.box, solved.horizon / solved.num_steps)
-    middles = solved.times[:-1] + 0.5 * solved.horizon / solved.num_steps
+    steps, middles = _steps(solved.process, solved.box, solved.horizon, solved.num_steps)
     last = jnp.moveaxis(solved.box.points, -1, 0) * solved.backward[-1][None]
     scales = jnp.exp(solved.log_backward[1:] - solved.log_backward[:-1])
 
@@ -335,11 +335,10 @@ def _weighted_states(solved: Solved) -> Float[Array, "times *cells d"]:
     return jnp.moveaxis(moments / solved.backward[:, None], 1, -1)
 
 
-@partial(eqx.filter_jit)
+@eqx.filter_jit
 def _paths(solved: Solved, key: Key[Array, ""], number: int) -> Float[Array, "n times d"]:
     box = solved.box
-    steps = generator(solved.process, box, solved.horizon / solved.num_steps)
-    middles = solved.times[:-1] + 0.5 * solved.horizon / solved.num_steps
+    steps, middles = _steps(solved.process, box, solved.horizon, solved.num_steps)
     key_start, key = jax.random.split(key)
     first = (solved.forward[0] * solved.backward[0]).ravel()
     begun = jnp.unravel_index(_drawn(key_start, jnp.broadcast_to(first, (number, first.size))), box.shape)

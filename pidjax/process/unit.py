@@ -6,6 +6,7 @@
 Where the noise scale is left open, shift and scale are the target's mean and spread, and β is that of the unit problem.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -185,13 +186,21 @@ def _changed(field: Affine | None, shift, scale, matrix_scale, vector_scale) -> 
     return Affine(matrix_scale * field.matrix, vector_scale * vector)
 
 
-def log_green(protocol: Protocol, y: Float[Array, " d"]) -> Float[Array, ""]:
-    """log G(0, x₀ → T, y) in the user's units, of a protocol with a `noise_scale`, from its start or the origin."""
-    unit = unit_problem(protocol, jnp.zeros_like(y), jnp.ones((), y.dtype))
-    one = jnp.ones_like(unit.scale)
-    return unit.reference.instant(one, jnp.zeros_like(one)).log_green(unit.start, unit.to_unit(y)) - y.size * jnp.log(
-        unit.scale
-    )
+class LogGreen(eqx.Module):
+    """log G(0, x → T, y) in the user's units, of a protocol with a `noise_scale` from points: the propagator, made once."""
+
+    unit: UnitProblem
+    of_unit: Callable
+
+    @classmethod
+    def of(cls, protocol: Protocol, origin: Float[Array, " d"]) -> "LogGreen":
+        """Of the shape and dtype of a point."""
+        unit = unit_problem(protocol, jnp.zeros_like(origin), jnp.ones((), origin.dtype))
+        one = jnp.ones_like(unit.scale)
+        return cls(unit, unit.reference.instant(one, jnp.zeros_like(one)).log_green)
+
+    def __call__(self, x: Float[Array, " d"], y: Float[Array, " d"]) -> Float[Array, ""]:
+        return self.of_unit(self.unit.to_unit(x), self.unit.to_unit(y)) - y.size * jnp.log(self.unit.scale)
 
 
 def started(protocol: Protocol, x: Float[Array, " d"]) -> Protocol:

@@ -33,7 +33,7 @@ from .._maths.small import (
 )
 from ..process.grids import AbstractGrid, uniform_grid
 from ..process.protocol import Protocol
-from ..process.unit import log_green, started
+from ..process.unit import LogGreen, started
 from ..targets.mixture import GaussianMixture
 from ..targets.samples import Samples
 from .point import Point
@@ -64,17 +64,22 @@ class GaussianCoupling(AbstractCoupling):
     end: GaussianMixture
     across: Float[Array, "d d"]
 
+    @property
+    def gain(self) -> Float[Array, "d d"]:
+        """∂E[y | x₀]/∂x₀."""
+        return matmul(transpose(self.across), inverse_and_log_determinant(self.start.covariances[0])[0])
+
     def given(self, x):
-        gain = matmul(transpose(self.across), inverse_and_log_determinant(self.start.covariances[0])[0])
-        mean = self.end.means[0] + matvec(gain, x - self.start.means[0])
-        return GaussianMixture(mean[None], (self.end.covariances[0] - matmul(gain, self.across))[None])
+        mean = self.end.means[0] + matvec(self.gain, x - self.start.means[0])
+        return GaussianMixture(mean[None], (self.end.covariances[0] - matmul(self.gain, self.across))[None])
 
     def draw(self, key, count):
         key_start, key_end = jax.random.split(key)
         starts = self.start.sample(key_start, count)
-        factor = cholesky(self.given(self.start.means[0]).covariances[0])
-        means = jax.vmap(lambda x: self.given(x).means[0])(starts)
-        return starts, means + jax.random.normal(key_end, means.shape, means.dtype) @ factor.T
+        at_mean = self.given(self.start.means[0])
+        noise = jax.random.normal(key_end, starts.shape, starts.dtype)
+        moved = matmul(starts - self.start.means[0][None], transpose(self.gain))
+        return starts, at_mean.means[0][None] + moved + matmul(noise, transpose(cholesky(at_mean.covariances[0])))
 
 
 class DiscreteCoupling(AbstractCoupling):
@@ -87,7 +92,7 @@ class DiscreteCoupling(AbstractCoupling):
 
     start: Samples
     end: Samples
-    protocol: Protocol
+    log_green: LogGreen
     log_potential: Float[Array, " m"]
     error: Float[Array, ""]
 
@@ -96,10 +101,10 @@ class DiscreteCoupling(AbstractCoupling):
 
     def weights(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
         """π(y_j | x)."""
-        return jax.nn.softmax(self.log_potential - _costs(x[None], self.end.points, self.protocol)[0])
+        return jax.nn.softmax(self.log_potential - _costs(x[None], self.end.points, self.log_green)[0])
 
     def draw(self, key, count):
-        key_start, *keys = jax.random.split(key, count + 1)
+        key_start, key_ends = jax.random.split(key)
         chosen = jax.random.choice(key_start, len(self.start.points), (count,), p=self.start.weights)
         starts = self.start.points[chosen]
 
@@ -107,7 +112,7 @@ class DiscreteCoupling(AbstractCoupling):
             key, x = pair
             return self.end.points[jax.random.choice(key, len(self.end.points), p=self.weights(x))]
 
-        return starts, jax.lax.map(end_of, (jnp.stack(keys), starts), batch_size=256)
+        return starts, jax.lax.map(end_of, (jax.random.split(key_ends, count), starts), batch_size=256)
 
 
 class Bridge(eqx.Module):
@@ -186,9 +191,8 @@ def schrodinger_bridge(start: GaussianMixture | Samples, end: GaussianMixture | 
     check_kind("protocol", protocol, Protocol, "harmonic(...), piecewise(...) or from_function(...)")
     if protocol.noise_scale is None or protocol.start is not None:
         raise ValueError("protocol must have a noise_scale, and no start: the first law is the start")
-    kinds = GaussianMixture, Samples
-    kind = next((kind for kind in kinds if isinstance(start, kind) and isinstance(end, kind)), None)
-    if kind is None:
+    are_gaussian = isinstance(start, GaussianMixture) and isinstance(end, GaussianMixture)
+    if not (are_gaussian or (isinstance(start, Samples) and isinstance(end, Samples))):
         raise ValueError(
             f"start is a {type(start).__name__} and end a {type(end).__name__}; pass two GaussianMixtures of one component, "
             "or two data sets"
@@ -198,7 +202,7 @@ def schrodinger_bridge(start: GaussianMixture | Samples, end: GaussianMixture | 
     origin = start.place().mean
     Problem(end, started(protocol, origin)).prepare(uniform_grid(1))
     if isinstance(start, Samples) and isinstance(end, Samples):
-        return Bridge(protocol, origin, _by_sinkhorn(start, end, protocol))
+        return Bridge(protocol, origin, _by_sinkhorn(start, end, LogGreen.of(protocol, origin)))
     assert isinstance(start, GaussianMixture)
     assert isinstance(end, GaussianMixture)
     for name, law in (("start", start), ("end", end)):
@@ -211,7 +215,7 @@ def schrodinger_bridge(start: GaussianMixture | Samples, end: GaussianMixture | 
 def _across(start: GaussianMixture, end: GaussianMixture, protocol: Protocol) -> Float[Array, "d d"]:
     """Cov(x₀, y), with Σ₀ = LLᵀ: Σ₀^½ (Σ₀^½ Σ₁' Σ₀^½ + ¼)^½ Σ₀^−½ = L (Lᵀ Σ₁' L + ¼)^½ L⁻¹."""
     origin = jnp.zeros_like(start.means[0])
-    mixed = jax.jacfwd(jax.grad(lambda x, y: log_green(started(protocol, x), y)), argnums=1)(origin, origin)
+    mixed = jax.jacfwd(jax.grad(LogGreen.of(protocol, origin)), argnums=1)(origin, origin)
     lower = cholesky(start.covariances[0])
     inner = matmul(matmul(matmul(transpose(lower), mixed), end.covariances[0]), matmul(transpose(mixed), lower))
     half = 0.5 * jnp.eye(origin.size, dtype=origin.dtype)
@@ -220,13 +224,13 @@ def _across(start: GaussianMixture, end: GaussianMixture, protocol: Protocol) ->
     return matmul(scaled, transpose(inverse_and_log_determinant(mixed)[0]))
 
 
-def _by_sinkhorn(start: Samples, end: Samples, protocol: Protocol) -> DiscreteCoupling:
+def _by_sinkhorn(start: Samples, end: Samples, log_green: LogGreen) -> DiscreteCoupling:
     load("ott", user="schrodinger_bridge, for two data sets,", package="ott-jax", extra="metrics")
     from ott.geometry.geometry import Geometry
     from ott.problems.linear.linear_problem import LinearProblem
     from ott.solvers.linear.sinkhorn import Sinkhorn
 
-    costs = _costs(start.points, end.points, protocol)
+    costs = _costs(start.points, end.points, log_green)
     solver = Sinkhorn(threshold=_THRESHOLD, max_iterations=_MOST_ITERATIONS)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         found = jax.jit(solver)(LinearProblem(Geometry(costs, epsilon=1.0), start.weights, end.weights))
@@ -239,10 +243,10 @@ def _by_sinkhorn(start: Samples, end: Samples, protocol: Protocol) -> DiscreteCo
             f"Sinkhorn's iteration ends {known:.2g} from the second law in total variation: the noise is small beside the "
             "distances between the laws; take a larger noise_scale"
         )
-    return DiscreteCoupling(start, end, protocol, log_potential, error)
+    return DiscreteCoupling(start, end, log_green, log_potential, error)
 
 
 @eqx.filter_jit
-def _costs(starts, ends, protocol: Protocol) -> Float[Array, "n m"]:
+def _costs(starts, ends, log_green: LogGreen) -> Float[Array, "n m"]:
     """−log G of each pair."""
-    return -jax.vmap(lambda x: jax.vmap(lambda y: log_green(started(protocol, x), y))(ends))(starts)
+    return -jax.vmap(lambda x: jax.vmap(lambda y: log_green(x, y))(ends))(starts)

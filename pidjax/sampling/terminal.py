@@ -20,7 +20,7 @@ from .._doors.checks import as_dtype, as_floating, check_count, check_kind, chec
 from .._doors.functions import check_scalar, evaluate
 from .._maths.small import cholesky, eigenvalues, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from ..process.protocol import GaussianStart, Protocol
-from ..process.unit import check_alone, log_green
+from ..process.unit import LogGreen, check_alone
 from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
 
@@ -29,10 +29,11 @@ class EndedByCost(eqx.Module):
     """log p̃(y) = log G(0, x₀ → T, y) − c(y), in the user's units."""
 
     cost: Callable[[Float[Array, " d"]], Float[Array, ""]]
-    protocol: Protocol
+    log_green: LogGreen
+    start: Float[Array, " d"]
 
     def __call__(self, y: Float[Array, " d"]) -> Float[Array, ""]:
-        return log_green(self.protocol, y) - evaluate(self.cost, y)
+        return self.log_green(self.start, y) - evaluate(self.cost, y)
 
 
 class QuadraticEnd(NamedTuple):
@@ -64,7 +65,7 @@ def terminal_cost(cost: Callable, dim: int, protocol: Protocol, *, dtype: DTypeL
     dim, dtype = check_count("dim", dim), as_dtype(dtype)
     _check(protocol, dim)
     check_scalar("cost", cost, jax.ShapeDtypeStruct((dim,), dtype))
-    return Density(EndedByCost(cost, protocol), dim, dtype=dtype)
+    return Density(EndedByCost(cost, *_from_start(protocol, jnp.zeros(dim, dtype))), dim, dtype=dtype)
 
 
 def quadratic_terminal_cost(matrix: ArrayLike, vector: ArrayLike, protocol: Protocol) -> QuadraticEnd:
@@ -107,10 +108,19 @@ def _quadratic(matrix, vector, protocol: Protocol):
     """Q − ∇∇ log G, ∇ log G − q and log G, all at the origin."""
     origin = jnp.zeros_like(vector)
 
+    log_green, start = _from_start(protocol, origin)
+
     def from_start(y):
-        return log_green(protocol, y)
+        return log_green(start, y)
 
     return matrix - jax.hessian(from_start)(origin), jax.grad(from_start)(origin) - vector, from_start(origin)
+
+
+@eqx.filter_jit
+def _from_start(protocol: Protocol, origin: Float[Array, " d"]) -> tuple[LogGreen, Float[Array, " d"]]:
+    """log G, and x₀, the origin if the protocol has none."""
+    log_green = LogGreen.of(protocol, origin)
+    return log_green, log_green.unit.from_unit(log_green.unit.start)
 
 
 def _check(protocol: Protocol, dim: int) -> None:

@@ -178,15 +178,16 @@ def candidates(
     """The bases in the order in which they are tried."""
     bases = [] if fitted is None else [("fitted", fitted)]
     own = [("modes", modes.laplace())] if are_a_base(modes) else []
-    if are_all(modes):
+    all_met = are_all(modes)
+    if all_met:
         bases += own
     if len(bases) == 2:
         bases.sort(key=lambda named: -float(effective_share(key, density, named[1])))
-    if around is not None and are_all(modes):
+    if around is not None and all_met:
         needed = around.own_weight < _MOST_OWN and around.effective_share > _MUCH
         bases.insert(0 if needed else len(bases), ("halo", around.mixture))
     broad = "broad", broad_base(modes.pilot_points, modes.pilot_values)
-    return [*bases, broad] if are_all(modes) else [*bases, broad, *own]
+    return [*bases, broad] if all_met else [*bases, broad, *own]
 
 
 def climb_from(
