@@ -10,6 +10,7 @@ import pytest
 from helpers import assert_within
 
 import pidjax as pid
+from pidjax.targets.fitting import Fit
 
 TARGET = pid.GaussianMixture(
     jnp.array([[-1.0, 0.0], [1.0, 1.0]]), jnp.array([0.3, 0.5])[:, None, None] * jnp.eye(2)[None]
@@ -189,6 +190,26 @@ def test_pareto_tail_of_weights_that_have_one():
         solution = pid.discrete.Solution(jnp.zeros((10_000, 1), int), -k * jnp.log(uniform), 10_000, 10_000)
         assert_within(solution.pareto_k, k, (1 + k) / np.sqrt(300))
     np.testing.assert_allclose(jax.jit(lambda one: one.pareto_k)(solution), solution.pareto_k, rtol=1e-9)
+
+
+def test_paths_that_disagree_with_the_draws_of_their_surrogate_are_told(solution):
+    """The fit has log Z by 8,192 draws of this effective share: by the paths the same, or not."""
+
+    def fitted(log_z, ess):
+        none = jnp.array(0)
+        fit = Fit(
+            SCALED.mixture, jnp.array([log_z, jnp.nan]), jnp.array([ess, jnp.nan]), none + 1, none, none, none, 0.0, none > 0
+        )  # fmt: skip
+        return eqx.tree_at(lambda one: one.fit, solution, fit, is_leaf=lambda leaf: leaf is None)
+
+    error = jnp.sqrt((1 / 0.7 - 1) / 8192)
+    assert_within(fitted(2.0, 0.7).fit.last_log_z.standard_error, error, 1e-12)
+    fitted(2.0, 0.7).check()
+    away = 5.1 * jnp.hypot(error, solution.log_z.standard_error)
+    for log_z in (solution.log_z.value + away, solution.log_z.value - away):
+        with pytest.raises(pid.SamplingError, match="draws of the surrogate") as found:
+            fitted(log_z, 0.7).check()
+        assert found.value.outcomes == (pid.Outcome.DISAGREEING,)
 
 
 def test_what_went_wrong_is_an_outcome_and_a_text_of_its_target():

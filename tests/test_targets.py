@@ -263,6 +263,33 @@ def test_scales_far_apart_are_kept():
     np.testing.assert_allclose(factor @ factor.T, exact, rtol=1e-2, atol=1e-3 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("gain", [1e2, 1e4, 1e5])
+@pytest.mark.parametrize("kind", ["mixture", "smoothed"])
+def test_single_precision_stays_on_a_ridge(kind, gain):
+    """Seen along a ridge a ten thousandth as wide as long, the end point is off it by no more than its width."""
+    ridge = np.array([[0.5, 0.0], [0.5, 1e-4]])
+
+    def law(dtype):
+        factor = jnp.array(ridge, dtype)
+        place = jnp.zeros((1, 2), dtype)
+        target = (
+            GaussianMixture.of_factors(place, factor[None], jnp.ones(1, dtype))
+            if kind == "mixture"
+            else pid.Smoothed(Samples(place), factor)
+        )
+        return target.tilt(Observation(jnp.asarray(gain, dtype), jnp.asarray([gain, gain + 1], dtype)))
+
+    single, exact = law(jnp.float32), law(jnp.float64)
+    covariance = np.linalg.inv(np.linalg.inv(ridge @ ridge.T) + gain**2 * np.eye(2))
+    normal = np.array([1.0, -1.0]) / np.sqrt(2)
+    width = np.sqrt(normal @ covariance @ normal)
+    away = normal @ (np.asarray(single.mean, np.float64) - np.asarray(exact.mean))
+    assert abs(away) < 0.02 * width + np.finfo(np.float32).eps
+    draws = jax.vmap(single.draw)(jax.random.split(KEY, 1000))
+    spread = np.std(np.asarray(draws, np.float64) @ normal)
+    np.testing.assert_allclose(spread, width, rtol=4 / np.sqrt(2000))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_draws", [1, 3, 5])
 def test_few_local_draws_have_finite_weights(num_draws):

@@ -42,7 +42,7 @@ class Outcome(Enum):
     COARSE = "samples too far from the origin for their dtype"
     FIT_NOT_FINITE = "a log-density of NaN or +inf while its surrogate was fitted"
     COLLAPSED = "an island of particles that descend from a few"
-    DISAGREEING = "islands that differ by more than their own errors"
+    DISAGREEING = "estimates that differ by more than their own errors"
     UNFINISHED = "a ladder that did not reach its top"
     UNBALANCED = "gradients whose means are not those under the target"
     LOST_MODE = "a mode that was seen, and where no sample is"
@@ -73,6 +73,16 @@ class Estimate(NamedTuple):
     def __format__(self, form):
         return f"{self.value:{form}} ± {self.standard_error:{form}}"
 
+    def is_below(self, other: "Estimate") -> bool:
+        """By more than 0.01, and than both errors explain.
+
+        Example:
+            >>> Estimate(0.0, 0.01).is_below(Estimate(0.1, 0.01)), Estimate(0.0, 0.1).is_below(Estimate(0.1, 0.1))
+            (True, False)
+        """
+        error = float(jnp.hypot(self.standard_error, other.standard_error))
+        return float(other.value - self.value) > max(_UNLIKELY * error, 0.01)
+
 
 class SharedSample(eqx.Module):
     """A weighted sample that all paths share: its effective size J', and its size J."""
@@ -81,6 +91,7 @@ class SharedSample(eqx.Module):
     size: int = eqx.field(static=True)
 
 
+_UNLIKELY = 5.0
 _NEGLIGIBLE = 30.0
 """How far below the largest a log-weight no longer counts."""
 

@@ -27,8 +27,6 @@ from .problem import Prepared
 from .rollout import backward_log_weights
 from .rules import AbstractRule, Unweighted
 
-"""Targets whose log-density is the user's."""
-
 _MOST_DECADES = 1e6
 """Largest ratio of the 99 % to the 50 % quantile of the distance from the median: 3e3 of a Lévy law, whose tail is x^(−½)."""
 
@@ -210,7 +208,7 @@ class Solution(Weighted):
         return {} if self._is_unweighted else super()._numbers()
 
     def _problems(self):
-        problems = self._spread_out() + self._coarse()
+        problems = self._spread_out() + self._coarse() + self._disagreeing()
         if self._population is not None and self.reached is not None:
             own = (Outcome.NO_WEIGHT, Outcome.FEW_EFFECTIVE, Outcome.BLURRED)
             return problems + [found for found in self.reached.problems() if found[0] not in own]
@@ -290,6 +288,26 @@ class Solution(Weighted):
             f"{self.vectors.dtype}, beside a spread of {spread[first]:.2g}: shift the target to the origin, or use float64"
         )
         return [(Outcome.COARSE, text)]
+
+    def _disagreeing(self) -> list[tuple[Outcome, str]]:
+        """Whether paths to a surrogate give another log Z than its own draws did, or the climb that it was made from."""
+        if self.pinned or not isinstance(self.target, Surrogate):
+            return []
+        if self.reached is not None:
+            found, by = self.reached.population.log_z, "the climb"
+        elif self.fit is not None:
+            found, by = self.fit.last_log_z, "draws of the surrogate"
+        else:
+            return []
+        own = self.log_z
+        if not (own.is_below(found) or found.is_below(own)):
+            return []
+        text = (
+            f"the paths gave log Z of {own:.4g}, {by} {found:.4g}: the steps do not end where the surrogate is (too few "
+            "of them for this rule, or a target that its dtype does not resolve), or errors are too small (a heavy tail). "
+            "Use rule Ancestral, more steps, or float64"
+        )
+        return [(Outcome.DISAGREEING, text)]
 
     @property
     def vectors(self) -> Float[Array, "N d"]:

@@ -187,10 +187,11 @@ class GaussianMixture(AbstractTarget, ExactlyTilted, WithDensity):
         def component(mean: Float[Array, " d"], factor: Factor):
             seen, at_mean = product(gain, factor), apply(gain, mean)
             whiten = inverse_factor(cholesky_of_one_plus_square(seen))
-            slope = product(product(factor, adjoint(seen)), product(adjoint(whiten), whiten))
             inner = inverse_factor(cholesky_of_one_plus_square(adjoint(seen)))
+            spread = product(factor, adjoint(inner))
+            slope = product(spread, adjoint(product(seen, adjoint(inner))))
             centre, origin = apply(whiten, at_mean), mean - apply(slope, at_mean)
-            return whiten, centre, log_volume(whiten, self.dim), origin, slope, product(factor, adjoint(inner))
+            return whiten, centre, log_volume(whiten, self.dim), origin, slope, spread
 
         whiten, centres, log_widths, origins, slopes, factors = jax.vmap(component)(self.means, self.factors)
         white = _each(apply, whiten, value) - centres

@@ -135,12 +135,13 @@ class Smoothed(AbstractTarget, ExactlyTilted, WithDensity):
         gain, value = observation
         seen = product(gain, self.factor)
         whiten = inverse_factor(cholesky_of_one_plus_square(seen))
-        slope = product(product(self.factor, adjoint(seen)), product(adjoint(whiten), whiten))
         left = inverse_factor(cholesky_of_one_plus_square(adjoint(seen)))
+        spread = product(self.factor, adjoint(left))
+        slope = product(spread, adjoint(product(seen, adjoint(left))))
         datum = self.data.tilt(Observation(product(whiten, gain), apply(whiten, value)))
         mean = datum.mean + apply(slope, value - apply(gain, datum.mean))
         log_mass = datum.log_mass + log_volume(whiten, self.dim)
-        return TiltedSmoothed(log_mass, mean, datum, slope, gain, value, product(self.factor, adjoint(left)))
+        return TiltedSmoothed(log_mass, mean, datum, slope, gain, value, spread)
 
     def log_density(self, y):
         y = as_point("y", y, self.dim)

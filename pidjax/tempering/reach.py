@@ -53,7 +53,6 @@ MOST_REFITTED = 256
 _FEW_LEVELS = 2
 _PILOT_SHARE = 4
 _MOST_NUMBERS = 2**22
-_UNLIKELY = 5.0
 _MOST_OWN, _MUCH = 0.1, 0.5
 """Weight of the modes' own Gaussians in a halo below which, and its effective share above which, it is climbed from first."""
 _EXPECTED = 10.0
@@ -96,14 +95,14 @@ class Reached(eqx.Module):
             )
             found.append((Outcome.LOST_MODE, text))
         one, other = self.population.log_z, self.pilot_log_z
-        if _is_below(one, other) or _is_below(other, one):
+        if one.is_below(other) or other.is_below(one):
             text = (
                 f"two climbs gave log Z of {one:.4g} and {other:.4g}: the errors are too small. Use more samples, or a base "
                 "nearer to the target"
             )
             found.append((Outcome.DISAGREEING, text))
         seen = self.halo_log_z
-        if seen is not None and _is_below(one, seen):
+        if seen is not None and one.is_below(seen):
             text = (
                 f"importance weights around the modes and where chains stayed gave log Z of {seen:.4g}, the climb {one:.4g}: "
                 "there is mass where no sample is (heavy tails, a wide part under a narrow top). Use a base that covers it"
@@ -264,9 +263,3 @@ def are_lost(
         return (ess * share >= _EXPECTED) & ~jnp.any(near & (log_weights > -jnp.inf))
 
     return jax.lax.map(is_lost, (modes.points, modes.factors, modes.log_masses))
-
-
-def _is_below(one: Estimate, other: Estimate) -> bool:
-    """By more than both errors explain."""
-    error = float(jnp.hypot(one.standard_error, other.standard_error))
-    return float(other.value - one.value) > max(_UNLIKELY * error, 0.01)

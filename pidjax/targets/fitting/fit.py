@@ -15,6 +15,7 @@ from ..._doors.progress import progress_bar
 from ..._doors.show import shown
 from ..._maths.once import compiled_once
 from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
+from ..._maths.weighted import Estimate
 from ..mixture import GaussianMixture
 from .defence import DEFENCE_WIDTH, defended
 from .energy import Energy
@@ -72,6 +73,12 @@ class Fit(eqx.Module):
             history = {name: leaf[self.num_rounds - 1] for name, leaf in history.items()}
         facts = {"location": self.location, "scale": self.scale, **history, "num_rounds": self.num_rounds}
         return shown("Fit", components=self.mixture.weights.shape[-1], **facts, converged=self.converged)
+
+    @property
+    def last_log_z(self) -> Estimate:
+        """log Z by the last round's draws, of the mixture itself, and its error √((1/ess − 1)/n)."""
+        last = self.num_rounds - 1
+        return Estimate(self.log_z[last], jnp.sqrt((1 / self.ess[last] - 1) / DRAWS))
 
     @property
     def location(self) -> Float[Array, " d"]:
