@@ -1,5 +1,6 @@
 """Data sets at full size: one copy of the data, sums over the whole set at once, proportions of draws, devices."""
 
+import socket
 import subprocess
 import sys
 import textwrap
@@ -233,6 +234,61 @@ def test_data_on_several_devices_give_the_same_samples():
         [sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.extended
+def test_data_and_paths_over_devices_and_processes_give_the_same_samples(tmp_path):
+    """One process of one device; of four, paths over two of them and data over the others; two such of two devices."""
+    script = """
+        import sys
+        import equinox as eqx, jax, jax.numpy as jnp, numpy as np
+        (process, processes, port), out = map(int, sys.argv[1:4]), sys.argv[4]
+        if processes > 1:
+            jax.distributed.initialize(f"localhost:{port}", processes, process)
+        import pidjax as pid
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        points = np.random.default_rng(0).normal(size=(1600, 40)).astype(np.float32)
+        mesh = Mesh(np.array(jax.devices()).reshape(-(-len(jax.devices()) // 2), -1), ("paths", "data"))
+
+        def laid_out(values, axis):
+            sharding = NamedSharding(mesh, PartitionSpec(axis))
+            return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+        target = pid.Samples(laid_out(points, "data"), chunk=60)
+        solution = pid.sample(jax.random.key(5), target, num_samples=300, num_steps=4)
+
+        prepared, indices = solution.prepared, laid_out(np.arange(300), "paths")
+        run = eqx.filter_jit(lambda prepared, indices: pid.rollout(prepared, solution.rule, jax.random.key(5), indices))
+        program = run.lower(prepared, indices).compile().compiled.as_text()
+        rows, columns = mesh.devices.shape
+        assert f"[{300 // rows},40]" in program and f"[{1600 // columns},40]" in program
+        assert len(jax.devices()) == 1 or "[1600" not in program
+        gather = jax.jit(lambda ends: ends, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        together = gather(run(prepared, indices).samples)
+        if process == 0:
+            np.savez(out, alone=solution.samples, together=together)
+    """
+
+    def run(processes, devices, name):
+        environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        arguments = [str(processes), str(port), str(tmp_path / name)]
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        started = [
+            subprocess.Popen([*command, str(number), *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+            for number in range(processes)
+        ]
+        for process in started:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+        return np.load(tmp_path / f"{name}.npz")
+
+    one = run(1, 1, "one")
+    for other in (run(1, 4, "four"), run(2, 2, "two_processes")):
+        for name in ("alone", "together"):
+            assert np.isclose(one[name], other[name], rtol=1e-4, atol=1e-4).all(axis=1).mean() >= 0.99
 
 
 @pytest.mark.parametrize(
