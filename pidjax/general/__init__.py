@@ -1,14 +1,18 @@
-"""The top level: any potential, force and gauge, on the cells of a box in one to three dimensions.
+"""The top level: any potential, force and gauge.
 
-Process     V, f and A, functions of (t, x)
-Box         the cells, with walls
-solve       the optimal process to a target, or to a `Cost`: log Z, log ψ, x̂, u*, marginals and exact paths on the cells
+Process         V, f and A, functions of (t, x)
+Box, solve      on the cells of a box in one to three dimensions, the optimal process to a target, or to a `Cost`: log Z, log ψ,
+                x̂, u*, marginals and exact paths on the cells
+steer           in any dimension, paths under any control with exact weights
+path_integral   in any dimension, log ψ and u* at a point by paths from there
 
     solved = solve(Process(force=lambda t, x: jnp.stack([-x[1], x[0]])), Box.around(target), target).check()
+    steered = steer(key, solved.process, solved.control, solved.cost, start=solved.start)
 """
 
 from .box import Box
 from .process import Process
 from .solve import Cost, Solved, solve
+from .steered import Steered, path_integral, steer
 
-__all__ = ["Box", "Cost", "Process", "Solved", "solve"]
+__all__ = ["Box", "Cost", "Process", "Solved", "Steered", "path_integral", "solve", "steer"]

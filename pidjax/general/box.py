@@ -10,6 +10,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -156,6 +157,16 @@ class Box(eqx.Module):
         """The indices of the cells that points lie in; of the nearest, for points outside."""
         places = [(x[..., axis] - self.lower[axis]) / self.spacing[axis] for axis in range(self.dim)]
         return tuple(jnp.clip(jnp.floor(place).astype(int), 0, n - 1) for place, n in zip(places, self.shape))
+
+    def interpolated(self, values: Float[Array, "*cells"], x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Values of the cells at a point, linear between the centres; outside of the box those of the nearest cell.
+
+        Example:
+            >>> Box([0.0], [2.0], (2,)).interpolated(jnp.array([1.0, 3.0]), jnp.array([0.75])).item()
+            1.5
+        """
+        place = (x - self.lower) / self.spacing - 0.5
+        return map_coordinates(values, list(place), order=1, mode="nearest")
 
     def _mesh(self, coordinates) -> Float[Array, "*cells d"]:
         return jnp.stack(jnp.meshgrid(*coordinates, indexing="ij"), axis=-1)

@@ -8,6 +8,7 @@ With J = −log ψ this is linear, −∂ψ/∂t + Ṽψ + (A − f)ᵀ∇ψ = �
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +20,14 @@ from .._doors.show import shown_fields
 
 Field = Callable[[Float[Array, ""], Float[Array, " d"]], Array]
 """A function of time and one point."""
+
+
+class Fields(NamedTuple):
+    """V, f and A at one time and point."""
+
+    potential: Float[Array, ""]
+    force: Float[Array, " d"]
+    gauge: Float[Array, " d"]
 
 
 class Process(eqx.Module):
@@ -44,6 +53,12 @@ class Process(eqx.Module):
 
     def __init__(self, *, potential: Field | None = None, force: Field | None = None, gauge: Field | None = None):
         self.potential, self.force, self.gauge = potential, force, gauge
+
+    def at(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Fields:
+        """V, f and A, zero where left out."""
+        zeros = jnp.zeros((), x.dtype), jnp.zeros_like(x), jnp.zeros_like(x)
+        fields = self.potential, self.force, self.gauge
+        return Fields(*(zero if field is None else field(t, x) for field, zero in zip(fields, zeros)))
 
     def drift(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
         """b = f − A."""

@@ -16,7 +16,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
@@ -40,6 +39,17 @@ class Cost(eqx.Module):
     """
 
     function: Callable[[Float[Array, " d"]], Float[Array, ""]]
+
+
+class LawAsCost(eqx.Module):
+    """log G(0, x₀ → T, y) − log p̃(y)."""
+
+    box: Box
+    log_green: Float[Array, "*cells"]
+    end: Any
+
+    def __call__(self, y: Float[Array, " d"]) -> Float[Array, ""]:
+        return self.box.interpolated(self.log_green, y) - self.end.log_density(y)
 
 
 class Solved(eqx.Module):
@@ -131,19 +141,25 @@ class Solved(eqx.Module):
         if known is not None and last is not None and not 0 <= known <= last:
             raise ValueError(f"t is {known:g}; pass a time from 0 to the horizon, {last:g}")
         x = as_point("x", x, self.box.dim).astype(self.start.dtype)
-        place = (x - self.box.lower) / self.box.spacing - 0.5
         when = t / self.horizon * self.num_steps
         first = jnp.clip(jnp.floor(when).astype(int), 0, self.num_steps - 1)
 
         def slope(number):
             values = jnp.log(self.backward[number])
             slopes = [jnp.asarray(jnp.gradient(values, axis=axis)) for axis in range(self.box.dim)]
-            at_place = [map_coordinates(slope, list(place), order=1, mode="nearest") for slope in slopes]
-            return jnp.stack(at_place) / self.box.spacing
+            return jnp.stack([self.box.interpolated(slope, x) for slope in slopes]) / self.box.spacing
 
         share = when - first.astype(when.dtype)
         found = (1 - share) * slope(first) + share * slope(first + 1)
         return found if self.process.gauge is None else found - self.process.gauge(t, x)
+
+    @property
+    def cost(self) -> Cost:
+        """The cost at the end: the one asked for, or the law's, log G(0, x₀ → T, y) − log p̃(y), with G between cells."""
+        if isinstance(self.end, Cost):
+            return self.end
+        log_green = jnp.log(self.forward[-1]) + self.log_forward[-1] - jnp.log(self.box.volume)
+        return Cost(LawAsCost(self.box, log_green, self.end))
 
     def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n times d"]:
         """Paths of the optimal chain on the cells, exactly: the centres that they pass.
