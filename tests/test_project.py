@@ -24,6 +24,11 @@ ROOT = Path(__file__).parents[1]
 ORDER = ["_doors", "storage", "_maths", "process", "targets", "tempering", "sampling", "exact", "general", "metrics",
          "diagnostics", "images", "learning", "guides", "zoo", "discrete", "plot"]  # fmt: skip
 NOTEBOOKS = [pytest.param(path, marks=[pytest.mark.extended]) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+PAGES = [ROOT / "README.md"] + [
+    pytest.param(path, marks=[pytest.mark.extended])
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    if "```python" in path.read_text()
+]
 SLOW_ROOMS = ("diagnostics", "discrete", "exact", "guides", "learning", "tempering")
 MODULES = [
     pytest.param(name, marks=[pytest.mark.slow] if name.split(".")[1] in SLOW_ROOMS or ".fitting." in name else [])
@@ -137,16 +142,16 @@ def test_docstring_examples(name):
 
 
 @pytest.mark.slow
-def test_readme_example_prints_what_it_says():
-    text = (ROOT / "README.md").read_text()
-    codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    shown = "".join(re.findall(r"<!-- printed -->\n```\n(.*?)```", text, re.DOTALL))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_page_prints_what_it_says(path, monkeypatch, tmp_path):
+    """The Python blocks of a page, one after the other: what they print is what is shown as printed."""
+    text = path.read_text()
+    monkeypatch.chdir(tmp_path)
     printed, names = io.StringIO(), {}
     with as_a_user(), contextlib.redirect_stdout(printed):
-        for code in codes:
-            exec(compile(code, "README.md", "exec"), names)
-    assert printed.getvalue() == shown
-    assert jnp.isfinite(names["gradient"][0])
+        for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(compile(code, path.name, "exec"), names)
+    assert printed.getvalue() == "".join(re.findall(r"<!-- printed -->\n```\n(.*?)```", text, re.DOTALL))
 
 
 def test_every_public_name_has_a_docstring():
