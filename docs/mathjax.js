@@ -1,4 +1,5 @@
 window.MathJax = {
   tex: { inlineMath: [["\\(", "\\)"], ["$", "$"]], displayMath: [["\\[", "\\]"], ["$$", "$$"]] },
-  options: { ignoreHtmlClass: ".*|", processHtmlClass: "arithmatex|jp-RenderedMarkdown" },
+  // Of a page, what Arithmatex has marked; of a notebook, its text.
+  options: { ignoreHtmlClass: "md-typeset", processHtmlClass: "arithmatex|jp-RenderedMarkdown" },
 };
