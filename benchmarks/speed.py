@@ -2,6 +2,7 @@
 
 posterior over a data set     tilted laws of 256 states over 4,660 points in 3,072 dimensions / two bare products
 steps on a data set           50 steps of 256 paths, in seconds
+scaling of a data set         exponents of the seconds of a posterior in particles, data and dimension; several devices / one
 memory of a data set          temporaries beside 50,000 points in 3,072 dimensions, of preparing and of each rule / the data
 posterior over a mixture      tilted laws of 4,096 states over 40 components / as many bare exponentials
 gradient of a rollout         1,000 steps of 1,000 paths in 8 dimensions / the rollout; a plain scan's memory
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import pidjax as pid
 from pidjax import learning, zoo
@@ -44,7 +46,8 @@ class Ratio(NamedTuple):
 
 def run_speed(ledger: Ledger, *, quick: bool) -> None:
     """All ratios, printed as they come."""
-    parts = {part.__name__: part for part in (data_set, data_steps, data_memory, mixture, gradient, training, imports)}
+    of_data = data_set, data_steps, data_scaling, data_memory
+    parts = {part.__name__: part for part in (*of_data, mixture, gradient, training, imports)}
 
     def rows(part):
         for ratio in parts[part](3 if quick else 7):
@@ -114,6 +117,41 @@ def data_steps(rounds: int, states: int = 256, points: int = 4660, dim: int = 30
     seconds = measure.interleaved({"product": product.run, "sample": draw}, max(rounds // 2, 1))
     detail = f"{seconds['sample'] / (steps * seconds['product']):.2f} of {steps} bare products"
     return [Ratio(f"seconds: {states} particles × {steps} steps on a data set", seconds["sample"], 10.0, detail)]
+
+
+def data_scaling(rounds: int, states: int = 64, points: int = 4096, dim: int = 768, doublings: int = 3) -> list[Ratio]:
+    """Tilted laws with a draw: log seconds against log size, by least squares, as one size doubles and doubles again.
+
+    Where there are several devices the data lie over two of them, four, …; the ratio is to one.
+    """
+
+    def posterior(target, observed, keys):
+        def one(value, key):
+            law = target.tilt(Observation(jnp.asarray(0.5), value), None)
+            return law.log_mass, law.mean, law.draw(key)
+
+        return jax.vmap(one)(observed, keys)
+
+    def program(states: int, points: int, dim: int, devices: int = 1) -> measure.Program:
+        mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+        data = jax.random.normal(jax.random.key(0), (points, dim))
+        data = jax.device_put(data, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+        target = pid.Samples(data).rescaled(jnp.zeros(dim), jnp.ones(()))
+        return measure.Program(posterior, target, jnp.zeros((states, dim)), jax.random.split(jax.random.key(1), states))
+
+    ratios, sizes = [], {"particles": states, "data": points, "dimension": dim}
+    for name, size in sizes.items():
+        grown = [size * 2**number for number in range(doublings + 1)]
+        programs = {str(own): program(*{**sizes, name: own}.values()).run for own in grown}
+        seconds = list(measure.interleaved(programs, rounds).values())
+        slope = np.polyfit(np.log(grown), np.log(seconds), 1)[0]
+        detail = ", ".join(f"{own}: {second:.4f} s" for own, second in zip(grown, seconds, strict=True))
+        ratios.append(Ratio(f"exponent of a posterior over a data set in {name}", float(slope), None, detail))
+    counts = [2**number for number in range(jax.device_count().bit_length()) if 2**number <= jax.device_count()]
+    on_devices = {
+        f"posterior over a data set, devices: {count}": program(*sizes.values(), devices=count) for count in counts
+    }
+    return ratios + _ratios(on_devices, rounds, dict.fromkeys(list(on_devices)[1:]))
 
 
 def data_memory(rounds: int, states: int = 256, points: int = 50_000, dim: int = 3072) -> list[Ratio]:

@@ -95,6 +95,19 @@ def as_point(name: str, value, dim: int) -> jax.Array:
     return point
 
 
+def as_points(name: str, value, dim: int) -> jax.Array:
+    """The value as points, at least one: a floating array of shape (n, d), checked finite.
+
+    Example:
+        >>> as_points("held_out", [[1, 2], [3, 4], [5, 6]], 2).shape
+        (3, 2)
+    """
+    points = as_floating(name, value)
+    if points.ndim != 2 or points.shape[1] != dim or not len(points):
+        raise ValueError(f"{name} has shape {points.shape}; pass shape (n, {dim}), n at least 1")
+    return points
+
+
 def as_dtype(dtype) -> np.dtype:
     """A floating dtype of 32 bits at least; JAX's default if None."""
     try:

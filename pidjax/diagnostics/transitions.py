@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from .._doors.checks import as_floating, check_key
+from .._doors.checks import as_points, check_key
 from .._doors.show import shown
 from .._maths.weighted import Weighted
 from ..exact import transition_time
@@ -118,11 +118,7 @@ def transitions(
     check_key("key", key)
     _check_target(target)
     problem = Problem(target, protocol)
-    points = as_floating("points", points)
-    if points.ndim != 2 or points.shape[1] != target.dim or len(points) == 0:
-        raise ValueError(
-            f"points has shape {points.shape}; pass n samples of the target, shape (n, {target.dim}), n at least 1"
-        )
+    points = as_points("points", points, target.dim)
     prepared = problem.prepare(problem.plan(grid=grid).grid)
     _check_steps(prepared)
     at_once = default_batch(target.numbers_per_tilt, len(points))

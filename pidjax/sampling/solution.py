@@ -10,7 +10,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
-from .._doors.checks import as_floating, as_scalar, check_key
+from .._doors.checks import as_points, as_scalar, check_key
 from .._doors.show import brief, sheet
 from .._maths.weighted import Estimate, Outcome, SharedSample, Weighted
 from ..targets.base import AbstractTarget, WithDensity, able
@@ -184,9 +184,7 @@ class Solution(Weighted):
                 "the paths end on points that a climb reached, which have no density beside the target's: compare samples with "
                 "exact ones by pidjax.metrics"
             )
-        exact = as_floating("exact", exact)
-        if exact.ndim != 2 or exact.shape[0] == 0 or exact.shape[1] != self.target.dim:
-            raise ValueError(f"exact has shape {exact.shape}; pass shape (n, {self.target.dim}), n at least 1")
+        exact = as_points("exact", exact, self.target.dim)
         ends = self.prepared.unit.to_unit(exact)
         log_weights = eqx.filter_jit(backward_log_weights)(self.prepared, self.rule, key, ends)
         log_mean = logsumexp(log_weights) - jnp.log(exact.shape[0])

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Key
 
-from .._doors.checks import as_floating, as_scalar, check_key
+from .._doors.checks import as_points, as_scalar, check_key
 from ..process.bridge import Bridge, observe
 from ..process.protocol import Protocol
 from ..targets.base import AbstractTarget, ExactlyTilted, able
@@ -76,11 +76,7 @@ def uturn(
             f"target is a {type(target).__name__}, whose tilted laws are not known exactly; pass a mixture, Samples, a "
             "Product, or the Surrogate that pidjax.sample(key, density).target is"
         )
-    points, t = as_floating("points", points), as_scalar("t", t)
-    if points.ndim != 2 or points.shape[1] != target.dim:
-        raise ValueError(
-            f"points has shape {points.shape}; pass n points of the target's space, shape (n, {target.dim})"
-        )
+    points, t = as_points("points", points, target.dim), as_scalar("t", t)
     check_time(t, None, problem.protocol.horizon)
     return _turned(problem, problem.unit, key, points, t)
 

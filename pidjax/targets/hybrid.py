@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
-from .._doors.checks import as_floating, check_count, check_key, check_kind, concrete
+from .._doors.checks import as_floating, as_points, check_count, check_key, check_kind, concrete
 from .density import Density
 from .mixture import GaussianMixture
 from .product import Product
@@ -94,9 +94,7 @@ def energy_share(
     """
     check_key("key", key)
     check_kind("density", density, Density, "a Density")
-    held_out = as_floating("held_out", held_out)
-    if held_out.ndim != 2 or held_out.shape[1] != density.dim or not len(held_out):
-        raise ValueError(f"held_out has shape {held_out.shape}; pass points of dimension {density.dim}")
+    held_out = as_points("held_out", held_out, density.dim)
     draws = law.sample(key, check_count("num_draws", num_draws))
     return _energy_share(Surrogate(density, law), held_out.astype(draws.dtype), draws)
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ..._doors.checks import as_floating, check_count, check_key, check_kind
+from ..._doors.checks import as_points, check_count, check_key, check_kind
 from ..._maths.maps import Factor
 from ..._maths.small import HIGHEST, cholesky
 from ..mixture import GaussianMixture
@@ -47,7 +47,7 @@ def fit_kernel(data: Samples, held_out: Float[Array, "m d"]) -> Smoothed:
         True
     """
     check_kind("data", data, Samples, "Samples")
-    held_out = _checked(held_out, data.dim)
+    held_out = as_points("held_out", held_out, data.dim)
     spread = data.place().spread
     shapes: list[Factor] = [jnp.ones((), spread.dtype)]
     if data.dim <= _SHAPED_UP_TO:
@@ -101,7 +101,7 @@ def fit_local_gaussians(
     """
     check_key("key", key)
     check_kind("data", data, Samples, "Samples")
-    held_out = _checked(held_out, data.dim)
+    held_out = as_points("held_out", held_out, data.dim)
     counts = [check_count(f"counts[{number}]", count) for number, count in enumerate(counts)]
     counts = [count for count in counts if count == min(counts) or 3 * count <= len(data.points)]
     dtype = data.weights.dtype
@@ -131,12 +131,3 @@ def _fitted(key, points, alive, held_out, count: int) -> tuple[Gaussians, Float[
         return jax.lax.fori_loop(0, _STEPS, improve, (first, first, likelihood(first)))
 
     return climb(key)[1:]
-
-
-def _checked(held_out, dim: int) -> Float[Array, "m d"]:
-    held_out = as_floating("held_out", held_out)
-    if held_out.ndim != 2 or held_out.shape[1] != dim or not len(held_out):
-        raise ValueError(
-            f"held_out has shape {held_out.shape}; pass m >= 1 points of dimension {dim}, shape (m, {dim})"
-        )
-    return held_out
