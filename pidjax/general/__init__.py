@@ -5,14 +5,20 @@ Box, solve      on the cells of a box in one to three dimensions, the optimal pr
                 x̂, u*, marginals and exact paths on the cells
 steer           in any dimension, paths under any control with exact weights
 path_integral   in any dimension, log ψ and u* at a point by paths from there
+Perturbed       in any dimension, the exact steps of a harmonic process weighed for another one: a rule of `sample`, with
+                nearest_harmonic, that process, and bridges, paths between two points and the Green function
 
     solved = solve(Process(force=lambda t, x: jnp.stack([-x[1], x[0]])), Box.around(target), target).check()
     steered = steer(key, solved.process, solved.control, solved.cost, start=solved.start)
 """
 
 from .box import Box
+from .perturbed import Perturbed, bridges, nearest_harmonic
 from .process import Process
 from .solve import Cost, Solved, solve
 from .steered import Steered, path_integral, steer
 
-__all__ = ["Box", "Cost", "Process", "Solved", "Steered", "path_integral", "solve", "steer"]
+__all__ = [
+    "Box", "Cost", "Perturbed", "Process", "Solved", "Steered", "bridges", "nearest_harmonic", "path_integral", "solve",
+    "steer",
+]  # fmt: skip

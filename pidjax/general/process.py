@@ -15,8 +15,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._doors.checks import concrete
 from .._doors.functions import in_words, outcome
 from .._doors.show import shown_fields
+from .._maths.maps import apply
+from ..process.bridge import Affine
+from ..process.protocol import Protocol
 
 Field = Callable[[Float[Array, ""], Float[Array, " d"]], Array]
 """A function of time and one point."""
@@ -28,6 +32,35 @@ class Fields(NamedTuple):
     potential: Float[Array, ""]
     force: Float[Array, " d"]
     gauge: Float[Array, " d"]
+
+
+class AffineOnPieces(eqx.Module):
+    """An affine field on each piece."""
+
+    field: Affine
+    edges: Float[Array, " ends"]
+
+    def __call__(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
+        return _on_piece(self.field, self.edges, t)(x)
+
+
+class QuadraticOnPieces(eqx.Module):
+    """V = ½ (x−ν)ᵀβ(x−ν) + V₁ᵀx + V₀ on each piece."""
+
+    protocol: Protocol
+
+    def __call__(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, ""]:
+        own = self.protocol
+        fields = own.beta, own.centre, own.linear, own.constant
+        beta, centre, linear, constant = _on_piece(fields, own.edges, t)
+        away = x if centre is None else x - centre
+        value = 0.5 * away @ apply(beta, away)
+        value = value if linear is None else value + linear @ x
+        return value if constant is None else value + constant
+
+
+def _on_piece(fields, edges: Float[Array, " ends"], t: Float[Array, ""]):
+    return jax.tree.map(lambda leaf: leaf[jnp.searchsorted(edges[1:-1], t, side="right")], fields)
 
 
 class Process(eqx.Module):
@@ -53,6 +86,27 @@ class Process(eqx.Module):
 
     def __init__(self, *, potential: Field | None = None, force: Field | None = None, gauge: Field | None = None):
         self.potential, self.force, self.gauge = potential, force, gauge
+
+    @classmethod
+    def of(cls, protocol: Protocol) -> "Process":
+        """That of a protocol of unit noise: V quadratic, f and A affine, constant on each piece, whose later one has its edge.
+
+        Raises:
+            ValueError: a protocol of another noise, or with none.
+
+        Example:
+            >>> stiff = Process.of(pid.harmonic(2.0, force=(-1.0, jnp.zeros(2)), noise_scale=1.0))
+            >>> float(stiff.at(0.5, jnp.ones(2)).potential), stiff.drift(0.5, jnp.ones(2)).tolist()
+            (2.0, [-1.0, -1.0])
+        """
+        noise = None if protocol.noise_scale is None else concrete(protocol.noise_scale)
+        if protocol.noise_scale is None or (noise is not None and noise != 1):
+            raise ValueError(f"protocol has noise_scale {noise}; pass one with noise_scale=1.0, the noise of a Process")
+
+        def affine(field):
+            return None if field is None else AffineOnPieces(field, protocol.edges)
+
+        return cls(potential=QuadraticOnPieces(protocol), force=affine(protocol.force), gauge=affine(protocol.gauge))
 
     def at(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Fields:
         """V, f and A, zero where left out."""

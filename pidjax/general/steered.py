@@ -84,6 +84,25 @@ class Steered(Weighted):
         return {"times": np.asarray(self.times), "num_nonfinite": int(self.num_nonfinite), **kept}
 
 
+def weighted(
+    ends: Float[Array, "N d"],
+    log_weights: Float[Array, " N"],
+    times: Float[Array, " times"],
+    states: Float[Array, "N times d"] | None,
+) -> Steered:
+    """Independent paths, those that are not finite without weight."""
+    number, finite = len(ends), jnp.isfinite(ends).all(axis=-1) & (log_weights < jnp.inf)
+    return Steered(
+        samples=ends,
+        log_weights=jnp.where(finite, log_weights, -jnp.inf),
+        states=states,
+        times=times,
+        num_nonfinite=jnp.sum(~finite),
+        num_islands=number,
+        num_energy_evaluations=number * times.size,
+    )
+
+
 class Value(NamedTuple):
     """log ψ and u* at a point, with their standard errors."""
 
@@ -193,17 +212,8 @@ def _steered(key, process, control, cost, start, horizon, since, num_samples: in
     step = (horizon - since) / num_steps
     run = partial(_path, process, control, cost, start, since, step, num_steps, save_paths)
     ends, log_weights, states = jax.vmap(run)(_keys(key, num_samples))
-    finite = jnp.isfinite(ends).all(axis=-1) & (log_weights < jnp.inf)
     times = since + step * jnp.arange(num_steps + 1).astype(step.dtype)
-    return Steered(
-        samples=ends,
-        log_weights=jnp.where(finite, log_weights, -jnp.inf),
-        states=states,
-        times=times,
-        num_nonfinite=jnp.sum(~finite),
-        num_islands=num_samples,
-        num_energy_evaluations=num_samples * (num_steps + 1),
-    )
+    return weighted(ends, log_weights, times, states)
 
 
 @eqx.filter_jit

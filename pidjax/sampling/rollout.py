@@ -25,9 +25,9 @@ from .._doors.checks import as_floating, check_count, check_key, check_kind
 from .._doors.show import shown_fields
 from .._maths.weighted import systematic
 from ..process.bridge import StartLaws, StepLaws, observe
-from ..targets.base import AbstractLaw, ExactlyTilted, Tilted, WithDensity, WithMass, able, check_tilted, discrete
+from ..targets.base import AbstractLaw, ExactlyTilted, Tilted, WithDensity, able, check_tilted, discrete
 from .problem import Prepared
-from .rules import AbstractGaussianRule, AbstractRule, check_law, log_evidence
+from .rules import AbstractGaussianRule, AbstractRule, check_law
 
 _NUMBERS_AT_ONCE = 2**22
 
@@ -144,9 +144,7 @@ def rollout(
         if resampling is not None:
 
             def twist(x, key_law):
-                law = _law(rule, target, now, start, x, key_law)
-                check_law(law, (WithMass,), "resampling")
-                return log_evidence(law, now)
+                return rule.log_twist(_law(rule, target, now, start, x, key_law), now)
 
             twists = jax.vmap(twist)(x, key_laws)
             islands = _at_step(keys[:: resampling.island_size], bridges.num_steps + 1 + k)[0]

@@ -66,9 +66,11 @@ class AbstractRule(eqx.Module):
 
     Attributes:
         needs: what the target must be able to: `Tilted`, `ExactlyTilted`, or anything for a rule that asks for no law.
+        weighs_target_alone: whether E[W] is the target's own Z.
     """
 
     needs: ClassVar[type] = Tilted
+    weighs_target_alone: ClassVar[bool] = True
 
     __repr__ = shown_fields
 
@@ -106,6 +108,10 @@ class AbstractRule(eqx.Module):
     ) -> Float[Array, ""]:
         """log b(x|x') − log q(x'|x) of a step that is given."""
 
+    def log_twist(self, law: Any, now: StepLaws | StartLaws) -> Float[Array, ""]:
+        """log ψ̂: what the rest of a path is expected to multiply its weight by, which resampling looks ahead with."""
+        return jnp.zeros((), law.mean.dtype)
+
     @abstractmethod
     def finish(self, target: Any, ends: Float[Array, "n d"]) -> Float[Array, " n"]:
         """What the end points add to the log-weights: it sees those of all paths."""
@@ -113,6 +119,10 @@ class AbstractRule(eqx.Module):
 
 class AbstractGaussianRule(AbstractRule):
     """A rule whose proposal is Gaussian."""
+
+    def log_twist(self, law, now):
+        check_law(law, (WithMass,), "resampling")
+        return log_evidence(law, now)
 
     @abstractmethod
     def proposal(self, law: Any, now: Any, x: Float[Array, " d"]) -> Proposal:
@@ -264,6 +274,9 @@ class EndingOnDraw(AbstractRule):
             lambda: self.rule.log_ratio(law, now, start, x, after),
             lambda: log_evidence(law, now),
         )
+
+    def log_twist(self, law, now):
+        return self.rule.log_twist(law, now)
 
     def finish(self, target, ends):
         return jax.vmap(target.log_correction)(ends)

@@ -289,7 +289,7 @@ class Solution(Weighted):
 
     def _disagreeing(self) -> list[tuple[Outcome, str]]:
         """Whether paths to a surrogate give another log Z than its own draws did, or the climb that it was made from."""
-        if self.pinned or not isinstance(self.target, Surrogate):
+        if self.pinned or not isinstance(self.target, Surrogate) or not self.rule.weighs_target_alone:
             return []
         if self.reached is not None:
             found, by = self.reached.population.log_z, "the climb"
