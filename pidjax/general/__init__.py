@@ -3,6 +3,7 @@
 Process         V, f and A, functions of (t, x)
 Box, solve      on the cells of a box in one to three dimensions, the optimal process to a target, or to a `Cost`: log Z, log ψ,
                 x̂, u*, marginals and exact paths on the cells
+currents        of that: flux, circulation and entropy production
 steer           in any dimension, paths under any control with exact weights
 path_integral   in any dimension, log ψ and u* at a point by paths from there
 Perturbed       in any dimension, the exact steps of a harmonic process weighed for another one: a rule of `sample`, with
@@ -13,12 +14,13 @@ Perturbed       in any dimension, the exact steps of a harmonic process weighed 
 """
 
 from .box import Box
+from .currents import Currents, currents
 from .perturbed import Perturbed, bridges, nearest_harmonic
 from .process import Process
 from .solve import Cost, Solved, solve
 from .steered import Steered, path_integral, steer
 
 __all__ = [
-    "Box", "Cost", "Perturbed", "Process", "Solved", "Steered", "bridges", "nearest_harmonic", "path_integral", "solve",
-    "steer",
+    "Box", "Cost", "Currents", "Perturbed", "Process", "Solved", "Steered", "bridges", "currents", "nearest_harmonic",
+    "path_integral", "solve", "steer",
 ]  # fmt: skip
