@@ -114,6 +114,9 @@ def test_resampling_keeps_the_mean_of_the_weights(name):
     mean, error = mean_and_error(groups)
     assert_within(mean, 1, error)
     assert jnp.std(log_weights(Resampling(32))) < 0.7 * jnp.std(log_weights(None))
+    if name != "estimated":
+        exact = pid.rollout(prepared, pid.Ancestral(), KEY, jnp.arange(64), resampling=Resampling(32))
+        assert (exact.log_weights == 0).all()
 
 
 @pytest.mark.slow

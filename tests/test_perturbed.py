@@ -170,6 +170,30 @@ def test_the_grid_is_met(process, order):
 
 
 @pytest.mark.extended
+def test_the_nearest_harmonic_process_evens_the_weights():
+    """Ten dimensions, five vortices in quartic wells that the coordinates mix: log Z of the grid, and an ESS that was lost."""
+    plane = Process(potential=lambda t, x: jnp.sum(x**4) / 2, force=lambda t, x: jnp.stack([-x[1], x[0]]))
+    process = Process(potential=lambda t, x: plane.potential(t, CHANGE @ x), force=five(plane.force))
+    ends = CHANGE.T @ jnp.tile(ENDS, 5)
+
+    def paths(protocol, steps):
+        end = pid.quadratic_terminal_cost(2 * jnp.eye(10), -2 * ends, protocol)
+        run = {"grid": pid.uniform_grid(steps), "num_samples": 20_000, "save_paths": True, "progress": False}
+        found = pid.sample(KEY, end.target, protocol=protocol, rule=Perturbed(process, protocol), **run)
+        return found, found.log_z.value + end.log_z - ends @ ends
+
+    first = paths(WIENER, 20)[0]
+    nearest = nearest_harmonic(process, first, 4)
+    (few, log_few), (many, log_many) = (paths(nearest, steps) for steps in (8, 16))
+    assert many.ess > max(10 * first.ess, 0.8 * 20_000)
+    box = Box([-3.5, -3.5], [3.5, 3.5], (100, 100))
+    coarse = solve(plane, box, Cost(lambda y: jnp.sum((y - ENDS) ** 2)), num_steps=100)
+    truth = 5 * (2 * coarse.refined().log_z - coarse.log_z)
+    error = np.hypot(4 * many.log_z.standard_error, few.log_z.standard_error) / 3
+    assert_within((4 * log_many - log_few) / 3, truth, error + 0.005)
+
+
+@pytest.mark.extended
 def test_bridges_to_a_law_are_the_process_to_it():
     """The mean of x and x² at half time, of paths to draws of the target, against the grid's marginal."""
     target = pid.GaussianMixture(jnp.array([[-1.0], [1.5]]), jnp.array([[[0.16]], [[0.64]]]), jnp.array([0.3, 0.7]))

@@ -128,6 +128,66 @@ def test_a_law_is_met_by_its_cost():
     assert_within(share.value, truth, share.standard_error)
 
 
+@pytest.mark.extended
+def test_the_control_of_a_harmonic_problem_leaves_little_to_weigh():
+    """In d = 10, closed: log Z of first order in the steps, and u* at the start with errors below a fiftieth of it."""
+    ones = jnp.ones(10)
+    stiff = pid.harmonic(2 * jnp.eye(10), force=(0.3 * jnp.eye(10), 0 * ones), noise_scale=1.0)
+    end = pid.quadratic_terminal_cost(jnp.eye(10), -ones, stiff)
+    problem, cost = pid.Problem(end.target, stiff), Cost(lambda y: 0.5 * y @ y - jnp.sum(y))
+    run = KEY, Process.of(stiff), lambda t, x: problem.at(t, x).control, cost
+    few, more = (steer(*run, start=0 * ones, num_steps=steps, num_samples=1000).check(0.7) for steps in (50, 100))
+    error = np.hypot(2 * more.log_z.standard_error, few.log_z.standard_error)
+    assert_within(2 * more.log_z.value - few.log_z.value, end.log_z, error)
+    found = path_integral(*run, 0.0, 0 * ones, num_samples=100, num_steps=50).control
+    known = problem.at(0.0, 0 * ones).control
+    assert (found.standard_error < known / 50).all()
+    assert_within(found.value, known, found.standard_error + known / 50)
+
+
+@pytest.mark.extended
+@pytest.mark.optimised
+def test_a_double_well_in_ten_dimensions_not_told_that_it_factorises():
+    """dx = (−∇Σ κ(x² − 1)² + u) dt + dW from 0 to Σ ν(x² − 1)², κ = 5, ν = 3 for i ≤ 3, else 1; truth by ten 1-d grids.
+
+    log Z within 0.05, and ∫ E|u − u*|² dt below a tenth of ∫ E|u*|² dt on optimal paths, by 4,096 free paths from each point.
+
+    Source: Domingo-Enrich et al., *Stochastic optimal control matching*, arXiv 2312.02027.
+    """
+    kinds = ((5.0, 3.0, 3), (1.0, 1.0, 7))
+    depth, weight = (jnp.concatenate([jnp.full(kind[2], kind[index]) for kind in kinds]) for index in (0, 1))
+    wells = Process(force=lambda t, x: -4 * depth * x * (x**2 - 1))
+    cost = Cost(lambda y: jnp.sum(weight * (y**2 - 1) ** 2))
+    times, number = jnp.array([0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99]), 8
+    truth, points, controls = 0.0, [], []
+    for kappa, nu, copies in kinds:
+        well = Process(force=lambda t, x, kappa=kappa: -4 * kappa * x * (x**2 - 1))
+        one = solve(
+            well, Box([-2.5], [2.5], (401,)), Cost(lambda y, nu=nu: jnp.sum(nu * (y**2 - 1) ** 2)), num_steps=1000
+        )
+        truth += copies * float(one.log_z)
+        passed = one.sample(KEY, number * copies)[:, jnp.round(1000 * times).astype(int)]
+        along = jax.jit(jax.vmap(jax.vmap(one.control), (None, 0)))(times, passed)
+        for kept, values in ((points, passed), (controls, along)):
+            kept.append(values[..., 0].reshape(copies, number, times.size))
+    points, controls = (jnp.moveaxis(jnp.concatenate(parts), 0, -1) for parts in (points, controls))
+
+    steered = steer(KEY, wells, None, cost, start=jnp.zeros(10), num_steps=1000, num_samples=8192)
+    assert abs(steered.log_z.value - truth) < 0.05
+
+    @jax.jit
+    def found(keys, t, points):
+        def at(pair):
+            return path_integral(pair[0], wells, None, cost, t, pair[1], num_samples=4096).control.value
+
+        return jax.lax.map(at, (keys, points))
+
+    keys = jax.random.split(KEY, (times.size, number))
+    estimates = jnp.stack([found(keys[k], t, points[:, k]) for k, t in enumerate(times)], axis=1)
+    squares = [jnp.trapezoid(jnp.mean(jnp.sum(u**2, -1), 0), times) for u in (estimates - controls, controls)]
+    assert squares[0] < 0.1 * squares[1]
+
+
 def test_transformations():
     """jit is eager, vmap a loop, the slope that of differences, and no new values compile again."""
     traces = []

@@ -169,7 +169,8 @@ def path_integral(
 ) -> Value:
     """log ψ and u* at a point, by paths from there: a feedback control that needs neither grid nor training.
 
-    V, f, A, control and cost must have slopes: a jump in them is not seen.
+    V, f, A, control and cost must have slopes: a jump in them is not seen. Where paths part, as on the top of a barrier, the
+    slopes of their weights have heavy tails: look at the standard error, and take many.
 
     Args:
         key, process, control, cost, num_samples, num_steps, horizon: as of `steer`; the steps are from t to T.
