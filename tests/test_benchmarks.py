@@ -15,6 +15,7 @@ from benchmarks import __main__ as command
 from benchmarks import core, measure, protocols
 from benchmarks.cases import Case
 from benchmarks.data import suite as data_suite
+from benchmarks.data.generated import Generation
 from benchmarks.data.sets import DataSet
 from benchmarks.densities import annealed, run_densities, targets
 from benchmarks.densities import suite as densities
@@ -329,6 +330,11 @@ def test_the_suite_of_data_sets_goes_on_where_it_stopped(tmp_path, monkeypatch, 
     made = DataSet(pid.Samples(points, labels=labels), (2, 2, 1), jnp.zeros(4), 100, 0.02, 60.0)
     monkeypatch.setattr(data_suite, "data_sets", lambda folder, quick: {"small": lambda: made})
     monkeypatch.setattr(data_suite, "gaussians", lambda quick: [(16, 64), (16, 128)])
+    pixels = pid.images.Images(jnp.array(rng.uniform(size=(60, 4, 4, 1))))
+    training = pixels[jnp.arange(40)]
+    makers = {"data": lambda: training.samples, "squares": lambda: pid.images.Local(training, pid.images.Squares(3))}
+    few = Generation(training, pixels[jnp.arange(40, 60)], 3, 8, makers)
+    monkeypatch.setattr(data_suite, "generations", lambda folder, quick: {"small": lambda: few})
     row = {"distance": [1.0, 1.1, 1.2], "inside": [0.9, 1.0, 1.0], "ess": [0.5, 0.5, 0.6], "floor": [1.0, 0.1]}
     monkeypatch.setattr(data_suite, "swept", lambda **_: [row])
     monkeypatch.setattr(data_suite.zoo, "nine", lambda: SimpleNamespace(target=line(0).closed))
@@ -343,6 +349,9 @@ def test_the_suite_of_data_sets_goes_on_where_it_stopped(tmp_path, monkeypatch, 
         assert results[section]
         assert all(row["error"] is None for row in results[section])
     assert "small" in (tmp_path / "data.md").read_text()
-    assert len(list(tmp_path.glob("*.png"))) == 8
+    assert len(list(tmp_path.glob("*.png"))) == 9
+    copies, new = results["generated"]
+    assert copies["distance"] < 1e-3 < 0.1 < new["distance"]
+    np.testing.assert_allclose([copies["entropy"][0], new["entropy"][0]], 1, atol=1e-6)
     monkeypatch.setattr(data_suite, "at_beta", None)
     assert run() == results

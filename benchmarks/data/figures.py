@@ -32,6 +32,10 @@ def draw(results: Mapping[str, Rows], out: Path) -> None:
     for data in dict.fromkeys(row["data"] for row in results["films"]):
         films([row for row in results["films"] if row["data"] == data]).savefig(out / f"data-film-{data}.png", dpi=150)
         print(f"figure {out}/data-film-{data}.png", flush=True)
+    for data in dict.fromkeys(row["data"] for row in results["generated"]):
+        own = [row for row in results["generated"] if row["data"] == data]
+        generated(own).savefig(out / f"data-generated-{data}.png", dpi=150)
+        print(f"figure {out}/data-generated-{data}.png", flush=True)
 
 
 def curve(x: Sequence[float], estimate: Sequence[Sequence[float]], scale: float = 1.0) -> Curve:
@@ -234,6 +238,15 @@ def universal(rows: Rows) -> Figure:
     handles, labels = panes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
+
+
+def generated(rows: Rows) -> Figure:
+    """What each method made, with the nearest datum of each beneath it; held-out images last."""
+    named = {"held out": rows[0]["held_out"]}
+    for row in reversed(rows):
+        named = {row["method"]: row["made"], f"nearest to these, {row['method']}": row["nearest"]} | named
+    names = ["its nearest datum" if name.startswith("nearest") else name for name in named]
+    return plot.image_grid(np.array(list(named.values())) / 255, rows=names, width=7.0)
 
 
 def films(rows: Rows) -> Figure:

@@ -32,6 +32,7 @@ def markdown(results: Mapping[str, Rows], environment: Mapping[str, str]) -> str
         "Nine Gaussians": nine(results),
         "Universal importance sampling on the nine Gaussians, from their density": universal(results),
         "Early exit": exits(results),
+        "Images that none of the data is": generated(results),
         "Seconds (first call, later)": speed(results),
     }.items():
         parts.append(f"\n## {title}\n\n{table(header, rows)}")
@@ -229,6 +230,18 @@ def first(row: Mapping[str, Any], name: str, level: float) -> str:
         return "not reached"
     k = passed[0]
     return f"t = {row['times'][k]:.2f}, K = {row['snr'][k]:.3g}: {values[k]:.3f} ± {errors[k]:.1g}"
+
+
+def generated(results: Mapping[str, Rows]) -> tuple[list[str], list[list[str]]]:
+    header = ["data", "by", "distance to the nearest datum / held-out's", "nearest / second (held out)",
+              "KS of patches (floor)", "H(datum)/log n along the path", "ms a sample and step"]  # fmt: skip
+    lines = [
+        [row["data"], row["method"], f"{row['distance']:.2f}", f"{row['contrast']:.2f} ({row['usual_contrast']:.2f})",
+         f"{row['patches']:.3f} ({pm(row['floor'], 2)})", ", ".join(f"{share:.2f}" for share in row["entropy"]),
+         f"{1e3 * row['seconds']:.2f}"]
+        for row in results["generated"]
+    ]  # fmt: skip
+    return header, lines
 
 
 def speed(results: Mapping[str, Rows]) -> tuple[list[str], list[list[str]]]:

@@ -18,10 +18,24 @@ from pidjax import diagnostics, exact, zoo
 
 from ..ledger import Ledger
 from . import figures, report
+from .generated import Generation, generated, generations
 from .sets import DataSet, data_sets
 from .universal import SWEEPS, swept
 
-SECTIONS = ("theory", "betas", "curves", "uturns", "exits", "films", "gaussians", "pairs", "nine", "universal", "speed")
+SECTIONS = (
+    "theory",
+    "betas",
+    "curves",
+    "uturns",
+    "exits",
+    "films",
+    "gaussians",
+    "pairs",
+    "nine",
+    "universal",
+    "speed",
+    "generated",
+)
 BETAS = (0.0, 0.1, 1.0, 10.0, 100.0)
 CURVES = (
     "datum_entropy", "effective_data", "datum_agreement", "class_entropy", "class_agreement", "state", "weighted_state",
@@ -47,6 +61,9 @@ def run_data(ledger: Ledger, out: Path, folder: Path, *, quick: bool) -> None:
     for num_steps, num_draws in SWEEPS[1:3] if quick else SWEEPS:
         for beta in BETAS:
             ledger.run("universal", swept, beta=beta, num_steps=num_steps, num_draws=num_draws)
+    for name, make in generations(folder, quick).items():
+        run_generation(name, make(), ledger)
+        jax.clear_caches()
     results = ledger.results()
     finished = {part: [row for row in results[part] if row["error"] is None] for part in SECTIONS}
     (out / "data.md").write_text(report.markdown(finished, results["environment"]))
@@ -76,6 +93,18 @@ def run_set(name: str, make: Callable[[], DataSet], ledger: Ledger) -> None:
     for beta in (0.1, 10.0):
         ledger.run("films", said(film), data=name, beta=beta)
     ledger.run("speed", said(speed), data=name)
+
+
+def run_generation(name: str, about: Generation, ledger: Ledger) -> None:
+    """Every method on one set of images."""
+
+    def rows(data, method):
+        row = generated(about, method)
+        print(f"{data} · {method}: distance {row['distance']:.2f}, patches {row['patches']:.3f}", flush=True)
+        return [row]
+
+    for method in about.makers:
+        ledger.run("generated", rows, data=name, method=method)
 
 
 def theory(data: DataSet) -> dict[str, Any]:
