@@ -246,7 +246,7 @@ def generated(rows: Rows) -> Figure:
     for row in reversed(rows):
         named = {row["method"]: row["made"], f"nearest to these, {row['method']}": row["nearest"]} | named
     names = ["its nearest datum" if name.startswith("nearest") else name for name in named]
-    return plot.image_grid(np.array(list(named.values())) / 255, rows=names, width=7.0)
+    return plot.image_grid(np.array(list(named.values())) / 255, rows=names, width=8.0)
 
 
 def films(rows: Rows) -> Figure:

@@ -23,7 +23,7 @@ from pidjax.process.bridge import Observation, observe
 from .sets import CIFAR
 
 STEPS = 20
-SHOWN = 5
+SHOWN = 10
 _PATCHES = 4000
 _ENTROPIES_OF = 4
 """Paths whose entropies are taken, at five times."""
