@@ -424,7 +424,8 @@ def image_grid(
         if len(said) not in (0, count):
             raise ValueError(f"{name} has {len(said)} names, of {count} {name} of images; pass one for each, or none")
     number_of_rows, number_of_columns, high, wide, _ = images.shape
-    side = (width - 0.07 * max(map(len, rows), default=0)) / number_of_columns
+    longest = max((len(line) for said in rows for line in said.splitlines()), default=0)
+    side = (width - 0.07 * longest) / number_of_columns
     height = side * number_of_rows * high / wide + 0.3 * bool(columns) + 0.35 * bool(title)
     figure = _figure(width, height)
     figure.set_layout_engine("constrained", w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
