@@ -1,7 +1,7 @@
 """Sampling by Path Integral Diffusion: from a target to the process that ends on it, without training.
 
-The rooms `diagnostics`, `discrete`, `exact`, `general`, `guides`, `images`, `learning`, `metrics`, `plot`, `tempering` and
-`zoo` are attributes of this package, imported when first asked for.
+The rooms `diagnostics`, `discrete`, `exact`, `general`, `guides`, `images`, `interop`, `learning`, `metrics`, `plot`,
+`supports`, `tempering` and `zoo` are attributes of this package, imported when first asked for.
 """
 
 import importlib
@@ -43,9 +43,11 @@ _ROOMS = (
     "general",
     "guides",
     "images",
+    "interop",
     "learning",
     "metrics",
     "plot",
+    "supports",
     "tempering",
     "zoo",
 )

@@ -21,8 +21,8 @@ from helpers import as_a_user
 import pidjax
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["_doors", "storage", "_maths", "process", "targets", "tempering", "sampling", "exact", "general", "metrics",
-         "diagnostics", "images", "learning", "guides", "zoo", "discrete", "plot"]  # fmt: skip
+ORDER = ["_doors", "storage", "_maths", "process", "supports", "targets", "tempering", "sampling", "exact", "general",
+         "metrics", "diagnostics", "images", "learning", "guides", "zoo", "discrete", "plot", "interop"]  # fmt: skip
 NOTEBOOKS = [pytest.param(path, marks=[pytest.mark.extended]) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 PAGES = [ROOT / "README.md"] + [
     pytest.param(path, marks=[pytest.mark.extended])
@@ -117,9 +117,10 @@ def test_import_changes_no_configuration_and_loads_no_extra():
     script = """
 import sys, jax
 before = dict(jax.config.values)
-import pidjax, pidjax.metrics, pidjax.zoo, pidjax.learning, pidjax.guides, pidjax.discrete, pidjax.diagnostics, pidjax.plot
+import pidjax, pidjax.interop, pidjax.metrics, pidjax.zoo, pidjax.learning, pidjax.guides, pidjax.discrete, pidjax.diagnostics
+import pidjax.plot
 assert {name: jax.config.values[name] for name in before} == before
-for extra in ("matplotlib", "scipy.optimize", "ott", "blackjax", "tqdm", "sklearn"):
+for extra in ("matplotlib", "scipy.optimize", "ott", "blackjax", "numpyro", "tqdm", "sklearn"):
     assert extra not in sys.modules, extra
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

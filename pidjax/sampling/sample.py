@@ -6,12 +6,13 @@ chunks of paths spread over the devices. `grad` goes through it; under `jit` and
 
 import math
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from .._doors.checks import check_count, check_key, concrete
 from .._doors.progress import progress_bar
@@ -49,7 +50,7 @@ def sample(
     batch_size: int | None = None,
     save_paths: bool = False,
     resampling: Resampling | None = None,
-    starts: Float[Array, "s d"] | None = None,
+    starts: Any = None,
     progress: bool = True,
 ) -> Solution:
     """Draw weighted samples of a target by path integral diffusion.
@@ -73,7 +74,8 @@ def sample(
             Changes the result by rounding only.
         save_paths: keep x(t) and x̂(t; x(t)).
         resampling: of groups of paths between steps; useful where steps are not exact. Errors are then those of the groups.
-        starts: of a `Density`, places to look from too, shape (s, d).
+        starts: of a `Density`, places to look from too: vectors, shape (s, d), or of a pytree of arrays or supports one such
+            pytree of free numbers with a leading axis, as the positions of a chain of blackjax.
         progress: show a bar (if tqdm is installed) when a fit, or a run of several chunks, takes more than two seconds.
 
     Raises:
@@ -100,9 +102,12 @@ def sample(
     if resampling is not None:
         check_resampling(resampling, rule, num_samples)
     if starts is not None:
-        starts = as_starts(starts, target.dim, target.place().mean.dtype)
         if type(target) is not Density:
             raise ValueError(f"starts are for a Density, and target is a {type(target).__name__}; leave them out")
+        starts = (
+            starts if jax.tree_util.all_leaves([starts]) or not target.of_pytree else target.vectors("starts", starts)
+        )
+        starts = as_starts(starts, target.dim, target.place().mean.dtype)
     key_fit, key_paths = jax.random.split(key)
     found = StandIn(target, None, None)
     if type(target) is Density and issubclass(rule.needs, Tilted):
@@ -153,6 +158,7 @@ def sample(
     evaluations = found.num_energy_evaluations + (num_samples * per_path if ends is None else 0)
     return Solution(
         samples=jax.vmap(target.point)(samples),
+        vectors=samples,
         log_weights=log_weights,
         states=states,
         weighted_states=expected,

@@ -36,6 +36,7 @@ class Solution(Weighted):
 
     Attributes:
         samples: end points, leading axis N; of the kind the log-density takes.
+        vectors: the same as vectors, shape (N, d): of free numbers, where supports bind the samples.
         log_weights: log W, shape (N,); −inf for a path that was not finite or ended outside the support. Of a target known by
             means alone zeros, which stand for none: `weights`, `ess`, `log_z` and `expectation` then raise a ValueError.
         num_islands: groups of paths that never exchange: N but for paths that were resampled.
@@ -55,6 +56,7 @@ class Solution(Weighted):
     """
 
     samples: Any
+    vectors: Float[Array, "N d"]
     log_weights: Float[Array, " N"]
     states: Float[Array, "N times d"] | None
     weighted_states: Float[Array, "N K d"] | None
@@ -306,11 +308,6 @@ class Solution(Weighted):
             "Use rule Ancestral, more steps, or float64"
         )
         return [(Outcome.DISAGREEING, text)]
-
-    @property
-    def vectors(self) -> Float[Array, "N d"]:
-        """The samples as vectors, shape (N, d)."""
-        return jnp.concatenate([leaf.reshape(self.num_samples, -1) for leaf in jax.tree.leaves(self.samples)], axis=1)
 
     def _facts(self):
         arrays = {"times": self.times, "states": self.states, "weighted_states": self.weighted_states}

@@ -14,7 +14,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._doors.checks import as_dtype, as_point, check_single
-from .._doors.functions import check_scalar, evaluate
+from .._doors.functions import check_scalar, evaluate, in_words
+from ..supports import OfFree, Supports, is_support
 from .base import AbstractTarget, Place, WithDensity
 
 
@@ -24,8 +25,12 @@ class Density(AbstractTarget, WithDensity):
     Args:
         log_density: the unnormalised log-density of one point; a function, or an Equinox module whose arrays are then
             parameters to differentiate. May return −inf outside the support.
-        like: what a point is: an integer d for a vector of shape (d,), or an example pytree of floating arrays.
-        dtype: of a vector; JAX's default if left out.
+        like: what a point is: an integer d for a vector of shape (d,), or an example pytree of floating arrays, in which
+            supports (`pidjax.supports`) may stand in the place of arrays.
+        dtype: of a vector, and of supports; JAX's default if left out.
+
+    With supports the target is the law of the free numbers, its Jacobian included: vectors are of free numbers, points and
+    samples lie where the supports say, and log Z is the user's.
 
     `sample` finds what stands in for it; see `pidjax.tempering.locate` for what is found and what is missed.
 
@@ -41,9 +46,14 @@ class Density(AbstractTarget, WithDensity):
     function: Callable[[Any], Float[Array, ""]]
     shift: Float[Array, " d"]
     scale: Float[Array, ""]
+    view: Callable[[Any], Any] | None
     like: Any = eqx.field(static=True)
 
     def __init__(self, log_density, like, *, dtype=None):
+        self.view = None
+        if any(map(is_support, jax.tree.leaves(like, is_leaf=is_support))):
+            self.view = Supports(like)
+            log_density, like = OfFree(log_density, self.view), _free(like, as_dtype(dtype))
         like = _example(like, dtype)
         leaves, structure = jax.tree.flatten(like)
         self.function, self.like = log_density, (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
@@ -54,11 +64,14 @@ class Density(AbstractTarget, WithDensity):
     def check(self) -> None:
         """Raise unless the function takes one point to one floating scalar; as the constructor."""
         structure, leaves = self.like
-        like = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-        check_scalar("log_density", self.function, like, where="pass the dimension that log_density means")
+        function, like = self.function, structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+        if isinstance(function, OfFree):
+            function, like = function.log_density, jax.eval_shape(function.supports, like)
+        check_scalar("log_density", function, like, where="pass the dimension that log_density means")
 
     def __repr__(self):
-        return f"Density({getattr(self.function, '__name__', type(self.function).__name__)}, dim={self.dim})"
+        function = self.function.log_density if isinstance(self.function, OfFree) else self.function
+        return f"Density({getattr(function, '__name__', type(function).__name__)}, dim={self.dim})"
 
     @property
     def dim(self) -> int:
@@ -66,13 +79,43 @@ class Density(AbstractTarget, WithDensity):
 
     def point(self, y):
         """The vector as a point of the kind the log-density takes."""
+        free = self.free(y)
+        return free if self.view is None else self.view(free)
+
+    @property
+    def of_pytree(self) -> bool:
+        """Whether a point is made of several arrays."""
+        return not jax.tree_util.treedef_is_leaf(self.like[0])
+
+    def free(self, y: Float[Array, " d"]) -> Any:
+        """The vector as a pytree of free numbers: the point itself where no support binds them."""
         structure, leaves = self.like
+        if not self.of_pytree and leaves[0][0] == self.shift.shape:
+            return jnp.asarray(y)
         example = structure.unflatten([jnp.zeros(shape, dtype) for shape, dtype in leaves])
         return ravel_pytree(example)[1](y)
 
+    def vectors(self, name: str, free: Any) -> Float[Array, "n d"]:
+        """The opposite of `free`, of n pytrees in one, whose leaves have a leading axis.
+
+        Raises:
+            ValueError: a pytree of another structure, or of other shapes.
+        """
+        structure, leaves = self.like
+        arrays, found = jax.tree.flatten(free)
+        number = jnp.shape(arrays[0])[:1] if arrays else ()
+        if (
+            not number
+            or found != structure
+            or any(jnp.shape(array) != number + shape for array, (shape, _) in zip(arrays, leaves))
+        ):
+            wanted = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+            raise ValueError(f"{name} holds {in_words(free)}; pass {in_words(wanted)}, with one leading axis in front")
+        return jax.vmap(lambda one: ravel_pytree(one)[0])(jax.tree.map(jnp.asarray, free))
+
     def log_density(self, y):
         y = as_point("y", y, self.dim)
-        value = evaluate(self.function, self.point(self.shift + self.scale * y))
+        value = evaluate(self.function, self.free(self.shift + self.scale * y))
         return jnp.asarray(value, y.dtype) + self.dim * jnp.log(self.scale)
 
     def rescaled(self, shift, scale):
@@ -84,6 +127,13 @@ class Density(AbstractTarget, WithDensity):
         check_single("the density", self.shift, 1)
         one = jnp.ones_like(self.scale)
         return Place(jnp.zeros_like(self.shift), one, widest=3**0.5 * one, narrowest=0.003**0.5 * one)
+
+
+def _free(like, dtype) -> Any:
+    """The pytree with the shape of its free numbers in the place of each support."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype) if is_support(leaf) else leaf, like, is_leaf=is_support
+    )
 
 
 def _example(like, dtype) -> Any:
