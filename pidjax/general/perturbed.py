@@ -28,6 +28,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind
+from .._maths.small import matvec
 from .._maths.weighted import weighted_sum
 from ..process.bridge import StepLaws
 from ..process.grids import uniform_grid
@@ -214,14 +215,14 @@ def _coefficients(process: Process, times, points, weights):
             if field is None:
                 return None
             slope = mean(lambda x: jax.jacfwd(field, argnums=1)(t, x))
-            return slope, mean(lambda x: field(t, x)) - slope @ centre
+            return slope, mean(lambda x: field(t, x)) - matvec(slope, centre)
 
         def potential(x):
             return process.at(t, x).potential
 
         beta = mean(jax.hessian(potential))
-        linear = mean(jax.grad(potential)) - beta @ centre
-        constant = mean(lambda x: potential(x) - 0.5 * x @ beta @ x - linear @ x)
+        linear = mean(jax.grad(potential)) - matvec(beta, centre)
+        constant = mean(lambda x: potential(x) - 0.5 * x @ matvec(beta, x) - linear @ x)
         return beta, linear, constant, affine(process.force), affine(process.gauge)
 
     return jax.lax.map(on_piece, (times, points))
