@@ -11,7 +11,7 @@ import pytest
 from helpers import as_a_user, assert_within, grid_quadrature
 from jax.scipy import stats
 from scipy.special import betaln, gammaln
-from scipy.stats import multivariate_normal
+from scipy.stats import halfcauchy, multivariate_normal, norm
 
 import pidjax as pid
 from pidjax._maths.weighted import Weighted
@@ -304,3 +304,29 @@ def test_sampled_over_supports(as_users_have_it):
 def test_sampled_as_a_numpyro_model(as_users_have_it):
     pytest.importorskip("numpyro")
     check(pid.sample(KEY, pid.interop.numpyro_density(numpyro_model, COUNTS, SUCCESSES, VOTES, VALUES), progress=False))
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_eight_schools_against_quadrature(as_users_have_it):
+    """Not centred: given (μ, τ) the schools integrate out, y_i ~ N(μ, σ_i² + τ²)."""
+    numpyro, dist = pytest.importorskip("numpyro"), pytest.importorskip("numpyro.distributions")
+    effects, errors = np.array([28.0, 8, -3, 7, -1, 1, 18, 12]), np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+
+    def schools():
+        mu, tau = numpyro.sample("mu", dist.Normal(0, 5)), numpyro.sample("tau", dist.HalfCauchy(5))
+        with numpyro.plate("schools", 8):
+            theta = numpyro.deterministic("theta", mu + tau * numpyro.sample("z", dist.Normal(0, 1)))
+            numpyro.sample("effects", dist.Normal(theta, errors), obs=effects)
+
+    (mu, log_tau), cell = grid_quadrature(-30.0, 30.0, 1201, 2)[0].T, 0.05**2
+    tau = np.exp(log_tau)
+    log_p = norm.logpdf(mu, 0, 5) + halfcauchy.logpdf(tau, scale=5) + log_tau
+    for effect, error in zip(effects, errors):
+        log_p += norm.logpdf(effect, mu, np.hypot(error, tau))
+    log_z = np.log(np.exp(log_p).sum() * cell)
+    solution = pid.sample(KEY, pid.interop.numpyro_density(schools), progress=False).check()
+    assert_within(solution.log_z.value, log_z, solution.log_z.standard_error)
+    mean = solution.expectation(lambda at: jnp.stack([at["mu"], jnp.log(at["tau"])]))
+    expected = [np.sum(np.exp(log_p) * value) * cell / np.exp(log_z) for value in (mu, log_tau)]
+    assert_within(mean.value, expected, mean.standard_error)
