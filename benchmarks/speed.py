@@ -81,27 +81,30 @@ def data_set(rounds: int, states: int = 256, points: int = 4660, dim: int = 3072
     target = pid.Samples(data).rescaled(jnp.zeros(dim), jnp.ones(()))
     keys = jax.random.split(key_draw, states)
 
-    def tilt(target, value):
-        return target.tilt(Observation(jnp.asarray(0.5), value), None)
-
-    def posterior(target, observed):
-        law = jax.vmap(lambda value: tilt(target, value))(observed)
-        return law.log_mass, law.mean
-
-    def with_draw(target, observed, keys):
-        def both(value, key):
-            law = tilt(target, value)
-            return law.log_mass, law.mean, law.draw(key)
-
-        return jax.vmap(both)(observed, keys)
-
     programs = {
         "two bare products": measure.Program(lambda x, y, p: (x @ y.T, p @ y), observed, data, chances),
-        "posterior over a data set": measure.Program(posterior, target, observed),
-        "posterior over a data set with a draw": measure.Program(with_draw, target, observed, keys),
+        "posterior over a data set": measure.Program(posterior_over_data, target, observed),
+        "posterior over a data set with a draw": measure.Program(posterior_with_draw, target, observed, keys),
     }
     limits = {"posterior over a data set": 1.15, "posterior over a data set with a draw": 1.6}
     return _ratios(programs, rounds, limits)
+
+
+def _seen(target, value):
+    return target.tilt(Observation(jnp.asarray(0.5), value), None)
+
+
+def posterior_over_data(target, observed):
+    law = jax.vmap(lambda value: _seen(target, value))(observed)
+    return law.log_mass, law.mean
+
+
+def posterior_with_draw(target, observed, keys):
+    def both(value, key):
+        law = _seen(target, value)
+        return law.log_mass, law.mean, law.draw(key)
+
+    return jax.vmap(both)(observed, keys)
 
 
 def data_steps(rounds: int, states: int = 256, points: int = 4660, dim: int = 3072, steps: int = 50) -> list[Ratio]:
@@ -125,19 +128,13 @@ def data_scaling(rounds: int, states: int = 64, points: int = 4096, dim: int = 7
     Where there are several devices the data lie over two of them, four, …; the ratio is to one.
     """
 
-    def posterior(target, observed, keys):
-        def one(value, key):
-            law = target.tilt(Observation(jnp.asarray(0.5), value), None)
-            return law.log_mass, law.mean, law.draw(key)
-
-        return jax.vmap(one)(observed, keys)
-
     def program(states: int, points: int, dim: int, devices: int = 1) -> measure.Program:
         mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
         data = jax.random.normal(jax.random.key(0), (points, dim))
         data = jax.device_put(data, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
         target = pid.Samples(data).rescaled(jnp.zeros(dim), jnp.ones(()))
-        return measure.Program(posterior, target, jnp.zeros((states, dim)), jax.random.split(jax.random.key(1), states))
+        keys = jax.random.split(jax.random.key(1), states)
+        return measure.Program(posterior_with_draw, target, jnp.zeros((states, dim)), keys)
 
     ratios, sizes = [], {"particles": states, "data": points, "dimension": dim}
     for name, size in sizes.items():
@@ -147,7 +144,7 @@ def data_scaling(rounds: int, states: int = 64, points: int = 4096, dim: int = 7
         slope = np.polyfit(np.log(grown), np.log(seconds), 1)[0]
         detail = ", ".join(f"{own}: {second:.4f} s" for own, second in zip(grown, seconds, strict=True))
         ratios.append(Ratio(f"exponent of a posterior over a data set in {name}", float(slope), None, detail))
-    counts = [2**number for number in range(jax.device_count().bit_length()) if 2**number <= jax.device_count()]
+    counts = [2**number for number in range(jax.device_count().bit_length())]
     on_devices = {
         f"posterior over a data set, devices: {count}": program(*sizes.values(), devices=count) for count in counts
     }

@@ -18,13 +18,14 @@ from jaxtyping import Float
 
 import pidjax as pid
 from pidjax import images, metrics
-from pidjax.process.bridge import Observation, observe
+from pidjax.process.bridge import observe
 
 from .sets import CIFAR
 
 STEPS = 20
 SHOWN = 10
 _PATCHES = 4000
+_FLOOR_SETS = 20
 _ENTROPIES_OF = 4
 """Paths whose entropies are taken, at five times."""
 
@@ -91,7 +92,22 @@ def generations(folder: Path, quick: bool) -> dict[str, Callable[[], Generation]
     return found
 
 
-def generated(about: Generation, method: str) -> dict[str, Any]:
+class Usual(NamedTuple):
+    """Of held-out images the median distance and contrast; the patch distances of as many training images as are made."""
+
+    distance: float
+    contrast: float
+    floor: list[float]
+
+
+def usual(about: Generation) -> Usual:
+    distances, _ = nearest_of(np.asarray(about.held_out.points, np.float64), about.training)
+    firsts = range(0, len(about.training) - about.number, about.number)[:_FLOOR_SETS]
+    floor = [patch_distance(np.asarray(about.training.points[first : first + about.number]), about) for first in firsts]
+    return Usual(float(np.median(distances[:, 0])), float(np.median(distances[:, 0] / distances[:, 1])), floor)
+
+
+def generated(about: Generation, method: str, usual: Usual) -> dict[str, Any]:
     """What one method makes, in numbers and as a few images of 256 greys beside their nearest data."""
     training, held_out = about.training, about.held_out
     target = about.makers[method]()
@@ -107,24 +123,20 @@ def generated(about: Generation, method: str) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     made = np.asarray(solution.samples, np.float64)
     distances, nearest = nearest_of(made, training)
-    usual, _ = nearest_of(np.asarray(held_out.points, np.float64), training)
-    floor = [
-        patch_distance(np.asarray(training.points[first : first + about.number]), about)
-        for first in range(0, len(training) - about.number, about.number)
-    ][:20]
     snr, entropy = entropies(solution, training)
+    shown = min(SHOWN, about.number)
     return {
-        "distance": float(np.median(distances[:, 0]) / np.median(usual[:, 0])),
+        "distance": float(np.median(distances[:, 0]) / usual.distance),
         "contrast": float(np.median(distances[:, 0] / np.maximum(distances[:, 1], 1e-12))),
-        "usual_contrast": float(np.median(usual[:, 0] / usual[:, 1])),
+        "usual_contrast": usual.contrast,
         "patches": patch_distance(made, about),
-        "floor": [float(np.mean(floor)), float(np.std(floor, ddof=1))],
+        "floor": [float(np.mean(usual.floor)), float(np.std(usual.floor, ddof=1))],
         "snr": snr,
         "entropy": entropy,
         "seconds": seconds / (about.number * STEPS),
-        "made": greys(training.of(solution.samples[:SHOWN])),
-        "nearest": greys(training.pixels[nearest[:SHOWN]]),
-        "held_out": greys(held_out.pixels[:SHOWN]),
+        "made": greys(training.of(solution.samples[:shown])),
+        "nearest": greys(training.pixels[nearest[:shown]]),
+        "held_out": greys(held_out.pixels[:shown]),
     }
 
 
@@ -152,13 +164,13 @@ def patches(points: Float[np.ndarray, "n d"], about: Generation) -> jax.Array:
 
 def entropies(solution: pid.Solution, training: images.Images) -> tuple[list[float], list[float]]:
     """K, of images as they are, and H(datum | x)/log n at five times of a few paths, whatever led them."""
-    prepared, unit, samples = solution.prepared, solution.prepared.unit, training.samples
+    prepared, unit = solution.prepared, solution.prepared.unit
+    samples = training.samples.rescaled(unit.shift, unit.scale)
 
     @jax.jit
     def entropy(observation, state):
         seen = observe(observation, unit.to_unit(state), unit.start)
-        gain = seen.gain / unit.scale
-        return gain**2, samples.tilt(Observation(gain, seen.value + gain * unit.shift)).entropy
+        return (seen.gain / unit.scale) ** 2, samples.tilt(seen).entropy
 
     snr, found = [], []
     for step in np.linspace(0, STEPS - 1, 5).astype(int):

@@ -18,24 +18,13 @@ from pidjax import diagnostics, exact, zoo
 
 from ..ledger import Ledger
 from . import figures, report
-from .generated import Generation, generated, generations
+from .generated import Generation, generated, generations, usual
 from .sets import DataSet, data_sets
 from .universal import SWEEPS, swept
 
 SECTIONS = (
-    "theory",
-    "betas",
-    "curves",
-    "uturns",
-    "exits",
-    "films",
-    "gaussians",
-    "pairs",
-    "nine",
-    "universal",
-    "speed",
-    "generated",
-)
+    "theory", "betas", "curves", "uturns", "exits", "films", "gaussians", "pairs", "nine", "universal", "speed", "generated",
+)  # fmt: skip
 BETAS = (0.0, 0.1, 1.0, 10.0, 100.0)
 CURVES = (
     "datum_entropy", "effective_data", "datum_agreement", "class_entropy", "class_agreement", "state", "weighted_state",
@@ -98,8 +87,10 @@ def run_set(name: str, make: Callable[[], DataSet], ledger: Ledger) -> None:
 def run_generation(name: str, about: Generation, ledger: Ledger) -> None:
     """Every method on one set of images."""
 
+    of_held_out = functools.cache(lambda: usual(about))
+
     def rows(data, method):
-        row = generated(about, method)
+        row = generated(about, method, of_held_out())
         print(f"{data} · {method}: distance {row['distance']:.2f}, patches {row['patches']:.3f}", flush=True)
         return [row]
 

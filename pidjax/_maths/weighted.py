@@ -83,6 +83,10 @@ class Estimate(NamedTuple):
         error = float(jnp.hypot(self.standard_error, other.standard_error))
         return float(other.value - self.value) > max(_UNLIKELY * error, 0.01)
 
+    def disagrees(self, other: "Estimate") -> bool:
+        """Whether one is below the other."""
+        return self.is_below(other) or other.is_below(self)
+
 
 class SharedSample(eqx.Module):
     """A weighted sample that all paths share: its effective size J', and its size J."""

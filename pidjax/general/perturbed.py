@@ -37,15 +37,14 @@ from ..process.schedule import piecewise
 from ..process.unit import LogGreen
 from ..sampling.problem import Prepared, Problem
 from ..sampling.rollout import backward_states
-from ..sampling.rules import AbstractRule, Ancestral
+from ..sampling.rules import AbstractDrawingRule, Ancestral
 from ..sampling.solution import Solution
-from ..targets.base import ExactlyTilted, WithDraws
 from ..targets.samples import Samples
 from .process import Process
 from .steered import Steered, weighted
 
 
-class Perturbed(AbstractRule):
+class Perturbed(AbstractDrawingRule):
     """The exact steps of a harmonic process, weighed for another one.
 
     For `sample`, of `terminal_cost(cost, dim, protocol)` with the same protocol: log Z and weights are then those of the
@@ -71,21 +70,12 @@ class Perturbed(AbstractRule):
     harmonic: Process
     horizon: Float[Array, ""]
 
-    needs: ClassVar[type] = ExactlyTilted
     weighs_target_alone: ClassVar[bool] = False
 
     def __init__(self, process: Process, protocol: Protocol):
         check_kind("process", process, Process, "general.Process(potential=..., force=..., gauge=...)")
         check_kind("protocol", protocol, Protocol, "harmonic(...), piecewise(...) or from_function(...)")
         self.process, self.harmonic, self.horizon = process, Process.of(protocol), protocol.horizon
-
-    @property
-    def needs_law(self):
-        return (WithDraws,)
-
-    @property
-    def start_rule(self):
-        return Ancestral()
 
     def check(self, t, x):
         self.process.check(t, x)
@@ -104,9 +94,6 @@ class Perturbed(AbstractRule):
         ends, middle = (scale * x, scale * after), begin + 0.5 * step
         own = _log_factor(self.process, step, (begin, begin + step), ends)
         return own - _log_factor(self.harmonic, step, (middle, middle), ends)
-
-    def finish(self, target, ends):
-        return Ancestral().finish(target, ends)
 
 
 def bridges(

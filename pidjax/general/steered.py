@@ -31,6 +31,7 @@ from .._doors.checks import as_floating, as_positive, as_scalar, check_count, ch
 from .._doors.functions import check_scalar
 from .._doors.show import sheet
 from .._maths.weighted import Estimate, Outcome, SharedSample, Weighted, log_evidence, weighted_mean
+from ..sampling.rollout import keys_of_paths
 from ..sampling.rules import check_field
 from .process import Process
 from .solve import Cost
@@ -212,7 +213,7 @@ def _checked(process, control, cost, start, horizon, since):
 def _steered(key, process, control, cost, start, horizon, since, num_samples: int, num_steps: int, save_paths: bool):
     step = (horizon - since) / num_steps
     run = partial(_path, process, control, cost, start, since, step, num_steps, save_paths)
-    ends, log_weights, states = jax.vmap(run)(_keys(key, num_samples))
+    ends, log_weights, states = jax.vmap(run)(keys_of_paths(key, jnp.arange(num_samples)))
     times = since + step * jnp.arange(num_steps + 1).astype(step.dtype)
     return weighted(ends, log_weights, times, states)
 
@@ -224,13 +225,11 @@ def _value(key, process, control, cost, x, horizon, t, num_samples: int, num_ste
     def log_weight(x, key):
         return _path(process, control, cost, x, t, step, num_steps, False, key)[1]
 
-    log_weights, slopes = jax.vmap(jax.value_and_grad(log_weight), (None, 0))(x, _keys(key, num_samples))
+    log_weights, slopes = jax.vmap(jax.value_and_grad(log_weight), (None, 0))(
+        x, keys_of_paths(key, jnp.arange(num_samples))
+    )
     slope = weighted_mean(slopes, jax.nn.softmax(log_weights))
     return Value(log_evidence(log_weights), Estimate(slope.value - process.at(t, x).gauge, slope.standard_error))
-
-
-def _keys(key, count: int) -> Key[Array, " n"]:
-    return jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
 
 
 def _path(process: Process, control, cost: Cost, start, since, step, num_steps: int, save_states: bool, key):

@@ -7,18 +7,15 @@ step → 0 this is dx/dt = v − ½σ²∇log p_t, with v the drift of the proce
 differential equation, and the step that of implicit models.
 """
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 
 from .._maths.maps import apply, cholesky, identity, sandwich
 from ..process.bridge import StartLaws, StepLaws
-from ..targets.base import ExactlyTilted, WithDraws
-from .rules import AbstractRule, Ancestral
+from .rules import AbstractDrawingRule, Ancestral
 
 
-class Flow(AbstractRule):
+class Flow(AbstractDrawingRule):
     """The step of the probability flow, exact as the step → 0; every weight is that of its end point alone.
 
     From a point nothing flows: the first step is drawn, as `Ancestral` does, and so is a Gaussian start. The last goes to x̂.
@@ -33,16 +30,6 @@ class Flow(AbstractRule):
     Source: Song et al., arXiv 2011.13456; Song, Meng & Ermon, *Denoising Diffusion Implicit Models*, arXiv 2010.02502.
     """
 
-    needs: ClassVar[type] = ExactlyTilted
-
-    @property
-    def needs_law(self):
-        return (WithDraws,)
-
-    @property
-    def start_rule(self):
-        return Ancestral()
-
     def step(self, law, now, start, x, key):
         def flown(_):
             seen, ahead = now.observation, now.ahead
@@ -56,9 +43,6 @@ class Flow(AbstractRule):
 
     def log_ratio(self, law, now, start, x, after):
         return jnp.zeros((), x.dtype)
-
-    def finish(self, target, ends):
-        return jax.vmap(target.log_correction)(ends)
 
 
 def _factor_ahead(now: StepLaws | StartLaws):

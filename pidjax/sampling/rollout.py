@@ -132,7 +132,7 @@ def rollout(
     if resampling is not None:
         check_resampling(resampling, rule, indices.size)
     target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
-    keys = _of_paths(key, indices)
+    keys = keys_of_paths(key, indices)
     with_law = issubclass(rule.needs, Tilted) or (save_states and able(target, Tilted))
 
     @partial(jax.checkpoint, policy=_is_noise)
@@ -231,7 +231,7 @@ def _is_noise(primitive, *_, **__) -> bool:
     return primitive is jax.lax.erf_inv_p
 
 
-def _of_paths(key: Key[Array, ""], indices: Int[Array, " n"]) -> Key[Array, " n"]:
+def keys_of_paths(key: Key[Array, ""], indices: Int[Array, " n"]) -> Key[Array, " n"]:
     """The key of each path."""
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 
@@ -323,7 +323,7 @@ def given_log_weights(
         True
     """
     target, bridges, start = prepared.target, prepared.step_laws, prepared.unit.start
-    keys = _of_paths(key, indices)
+    keys = keys_of_paths(key, indices)
 
     def log_ratios(rule, k, now, x, after):
         def of_path(x, after, key_law):
@@ -367,7 +367,7 @@ def backward_states(
 ) -> Float[Array, "n times d"]:
     """x_k of paths drawn backward from their end points by the noising kernel."""
     bridges, start = prepared.step_laws, prepared.unit.start
-    keys = _of_paths(key, indices)
+    keys = keys_of_paths(key, indices)
 
     def recede(after, indexed):
         k, now = indexed

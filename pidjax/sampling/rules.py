@@ -212,12 +212,8 @@ class Moment(AbstractGaussianRule):
         return Proposal(now.ahead.mean(x, law.mean), cholesky(covariance))
 
 
-class Ancestral(AbstractRule):
-    """The exact step: an end point y from the tilted law, then a point of the bridge to it.
-
-    The draw is discrete: differentiating through it raises a TypeError. Needs tilts in closed form (a mixture, a data
-    set, a surrogate).
-    """
+class AbstractDrawingRule(AbstractRule):
+    """A rule that draws from exact laws: where it starts as `Ancestral`, and an end point is corrected as there."""
 
     needs: ClassVar[type] = ExactlyTilted
 
@@ -227,7 +223,18 @@ class Ancestral(AbstractRule):
 
     @property
     def start_rule(self):
-        return self
+        return Ancestral()
+
+    def finish(self, target, ends):
+        return jax.vmap(target.log_correction)(ends)
+
+
+class Ancestral(AbstractDrawingRule):
+    """The exact step: an end point y from the tilted law, then a point of the bridge to it.
+
+    The draw is discrete: differentiating through it raises a TypeError. Needs tilts in closed form (a mixture, a data
+    set, a surrogate).
+    """
 
     def step(self, law: WithDraws, now, start, x, key):
         key_end, key_bridge = jax.random.split(key)
@@ -235,9 +242,6 @@ class Ancestral(AbstractRule):
 
     def log_ratio(self, law, now, start, x, after):
         return jnp.zeros((), x.dtype)
-
-    def finish(self, target, ends):
-        return jax.vmap(target.log_correction)(ends)
 
 
 class EndingOnDraw(AbstractRule):

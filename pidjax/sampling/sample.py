@@ -104,9 +104,8 @@ def sample(
     if starts is not None:
         if type(target) is not Density:
             raise ValueError(f"starts are for a Density, and target is a {type(target).__name__}; leave them out")
-        starts = (
-            starts if jax.tree_util.all_leaves([starts]) or not target.of_pytree else target.vectors("starts", starts)
-        )
+        if target.of_pytree and not jax.tree_util.all_leaves([starts]):
+            starts = target.vectors("starts", starts)
         starts = as_starts(starts, target.dim, target.place().mean.dtype)
     key_fit, key_paths = jax.random.split(key)
     found = StandIn(target, None, None)

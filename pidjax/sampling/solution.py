@@ -300,7 +300,7 @@ class Solution(Weighted):
         else:
             return []
         own = self.log_z
-        if not (own.is_below(found) or found.is_below(own)):
+        if not own.disagrees(found):
             return []
         text = (
             f"the paths gave log Z of {own:.4g}, {by} {found:.4g}: the steps do not end where the surrogate is (too few "

@@ -95,7 +95,7 @@ class Reached(eqx.Module):
             )
             found.append((Outcome.LOST_MODE, text))
         one, other = self.population.log_z, self.pilot_log_z
-        if one.is_below(other) or other.is_below(one):
+        if one.disagrees(other):
             text = (
                 f"two climbs gave log Z of {one:.4g} and {other:.4g}: the errors are too small. Use more samples, or a base "
                 "nearer to the target"
