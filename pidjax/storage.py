@@ -7,6 +7,7 @@ name, and `load` is given it.
 """
 
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import itertools
@@ -116,6 +117,16 @@ def load(path: str | PathLike, /, **given: Any) -> Any:
         ) from error
 
 
+def fingerprint(value: Any) -> str:
+    """A hash of what a file of the value would hold.
+
+    Example:
+        >>> fingerprint(jnp.ones(2)) == fingerprint(jnp.ones(2)), fingerprint(jnp.ones(2)) == fingerprint(jnp.zeros(2))
+        (True, False)
+    """
+    return hashlib.sha256(json.dumps(_Hasher([]).node(value, "value")).encode()).hexdigest()
+
+
 def _read(path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -188,12 +199,22 @@ class _Writer:
             raise TypeError(f"an array of {value.dtype} cannot be stored")
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             return {"random": self._array(jax.random.key_data(value)), "kind": str(jax.random.key_impl(value))}
+        on = "device" if isinstance(value, jax.Array) else "host"
+        return {"array": self._kept(value), "dtype": str(value.dtype), "on": on}
+
+    def _kept(self, value) -> Any:
         if id(value) not in self.seen:
             check_on_host("save", value)
             self.seen[id(value)] = len(self.arrays), value
             self.arrays.append(np.asarray(value))
-        number = self.seen[id(value)][0]
-        return {"array": number, "dtype": str(value.dtype), "on": "device" if isinstance(value, jax.Array) else "host"}
+        return self.seen[id(value)][0]
+
+
+class _Hasher(_Writer):
+    """The same tree, with shape and hash of an array in its place."""
+
+    def _kept(self, value):
+        return [*np.shape(value), hashlib.sha256(np.asarray(value).tobytes()).hexdigest()]
 
 
 class _Reader:

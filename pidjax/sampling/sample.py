@@ -6,6 +6,7 @@ chunks of paths spread over the devices. `grad` goes through it; under `jit` and
 
 import math
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import equinox as eqx
@@ -23,6 +24,7 @@ from ..targets.base import AbstractTarget, Tilted, WithDensity, able
 from ..targets.density import Density
 from ..targets.ends import Ends
 from ..targets.fitting.fit import as_starts
+from .checkpoint import Checkpoint
 from .problem import Prepared, Problem
 from .rollout import Resampling, check_resampling, default_batch, pinned, rollout, spread
 from .rules import AbstractRule, Ancestral, EndingOnDraw, Unweighted
@@ -51,6 +53,7 @@ def sample(
     save_paths: bool = False,
     resampling: Resampling | None = None,
     starts: Any = None,
+    checkpoint: str | PathLike | None = None,
     progress: bool = True,
 ) -> Solution:
     """Draw weighted samples of a target by path integral diffusion.
@@ -76,11 +79,13 @@ def sample(
         resampling: of groups of paths between steps; useful where steps are not exact. Errors are then those of the groups.
         starts: of a `Density`, places to look from too: vectors, shape (s, d), or of a pytree of arrays or supports one such
             pytree of free numbers with a leading axis, as the positions of a chain of blackjax.
+        checkpoint: a folder, made if it is not there, for what stands in for a density and for each finished chunk of paths.
+            Where some are there already the same call goes on from them, and all numbers are those of one never stopped.
         progress: show a bar (if tqdm is installed) when a fit, or a run of several chunks, takes more than two seconds.
 
     Raises:
         ValueError: an argument out of range or of a wrong shape; a rule that the target does not allow; a `Density` under
-            `jit` or `vmap`; one whose mass could not be found.
+            `jit` or `vmap`; one whose mass could not be found; a checkpoint that is damaged, or of another run.
 
     Example:
         >>> from pidjax import GaussianMixture
@@ -107,20 +112,25 @@ def sample(
         if target.of_pytree and not jax.tree_util.all_leaves([starts]):
             starts = target.vectors("starts", starts)
         starts = as_starts(starts, target.dim, target.place().mean.dtype)
+    if batch_size is not None:
+        batch_size = check_count("batch_size", batch_size)
+    kept = None
+    if checkpoint is not None:
+        kept = Checkpoint(
+            checkpoint, target, key=key, protocol=problem.protocol, rule=rule, grid=grid, num_samples=num_samples,
+            batch_size=batch_size, save_paths=save_paths, resampling=resampling, starts=starts,
+        )  # fmt: skip
     key_fit, key_paths = jax.random.split(key)
     found = StandIn(target, None, None)
     if type(target) is Density and issubclass(rule.needs, Tilted):
         apart = all(len(shape) < 2 for _, shape in problem.protocol.shapes())
-        found = stand_in(key_fit, target, num_samples, starts=starts, may_factorise=apart, progress=progress)
+        find = partial(stand_in, key_fit, target, num_samples, starts=starts, may_factorise=apart, progress=progress)
+        found = find() if kept is None else kept.stand_in(find, target)
         problem = Problem(found.target, problem.protocol)
     target = problem.target
     protocol, prepared = problem.protocol, problem.prepare(grid)
     island = 1 if resampling is None else resampling.island_size
-    most = (
-        default_batch(target.numbers_per_tilt, num_samples)
-        if batch_size is None
-        else check_count("batch_size", batch_size)
-    )
+    most = default_batch(target.numbers_per_tilt, num_samples) if batch_size is None else batch_size
     num_chunks = math.ceil(num_samples / max(most, island))
     chunk = math.ceil(num_samples / num_chunks / island) * island
     ends = None
@@ -132,8 +142,8 @@ def sample(
             indices = np.arange(number * chunk, (number + 1) * chunk)
             indices = jnp.asarray(indices) if target.is_spread else spread(indices)
             some = None if ends is None else ends.places[np.minimum(indices, num_samples - 1)]
-            run = _run_chunk(prepared, rule, key_paths, indices, some, save_paths, resampling)
-            parts.append(jax.block_until_ready(run))
+            run = partial(_run_chunk, prepared, rule, key_paths, indices, some, save_paths, resampling)
+            parts.append(jax.block_until_ready(run() if kept is None else kept.once(f"chunk-{number}", run)))
             advance(1)
     samples, log_weights, num_nonfinite, states, expected = _joined(parts, num_samples)
     num_islands = num_samples // island
