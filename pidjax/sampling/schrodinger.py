@@ -6,9 +6,18 @@ Given its two ends the optimal process is the reference's bridge, so paths are d
 x₀ alone it is the optimal process to the law π(y | x₀), and its control at (t, x) is the same whatever x₀ was.
 
     two Gaussians      B = ∂²log G/∂x∂y,  Σ₁' = BΣ₁Bᵀ,    Cov(x₀, y) = { Σ₀^½ (Σ₀^½ Σ₁' Σ₀^½ + ¼)^½ Σ₀^−½ − ½ } B⁻ᵀ
-    two data sets      Sinkhorn's iteration with the cost −log G
+    others             Sinkhorn's iteration with the cost −log G, between data sets, or points drawn of a law that is none
 
-Source: Teter, Wang & Halder 2024, for the quadratic state cost; Janati et al., arXiv 2006.02572, for Gaussians.
+A start that is drawn afresh is of μ₀, and its end one of the points, of μ₁ as far as the points of μ₀ tell. Then N paths have
+weights with the denominator that all of them share,
+
+    W_n = μ₁(y_n) / (1/N) Σ_k π(y_n | x_k),      E[W] = 1,
+
+under which the ends are of μ₁. The duals f = log φ₀/μ₀ and g = log φ₁/μ₁ have log π/μ₀μ₁ = f(x₀) + log G + g(y), and
+
+    E_μ₀ f + E_μ₁ g  =  E_π[ −log G ] + KL( π ‖ μ₀μ₁ )  =  the least cost + the entropy of μ₁.
+
+Source: Teter, Wang & Halder, arXiv 2406.00503, for the quadratic state cost; Janati et al., arXiv 2006.02572, for Gaussians.
 """
 
 from abc import abstractmethod
@@ -17,6 +26,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_point, check_count, check_key, check_kind, concrete
@@ -34,15 +44,18 @@ from .._maths.small import (
 from ..process.grids import AbstractGrid, uniform_grid
 from ..process.protocol import Protocol
 from ..process.unit import LogGreen, started
+from ..targets.base import AbstractTarget
 from ..targets.mixture import GaussianMixture
 from ..targets.samples import Samples
 from .point import Point
 from .problem import Problem
 from .rollout import backward_states
+from .sample import sample
 
 _THRESHOLD = 1e-5
 _MOST_ITERATIONS = 100_000
 _MOST_ERROR = 1e-3
+_AT_ONCE = 256
 
 
 class AbstractCoupling(eqx.Module):
@@ -56,6 +69,19 @@ class AbstractCoupling(eqx.Module):
     def draw(self, key: Key[Array, ""], count: int) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
         """Pairs (x₀, y)."""
 
+    @abstractmethod
+    def duals(self, x: Float[Array, " d"], y: Float[Array, " d"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """f(x) and g(y)."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> Float[Array, ""]:
+        """E_μ₀ f + E_μ₁ g."""
+
+    def log_weights(self, starts: Float[Array, "n d"], ends: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """log W of drawn pairs; 0 where the ends are of μ₁ as they are."""
+        return jnp.zeros(len(starts), starts.dtype)
+
 
 class GaussianCoupling(AbstractCoupling):
     """(x₀, y) jointly Gaussian, with `across` = Cov(x₀, y)."""
@@ -63,6 +89,7 @@ class GaussianCoupling(AbstractCoupling):
     start: GaussianMixture
     end: GaussianMixture
     across: Float[Array, "d d"]
+    log_green: LogGreen
 
     @property
     def gain(self) -> Float[Array, "d d"]:
@@ -81,15 +108,34 @@ class GaussianCoupling(AbstractCoupling):
         moved = matmul(starts - self.start.means[0][None], transpose(self.gain))
         return starts, at_mean.means[0][None] + moved + matmul(noise, transpose(cholesky(at_mean.covariances[0])))
 
+    def duals(self, x, y):
+        """With g = 0 at the mean of μ₁."""
+        first, last = self.start.means[0], self.end.means[0]
+        return self._sum(x, last), self._sum(first, y) - self._sum(first, last)
+
+    def _sum(self, x, y) -> Float[Array, ""]:
+        """f(x) + g(y)."""
+        return self.given(x).log_density(y) - self.end.log_density(y) - self.log_green(x, y)
+
+    @property
+    def cost(self):
+        first, last = self.start.means[0], self.end.means[0]
+        bends = jax.hessian(self._sum, (0, 1))(first, last)
+        within = jnp.sum(bends[0][0] * self.start.covariances[0]) + jnp.sum(bends[1][1] * self.end.covariances[0])
+        return self._sum(first, last) + 0.5 * within
+
 
 class DiscreteCoupling(AbstractCoupling):
     """Points x_i, y_j of two data sets: π(y_j | x) ∝ e^{h_j} G(x, y_j).
 
     Attributes:
+        law: μ₀, which starts are drawn of: `start`, or a law that it holds points of.
+        start, end: the points.
         log_potential: h.
         error: Σ_j |Σ_i π_ij − w_j|; the first marginal is exact.
     """
 
+    law: GaussianMixture | Samples
     start: Samples
     end: Samples
     log_green: LogGreen
@@ -105,14 +151,49 @@ class DiscreteCoupling(AbstractCoupling):
 
     def draw(self, key, count):
         key_start, key_ends = jax.random.split(key)
-        chosen = jax.random.choice(key_start, len(self.start.points), (count,), p=self.start.weights)
-        starts = self.start.points[chosen]
+        if isinstance(self.law, Samples):
+            chosen = jax.random.choice(key_start, len(self.law.points), (count,), p=self.law.weights)
+            starts = self.law.points[chosen]
+        else:
+            starts = self.law.sample(key_start, count)
 
         def end_of(pair):
             key, x = pair
             return self.end.points[jax.random.choice(key, len(self.end.points), p=self.weights(x))]
 
-        return starts, jax.lax.map(end_of, (jax.random.split(key_ends, count), starts), batch_size=256)
+        return starts, jax.lax.map(end_of, (jax.random.split(key_ends, count), starts), batch_size=_AT_ONCE)
+
+    def log_weights(self, starts, ends):
+        if isinstance(self.law, Samples):
+            return super().log_weights(starts, ends)
+        return self._second(starts, jnp.zeros(len(starts), starts.dtype), ends) - self._second_of_points(ends)
+
+    def duals(self, x, y):
+        return self._first(x), self._second_of_points(y[None])[0]
+
+    def _first(self, x) -> Float[Array, ""]:
+        """f = −log Σ_j e^{h_j} G(x, y_j)."""
+        return -logsumexp(self.log_potential - _costs(x[None], self.end.points, self.log_green)[0])
+
+    def _second_of_points(self, ends) -> Float[Array, " n"]:
+        """g, by the points of μ₀."""
+        return self._second(self.start.points, jnp.log(self.start.weights), ends)
+
+    def _second(self, starts, log_weights, ends) -> Float[Array, " n"]:
+        """g = −log Σ_i w_i e^{f(x_i)} G(x_i, y) of each end, with the weights divided by their sum."""
+        joint = log_weights + jax.lax.map(self._first, starts, batch_size=_AT_ONCE)
+        log_norm = logsumexp(log_weights)
+
+        def at(y):
+            return log_norm - logsumexp(joint - _costs(starts, y[None], self.log_green)[:, 0])
+
+        return jax.lax.map(at, ends, batch_size=_AT_ONCE)
+
+    @property
+    def cost(self):
+        first = jax.lax.map(self._first, self.start.points, batch_size=_AT_ONCE)
+        second = jnp.where(self.end.weights > 0, self.log_potential - jnp.log(self.end.weights), 0)
+        return self.start.weights @ first + self.end.weights @ second
 
 
 class Bridge(eqx.Module):
@@ -148,13 +229,42 @@ class Bridge(eqx.Module):
         return self.given(jnp.where(jnp.asarray(t) > 0, self.origin, x)).at(t, x)
 
     def sample(self, key: Key[Array, ""], num_samples: int, grid: AbstractGrid) -> Float[Array, "n times d"]:
-        """Paths of the optimal process at the times of a grid, exactly: x_k of each, from μ₀ to μ₁."""
+        """Paths of the optimal process at the times of a grid, exactly: x_k of each, from μ₀ to μ₁, or with `log_weights`."""
         check_key("key", key)
         num_samples = check_count("num_samples", num_samples)
         check_kind("grid", grid, AbstractGrid, "log_snr_grid(...), uniform_grid(...) or at_times(...)")
         prepared = self.given(self.origin).prepare(grid)
         key_ends, key_paths = jax.random.split(key)
-        return _paths(prepared, key_paths, *self.coupling.draw(key_ends, num_samples))
+        return _paths(prepared, key_paths, *_drawn(self.coupling, key_ends, num_samples))
+
+    def log_weights(self, paths: Float[Array, "n times d"]) -> Float[Array, " n"]:
+        """log W of the paths of one draw, under which their ends are of μ₁; 0 where they are so without.
+
+        That is between two Gaussians, and from a data set or a density.
+        """
+        return _log_weights(self.coupling, paths[:, 0], paths[:, -1])
+
+    def duals(self, x: Float[Array, " d"], y: Float[Array, " d"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """f(x) and g(y), up to a constant from one to the other."""
+        dim = self.origin.size
+        return self.coupling.duals(as_point("x", x, dim), as_point("y", y, dim))
+
+    @property
+    def cost(self) -> Float[Array, ""]:
+        """E_π[ −log G ] + KL( π ‖ μ₀μ₁ ): the least cost is this less the entropy of μ₁, which is −∞ of a data set.
+
+        Example:
+            >>> laws = [GaussianMixture.isotropic(jnp.full((1, 1), mean), 1e-4) for mean in (-1.0, 1.0)]
+            >>> bridge = schrodinger_bridge(*laws, pid.harmonic(0.0, noise_scale=1.0))
+            >>> print(f"{bridge.cost:.2f}")  # 2²/2 + ½ log 2π
+            2.92
+        """
+        return _cost(self.coupling)
+
+
+_cost = eqx.filter_jit(lambda coupling: coupling.cost)
+_drawn = eqx.filter_jit(lambda coupling, key, count: coupling.draw(key, count))
+_log_weights = eqx.filter_jit(lambda coupling, starts, ends: coupling.log_weights(starts, ends))
 
 
 @eqx.filter_jit
@@ -169,16 +279,27 @@ def _paths(prepared, key, starts, ends) -> Float[Array, "n times d"]:
     return jax.vmap(path)(jnp.arange(len(starts)), starts, ends)
 
 
-def schrodinger_bridge(start: GaussianMixture | Samples, end: GaussianMixture | Samples, protocol: Protocol) -> Bridge:
+def schrodinger_bridge(
+    start: AbstractTarget,
+    end: AbstractTarget,
+    protocol: Protocol,
+    *,
+    key: Key[Array, ""] | None = None,
+    num_points: int = 2048,
+) -> Bridge:
     """The optimal process from one law to another.
 
     Args:
-        start, end: μ₀ and μ₁: each one Gaussian, closed; or each `Samples`, by Sinkhorn's iteration, which needs ott-jax.
+        start, end: μ₀ and μ₁. Two Gaussians are closed. Else Sinkhorn's iteration, which needs ott-jax, between data sets, as
+            they are, and points of other laws: a mixture is drawn from, a density is sampled.
         protocol: with a `noise_scale`, and no start.
+        key: a typed key, for those points.
+        num_points: of each such law.
 
     Raises:
-        ValueError: laws of other kinds, not of the same kind, or of two dimensions; a protocol with a start, or without a
-            `noise_scale`; an iteration that does not settle.
+        ValueError: laws that are no targets, or of two dimensions; no key where points are drawn; a protocol with a start, or
+            without a `noise_scale`; an iteration that does not settle.
+        SamplingError: a density whose points are not to be trusted.
         ImportError: ott-jax is missing.
 
     Example:
@@ -191,24 +312,40 @@ def schrodinger_bridge(start: GaussianMixture | Samples, end: GaussianMixture | 
     check_kind("protocol", protocol, Protocol, "harmonic(...), piecewise(...) or from_function(...)")
     if protocol.noise_scale is None or protocol.start is not None:
         raise ValueError("protocol must have a noise_scale, and no start: the first law is the start")
-    are_gaussian = isinstance(start, GaussianMixture) and isinstance(end, GaussianMixture)
-    if not (are_gaussian or (isinstance(start, Samples) and isinstance(end, Samples))):
-        raise ValueError(
-            f"start is a {type(start).__name__} and end a {type(end).__name__}; pass two GaussianMixtures of one component, "
-            "or two data sets"
-        )
+    for name, law in (("start", start), ("end", end)):
+        check_kind(name, law, AbstractTarget, "a GaussianMixture, Samples, a Density or another target")
     if start.dim != end.dim:
         raise ValueError(f"start has dimension {start.dim} but end {end.dim}")
-    origin = start.place().mean
-    Problem(end, started(protocol, origin)).prepare(uniform_grid(1))
-    if isinstance(start, Samples) and isinstance(end, Samples):
-        return Bridge(protocol, origin, _by_sinkhorn(start, end, LogGreen.of(protocol, origin)))
-    assert isinstance(start, GaussianMixture)
-    assert isinstance(end, GaussianMixture)
-    for name, law in (("start", start), ("end", end)):
-        if len(law.means) != 1:
-            raise ValueError(f"{name} has {len(law.means)} components; pass one Gaussian, or samples of it")
-    return Bridge(protocol, origin, GaussianCoupling(start, end, _across(start, end, protocol)))
+    are_gaussian = all(isinstance(law, GaussianMixture) and len(law.means) == 1 for law in (start, end))
+    first, last = (start, end) if are_gaussian else _points_of(start, end, key, check_count("num_points", num_points))
+    origin = first.place().mean
+    Problem(last, started(protocol, origin)).prepare(uniform_grid(1))
+    log_green = LogGreen.of(protocol, origin)
+    if isinstance(first, Samples) and isinstance(last, Samples):
+        law = start if isinstance(start, GaussianMixture) else first
+        return Bridge(protocol, origin, _by_sinkhorn(law, first, last, log_green))
+    assert isinstance(first, GaussianMixture)
+    assert isinstance(last, GaussianMixture)
+    return Bridge(protocol, origin, GaussianCoupling(first, last, _across(first, last, protocol), log_green))
+
+
+def _points_of(start, end, key, number: int) -> list[Samples]:
+    """Both laws as data sets."""
+    found = []
+    for fold, (name, law) in enumerate((("start", start), ("end", end))):
+        if isinstance(law, Samples):
+            found.append(law)
+            continue
+        if key is None:
+            raise ValueError(f"{name} is a {type(law).__name__}, of which points are drawn: pass a key")
+        check_key("key", key)
+        own = jax.random.fold_in(key, fold)
+        if isinstance(law, GaussianMixture):
+            found.append(Samples(law.sample(own, number)))
+        else:
+            solution = sample(own, law, num_samples=number, progress=False).check()
+            found.append(Samples(solution.vectors, solution.weights))
+    return found
 
 
 @eqx.filter_jit
@@ -224,8 +361,8 @@ def _across(start: GaussianMixture, end: GaussianMixture, protocol: Protocol) ->
     return matmul(scaled, transpose(inverse_and_log_determinant(mixed)[0]))
 
 
-def _by_sinkhorn(start: Samples, end: Samples, log_green: LogGreen) -> DiscreteCoupling:
-    load("ott", user="schrodinger_bridge, for two data sets,", package="ott-jax", extra="metrics")
+def _by_sinkhorn(law, start: Samples, end: Samples, log_green: LogGreen) -> DiscreteCoupling:
+    load("ott", user="schrodinger_bridge, but for two Gaussians,", package="ott-jax", extra="metrics")
     from ott.geometry.geometry import Geometry
     from ott.problems.linear.linear_problem import LinearProblem
     from ott.solvers.linear.sinkhorn import Sinkhorn
@@ -243,7 +380,7 @@ def _by_sinkhorn(start: Samples, end: Samples, log_green: LogGreen) -> DiscreteC
             f"Sinkhorn's iteration ends {known:.2g} from the second law in total variation: the noise is small beside the "
             "distances between the laws; take a larger noise_scale"
         )
-    return DiscreteCoupling(start, end, log_green, log_potential, error)
+    return DiscreteCoupling(law, start, end, log_green, log_potential, error)
 
 
 @eqx.filter_jit
