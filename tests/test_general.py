@@ -198,16 +198,50 @@ def test_what_is_out_of_reach_is_told(dtype):
     solved = solve(Process(), Box.around(far), far, num_steps=4)
     assert solved.log_z.dtype == dtype
     if dtype == jnp.float32:
-        with pytest.raises(ValueError, match="is where the reference has none in float32"):
+        with pytest.raises(ValueError, match="or where the reference has none in float32"):
             solved.check()
     else:
         assert abs(solved.check().log_z) < 1e-6
     near = pid.GaussianMixture.isotropic(jnp.zeros((1, 1), dtype), 1.0)
     with pytest.raises(ValueError, match=r"the outermost cells hold .* take a larger box"):
         solve(Process(), Box(jnp.full(1, -1, dtype), jnp.ones(1, dtype), (10,)), near, num_steps=4).check()
-    broken = Process(potential=lambda t, x: jnp.log(x[0]))
-    with pytest.raises(ValueError, match="log Z is nan"):
-        solve(broken, Box.around(near), near, num_steps=4).check()
+
+
+@pytest.mark.parametrize(
+    ("process", "end", "message"),
+    [
+        (
+            Process(potential=lambda t, x: jnp.log(x[0])),
+            PLANE,
+            r"potential is NaN or infinite at x = \[-4.844, -4.844\] and t",
+        ),
+        (Process(potential=lambda t, x: jnp.where(x[0] > 2, -jnp.inf, 0)), PLANE, r"potential is .* at x = \[2.031, "),
+        (Process(force=lambda t, x: jnp.sqrt(x)), PLANE, "force is NaN or infinite"),
+        (Process(gauge=lambda t, x: jnp.log(x)), PLANE, "gauge is NaN or infinite"),
+        (Process(potential=lambda t, x: -1e7 * x[0] ** 2), PLANE, "a potential is so negative"),
+        (
+            Process(),
+            Cost(lambda y: jnp.where(y[0] > 0, -jnp.inf, 0)),
+            r"the end is NaN or infinite at x = \[0.156, -4.844\]",
+        ),
+        (Process(), Cost(lambda y: y[0] + jnp.inf), "the end has no mass that paths in the box can reach"),
+        (
+            Process(),
+            pid.GaussianMixture.isotropic(jnp.array([[0.0, 0.0], [20.0, 0.0]]), 0.3),
+            "hold 0.5 of the target's mass",
+        ),
+        (Process(), pid.GaussianMixture.isotropic(jnp.zeros((1, 2)), 1e-3), "narrower than a cell; .* more cells"),
+    ],
+)
+def test_what_cannot_be_solved_is_told(process, end, message):
+    with pytest.raises(ValueError, match=message):
+        solve(process, square(32), end, num_steps=4).check()
+
+
+def test_a_target_in_a_wall_is_told():
+    walled = square(32, inside=lambda x: x[0] < 0.25)
+    with pytest.raises(ValueError, match=r"\d+.\d% of the target's mass is in walls"):
+        solve(Process(), walled, PLANE, num_steps=4).check()
 
 
 @pytest.mark.usefixtures("annotations_unchecked")

@@ -24,6 +24,13 @@ SWIRL = Process(
 )
 
 
+ORDERS = {
+    "potential": (Process(potential=lambda t, x: jnp.sum(x**4) / 4 + 0.5 * jnp.sum(x**3)), 2),
+    "gradients": (Process(force=lambda t, x: jnp.sin(2 * x), gauge=lambda t, x: jnp.cos(x)), 2),
+    "vortex": (Process(force=lambda t, x: jnp.stack([-x[1], x[0]]) * 2 * jnp.exp(-x @ x / 4)), 1),
+}
+
+
 def five(field):
     """Five independent copies in coordinates that mix all of them."""
     return lambda t, x: CHANGE.T @ jax.vmap(lambda part: field(t, part))((CHANGE @ x).reshape(5, 2)).ravel()
@@ -142,6 +149,34 @@ def test_mistakes(make, message):
         make()
 
 
+@pytest.mark.extended
+@pytest.mark.parametrize(("process", "order"), ORDERS.values(), ids=ORDERS)
+def test_the_order_in_the_steps(process, order):
+    """log Z of the chain of 4, 8 and 16 steps by quadrature, with no error of sampling: the changes fall by 2^order."""
+    dim = 2 if order == 1 else 1
+    x, volume = grid_quadrature(-4.5, 4.5, 41 if dim == 2 else 301, dim)
+    x, rule = jnp.array(np.concatenate([x, np.zeros((1, dim))])), Perturbed(process, STIFF)
+    log_z = []
+    for steps in (4, 8, 16):
+        log_green = LogGreen.of(pid.harmonic(1.0, noise_scale=1.0, horizon=1 / steps), x[0])
+
+        @jax.jit
+        def recede(values, now, log_green=log_green):
+            def at(x, y):
+                return log_green(x, y) + rule.log_factor(now, x, y)
+
+            kernel = jax.lax.map(lambda one: jnp.exp(jax.vmap(lambda y: at(one, y))(x)), x, batch_size=256)
+            return kernel[:, :-1] @ values[:-1] * volume
+
+        values = jnp.exp(-jnp.sum((x - 1) ** 2, -1))
+        laws = pid.Problem(pid.Samples(x[:1]), STIFF).prepare(pid.uniform_grid(steps)).step_laws
+        for k in reversed(range(steps)):
+            values = recede(values, jax.tree.map(lambda leaf, k=k: leaf[k], laws))
+        log_z.append(np.log(values[-1]))
+    change, next_change = np.diff(log_z)
+    assert abs(np.log2(change / next_change) - order) < 0.15
+
+
 def difference(process, protocol, box, steps, truth):
     """log Z − the grid's, and its error."""
     target = pid.terminal_cost(lambda y: jnp.sum((y - 1) ** 2), box.dim, protocol)
@@ -151,15 +186,7 @@ def difference(process, protocol, box, steps, truth):
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize(
-    ("process", "order"),
-    [
-        (Process(potential=lambda t, x: jnp.sum(x**4) / 4 + 0.5 * jnp.sum(x**3)), 2),
-        (Process(force=lambda t, x: jnp.sin(2 * x), gauge=lambda t, x: jnp.cos(x)), 2),
-        (Process(force=lambda t, x: jnp.stack([-x[1], x[0]]) * 2 * jnp.exp(-x @ x / 4)), 1),
-    ],
-    ids=["potential", "gradients", "vortex"],
-)
+@pytest.mark.parametrize(("process", "order"), ORDERS.values(), ids=ORDERS)
 def test_the_grid_is_met(process, order):
     """Extrapolated with its order in the steps, at 4 s.e."""
     dim = 2 if order == 1 else 1

@@ -240,3 +240,5 @@ def test_paths_that_blow_up_are_told():
     with pytest.raises(pid.SamplingError, match=r"paths were not finite: .* Take more steps"):
         steered.check()
     assert steered.to_dict()["num_nonfinite"] == steered.num_nonfinite > 0
+    with pytest.raises(ValueError, match=r"log ψ is nan: a field, the control or the cost is NaN or −∞ on a path"):
+        path_integral(KEY, broken, None, cost_of(1), 0.0, jnp.zeros(1), num_samples=64, num_steps=4)

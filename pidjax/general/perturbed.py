@@ -107,7 +107,8 @@ def bridges(
 ) -> Steered:
     """Weighted paths of a process from the protocol's start to one end point; their mean weight is its Green function.
 
-    Paths to a law p̃: y ~ p̃, and the bridges to each, with the weights of one sum to one, are the optimal process.
+    Paths to a law p̃: y ~ p̃, and the bridges to each, with the weights of one sum to one, are the optimal process. The Green
+    function that each weight is divided by is then the mean over all N, its own path included, so its mean is one exactly.
 
     Args:
         key: a typed key.

@@ -17,17 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .._doors.checks import as_point, as_positive, as_scalar, check_count, check_key, check_kind, concrete
 from .._doors.functions import check_scalar
 from .._doors.show import of_numbers, shown
 from ..targets.base import AbstractTarget, WithDensity, able
+from ..targets.mixture import GaussianMixture
+from ..targets.product import Product
+from ..targets.smoothed import Smoothed
 from .box import Box, at_points
 from .generator import Generator, generator
 from .process import Process
 
 _MOST_OUTSIDE = 1e-3
+_MOST_MISSING = 1e-2
 
 
 class Cost(eqx.Module):
@@ -59,7 +63,8 @@ class Solved(eqx.Module):
         process, box, end, horizon: what was asked for, T the horizon.
         start: x₀.
         forward, backward: φ_k and ψ_k, each divided by e to the power of its `log_forward` and `log_backward`.
-        unreachable: the share of the target's mass on cells that the reference does not reach in this dtype; 0 for a cost.
+        unreachable: the share of the target's mass on cells, in walls too, that the reference does not reach in this dtype; 0
+            for a cost.
     """
 
     process: Process
@@ -176,20 +181,29 @@ class Solved(eqx.Module):
         """This, if the numbers are to be trusted as far as one solution can tell.
 
         Raises:
-            ValueError: log Z is not finite; the outermost cells hold a thousandth of the probability; the reference does not
-                reach a thousandth of the target's mass.
+            ValueError: log Z is not finite, with the field that is not, and where; the outermost cells hold a thousandth of the
+                probability; the reference does not reach a thousandth of the target's mass; the cells hold a hundredth too
+                much or too little of a law that is normalised.
         """
         if not np.isfinite(self.log_z):
-            raise ValueError(
-                f"log Z is {float(self.log_z)}: the end has no mass that paths in the box can reach, or a field is NaN there"
+            reason = _fault(self) or (
+                "the end has no mass that paths in the box can reach, or a potential is so negative that its exponential "
+                "overflows"
             )
+            raise ValueError(f"log Z is {float(self.log_z)}: {reason}")
         if self.boundary_mass > _MOST_OUTSIDE:
             share = float(self.boundary_mass)
             raise ValueError(f"the outermost cells hold {share:.1%} of the probability; take a larger box")
         if self.unreachable > _MOST_OUTSIDE:
             raise ValueError(
-                f"{float(self.unreachable):.1%} of the target's mass is where the reference has none in {self.start.dtype}: "
-                "bring the start nearer, or take float64"
+                f"{float(self.unreachable):.1%} of the target's mass is in walls, or where the reference has none in "
+                f"{self.start.dtype}: move the target or the walls, bring the start nearer, or take float64"
+            )
+        if isinstance(self.end, GaussianMixture | Product | Smoothed) and abs(self.log_z) > _MOST_MISSING:
+            share = float(jnp.exp(self.log_z))
+            raise ValueError(
+                f"the cells hold {share:.3g} of the target's mass, which is one: it reaches out of the box, or is narrower "
+                "than a cell; take a larger box, or more cells"
             )
         return self
 
@@ -290,7 +304,7 @@ def _solved(process: Process, box: Box, end, start, horizon, num_steps: int) -> 
         log_last = jnp.where(
             reached, log_mass - jnp.log(jnp.where(reached, forward[-1], 1)) - log_forward[-1], -jnp.inf
         )
-        shares = jnp.where(box.are_inside, jnp.exp(log_mass - jnp.max(log_mass)), 0)
+        shares = jnp.exp(log_mass - jnp.max(log_mass))
         unreachable = jnp.sum(jnp.where(reached, 0, shares)) / jnp.sum(shares)
     log_last = jnp.where(box.are_inside, log_last, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(log_last))
@@ -299,6 +313,43 @@ def _solved(process: Process, box: Box, end, start, horizon, num_steps: int) -> 
     backward = jnp.concatenate([backward, last[None]])
     log_backward = jnp.cumsum(jnp.append(log_scales, top)[::-1])[::-1]
     return Solved(process, box, end, start, horizon, forward, log_forward, backward, log_backward, unreachable)
+
+
+def _fault(solved: Solved) -> str | None:
+    """Which function is not finite at a centre where it must be, and where."""
+    for name, (is_bad, k, cell) in _faults(solved).items():
+        if is_bad:
+            x = solved.box.points.reshape(-1, solved.box.dim)[cell]
+            when = (
+                "" if name == "the end" else f" and t = {(int(k) + 0.5) * float(solved.horizon) / solved.num_steps:g}"
+            )
+            return f"{name} is NaN or infinite at x = {[round(float(value), 3) for value in x]}{when}"
+    return None
+
+
+@eqx.filter_jit
+def _faults(solved: Solved) -> dict[str, tuple[Bool[Array, ""], Int[Array, ""], Int[Array, ""]]]:
+    """Of each function, whether there is such a centre, and the numbers of its step and cell. V and a cost may be +∞."""
+    box = solved.box
+    inside = box.are_inside.ravel()
+    points = box.points.reshape(-1, box.dim)
+
+    def is_faulty(values):
+        return (jnp.isnan(values) | jnp.isneginf(values)) & inside
+
+    def at(t):
+        fields = jax.vmap(lambda x: solved.process.at(t, x))(points)
+        vectors = (jnp.where(jnp.isfinite(field).all(-1), 0, jnp.nan) for field in (fields.force, fields.gauge))
+        return [is_faulty(values) for values in (fields.potential, *vectors)]
+
+    def first(faulty: Bool[Array, "steps cells"]):
+        k, cell = jnp.divmod(jnp.argmax(faulty), inside.size)
+        return jnp.any(faulty), k, cell
+
+    found = jax.lax.map(at, _steps(solved.process, box, solved.horizon, solved.num_steps)[1])
+    cost = solved.end.function if isinstance(solved.end, Cost) else lambda y: -solved.end.log_density(y)
+    found.append(is_faulty(jax.vmap(cost)(points))[None])
+    return {name: first(faulty) for name, faulty in zip(("potential", "force", "gauge", "the end"), found)}
 
 
 def _one_step(steps: Generator, t, values) -> tuple[Float[Array, "*cells"], list[Float[Array, "*cells"]]]:

@@ -71,7 +71,7 @@ class Steered(Weighted):
         if not self.num_nonfinite > 0:
             return []
         text = (
-            f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: a field or the control returned NaN "
+            f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: a field or the control returned NaN or −∞ "
             "there, or a step blew up. Take more steps"
         )
         return [(Outcome.NOT_FINITE, text)]
@@ -179,7 +179,7 @@ def path_integral(
         x: state, shape (d,).
 
     Raises:
-        ValueError: as `steer`.
+        ValueError: as `steer`; log ψ is not finite, and not traced.
 
     Example:
         >>> cost = Cost(lambda y: 0.5 * jnp.sum((y - 2) ** 2))
@@ -189,7 +189,14 @@ def path_integral(
     check_key("key", key)
     run = _checked(process, control, cost, x, horizon, t)
     num_samples, num_steps = check_count("num_samples", num_samples), check_count("num_steps", num_steps)
-    return _value(key, *run, num_samples, num_steps)
+    found = _value(key, *run, num_samples, num_steps)
+    known = concrete(found.log_psi.value)
+    if known is not None and not np.isfinite(known):
+        raise ValueError(
+            f"log ψ is {known:g}: a field, the control or the cost is NaN or −∞ on a path, or no path ends where the cost is "
+            "finite"
+        )
+    return found
 
 
 def _checked(process, control, cost, start, horizon, since):

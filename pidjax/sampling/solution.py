@@ -214,7 +214,8 @@ class Solution(Weighted):
             return problems + [found for found in self.reached.problems() if found[0] not in own]
         if self.num_nonfinite > 0:
             cause = (
-                "the log-density returned NaN or +inf there, or a step blew up. Return -inf outside the support; use more steps"
+                "the log-density returned NaN or +inf there, a field of the rule was not finite, or a step blew up. Return "
+                "-inf outside the support; use more steps"
                 if self._has_users_density
                 else "a state overflowed, a step blew up, or a control of your own returned NaN. Bring target, noise_scale "
                 "and force to moderate scales; use more steps"
