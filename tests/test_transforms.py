@@ -191,6 +191,31 @@ def test_chunks_do_not_change_the_paths():
     np.testing.assert_allclose(whole.log_weights, parts.log_weights, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.extended
+@pytest.mark.parametrize(
+    ("num_samples", "dim", "kind"), [(10**6, 2, "mixture"), (10**5, 64, "mixture"), (10**6, 2, "energy")]
+)
+def test_memory_does_not_grow_with_the_paths(num_samples, dim, kind):
+    """The process grows by thrice the result (chunks, joined, in the user's units) and eight times a chunk's 16 MB at most."""
+    script = f"""
+        import resource, jax, pidjax as pid
+        target = pid.GaussianMixture.isotropic(3 * jax.random.normal(jax.random.key(9), (9, {dim})), 0.3)
+        if "{kind}" == "energy":
+            target = pid.Density(target.log_density, {dim})
+        def largest(num_samples):
+            solution = pid.sample(jax.random.key(0), target, num_samples=num_samples, progress=False)
+            jax.block_until_ready(solution.samples)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(-largest(4096) + largest({num_samples}))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stderr
+    size = num_samples * (dim + 1) * 4
+    assert int(result.stdout) < 3 * size + 8 * 2**24
+
+
 @pytest.mark.slow
 def test_devices_do_not_change_the_paths():
     script = """
@@ -204,6 +229,9 @@ def test_devices_do_not_change_the_paths():
         alone = pid.rollout(prepared, spread.rule, jax.random.split(jax.random.key(5))[1], jnp.arange(1000))
         same = np.isclose(prepared.unit.from_unit(alone.samples), spread.samples, rtol=1e-4, atol=1e-5).all(axis=1)
         assert same.mean() >= 0.999, same.mean()
+        chunked = pid.sample(jax.random.key(5), pid.GaussianMixture.isotropic(jnp.ones((8192, 2)), 0.3), num_samples=500)
+        assert chunked.settings["batch_size"] == 256
+        assert len(chunked.samples.sharding.device_set) == 2
     """
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(

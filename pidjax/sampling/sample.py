@@ -32,6 +32,8 @@ from .solution import Solution
 from .stand_in import StandIn, chosen, stand_in
 
 _MOST_SAMPLES = 2**31 - 1
+_DIVISIBLE_BY = 64
+"""What chunks are multiples of, where there are several, so that devices share them evenly however many there are."""
 _ROADS = {
     "fitted": "a fitted mixture",
     "modes": "the modes",
@@ -73,7 +75,7 @@ def sample(
         num_steps: K ≥ 1, for the default grid; give this or `grid`.
         rule: the step rule. On a target without a density a Gaussian rule's last step is a draw.
         grid: from `log_snr_grid`, `uniform_grid` or `at_times`.
-        batch_size: paths run at once; by default what keeps a chunk's states, or its tilted laws of a data set, at some 16 MB.
+        batch_size: paths run at once; by default what keeps a chunk's states and tilted laws at some 16 MB.
             Changes the result by rounding only.
         save_paths: keep x(t) and x̂(t; x(t)).
         resampling: of groups of paths between steps; useful where steps are not exact. Errors are then those of the groups.
@@ -132,7 +134,9 @@ def sample(
     island = 1 if resampling is None else resampling.island_size
     most = default_batch(target.numbers_per_tilt, num_samples) if batch_size is None else batch_size
     num_chunks = math.ceil(num_samples / max(most, island))
-    chunk = math.ceil(num_samples / num_chunks / island) * island
+    multiple = island if num_chunks == 1 or batch_size is not None else math.lcm(island, _DIVISIBLE_BY)
+    chunk = math.ceil(num_samples / num_chunks / multiple) * multiple
+    num_chunks = math.ceil(num_samples / chunk)
     ends = None
     if found.reached is not None and isinstance(target, Ends) and isinstance(rule, Ancestral) and resampling is None:
         ends = chosen(key_paths, found.reached, num_samples)

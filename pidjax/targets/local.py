@@ -145,6 +145,10 @@ class LocalDraws(AbstractTarget, Tilted, WithDensity):
         return self.num_draws
 
     @property
+    def numbers_per_tilt(self) -> int:
+        return (self.num_draws + (0 if self.pool is None else len(self.pool.points))) * self.dim
+
+    @property
     def shared_sample(self) -> SharedSample | None:
         return None if self.pool is None else self.pool.shared_sample
 

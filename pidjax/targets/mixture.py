@@ -233,6 +233,10 @@ class GaussianMixture(AbstractTarget, ExactlyTilted, WithDensity):
         offsets = self.means - self.mean()[None]
         return _mean(self.weights, self.covariances) + matmul(transpose(self.weights[:, None] * offsets), offsets)
 
+    @property
+    def numbers_per_tilt(self) -> int:
+        return self.means.shape[-2] * self.dim
+
     def place(self):
         spread = jnp.sqrt(jnp.trace(self.covariance()) / self.dim)
         smallest = jnp.where(self.weights > 0, _smallest_widths(jax.lax.stop_gradient(self.factors)), jnp.inf)

@@ -102,6 +102,10 @@ class Pool(AbstractTarget, Tilted, WithDensity):
         return self.density.log_density(y)
 
     @property
+    def numbers_per_tilt(self) -> int:
+        return max(self.dim, len(self.points))
+
+    @property
     def shared_sample(self) -> SharedSample:
         return SharedSample(effective_size(self.log_ratios), self.log_ratios.size)
 

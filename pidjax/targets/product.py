@@ -119,6 +119,10 @@ class Product(AbstractTarget, ExactlyTilted, WithDensity):
     def dim(self) -> int:
         return sum(map(len, self.blocks))
 
+    @property
+    def numbers_per_tilt(self) -> int:
+        return sum(mixture.means.size for mixture in self.mixtures)
+
     def _of_blocks(self, function: Callable, *vectors: Float[Array, " d"]) -> list:
         """For each kind a function of the mixtures, and of the blocks' parts of vectors."""
         check_single("the product", self.mixtures[0].means, 3)
