@@ -20,6 +20,7 @@ TURN = jnp.array([[0.0, -1.5], [1.5, 0.0]])
 GAUGE = jnp.array([[0.3, 0.2], [-0.4, 0.1]])
 TURNING = Process(potential=lambda t, x: 0.5 * x @ x, force=lambda t, x: TURN @ x, gauge=lambda t, x: GAUGE @ x)
 APART = Process(potential=lambda t, x: 0.5 * x @ x, force=lambda t, x: -(x**3) / 4)
+SWAYING = Process(potential=lambda t, x: 0.5 * x @ x, force=lambda t, x: jnp.cos(6 * t) - x)
 
 
 def square(cells, dim=2, **options):
@@ -67,12 +68,13 @@ def test_a_vortex_with_a_gauge_is_met_with_first_order_in_time():
     ("process", "box"),
     [
         (APART, square(60, 1)),
+        (SWAYING, square(60, 1)),
         (APART, square(24)),
         (TURNING, square(24)),
         (APART, square(24, inside=lambda x: (jnp.abs(x[0] - 0.6) > 0.3) | (jnp.abs(x[1]) < 0.7))),
         (APART, square(12, 3)),
     ],
-    ids=["line", "apart", "vortex", "slit", "space"],
+    ids=["line", "line in time", "apart", "vortex", "slit", "space"],
 )
 def test_z_is_the_same_at_every_time_and_paths_have_the_marginals(process, box):
     """⟨φ_k, ψ_k⟩ = Z to rounding; and the cells of 4,000 paths at half time and at the end, by chi-square at 4 sigma."""

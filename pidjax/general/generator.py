@@ -69,9 +69,12 @@ class Generator(eqx.Module):
         if exact is not None:
             return exact[cells[axis]]
         others = tuple(index for other, index in enumerate(cells) if other != axis)
-        up, down = rates_along(self.process, self.box, axis, t)
+        up, down = (
+            jnp.broadcast_to(rate[others], (cells[axis].size, rate.shape[-1]))
+            for rate in rates_along(self.process, self.box, axis, t)
+        )
         at = jax.nn.one_hot(cells[axis], self.box.shape[axis], dtype=self.step.dtype)
-        return solved(up[others], down[others], self.step, at, transposed=True)
+        return solved(up, down, self.step, at, transposed=True)
 
     def _along(self, axis, t, values, *, transposed: bool):
         exact, lines = self.exact[axis], jnp.moveaxis(values, axis, -1)
