@@ -3,6 +3,7 @@
 import itertools
 import os
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 # The tests are many small programs, on cores that are all busy: half the time to compile each.
@@ -33,6 +34,21 @@ with install_import_hook([name for name in _MODULES if name not in _DOORS], "bea
     import pidjax  # noqa: F401
 
 _TESTS = itertools.count()
+_EXTRAS = ("PIL", "blackjax", "matplotlib", "numpyro", "ott", "sklearn", "tqdm")
+
+collect_ignore = [] if find_spec("blackjax") else ["test_benchmarks.py", "test_hostile.py"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    """Where only the core is installed, what needs an extra is skipped, and says which."""
+    try:
+        return (yield)
+    except ImportError as error:
+        cause = error.__cause__ if "pip install pidjax[" in str(error) else error
+        if isinstance(cause, ModuleNotFoundError) and str(cause.name).split(".")[0] in _EXTRAS:
+            pytest.skip(str(error))
+        raise
 
 
 @pytest.fixture(params=["float64", "float32"])

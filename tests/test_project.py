@@ -127,14 +127,20 @@ for extra in ("matplotlib", "scipy.optimize", "ott", "blackjax", "numpyro", "tqd
     assert result.returncode == 0, result.stderr
 
 
+class Runner(doctest.DocTestRunner):
+    """One that leaves it to pytest when an extra is missing."""
+
+    def report_unexpected_exception(self, out, test, example, exc_info):
+        if isinstance(exc_info[1], ImportError):
+            raise exc_info[1]
+        super().report_unexpected_exception(out, test, example, exc_info)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name):
     module = importlib.import_module(name)
     names = {"jax": jax, "jnp": jnp, "np": np, "pid": pidjax, **vars(module)}
-    finder, runner = (
-        doctest.DocTestFinder(exclude_empty=True),
-        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE),
-    )
+    finder, runner = doctest.DocTestFinder(exclude_empty=True), Runner(optionflags=doctest.NORMALIZE_WHITESPACE)
     output = io.StringIO()
     for example in finder.find(module, name, globs=names):
         with as_a_user():

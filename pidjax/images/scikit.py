@@ -43,6 +43,7 @@ def photographs(size: int, stride: int | None = None, *, dtype: DTypeLike | None
     """
     size = check_count("size", size)
     stride = size if stride is None else check_count("stride", stride)
+    load("PIL", user="photographs", package="Pillow", extra="bench")
     held = _datasets().load_sample_images().images
     if size > min(min(one.shape[:2]) for one in held):
         raise ValueError(f"size is {size}; pass at most {min(min(one.shape[:2]) for one in held)}, as a photograph has")
