@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import as_a_user, assert_within, grid_quadrature
 from jax.scipy import stats
+from scipy import special
 from scipy.special import betaln, gammaln
 from scipy.stats import halfcauchy, multivariate_normal, norm
 
@@ -306,23 +307,79 @@ def test_sampled_as_a_numpyro_model(as_users_have_it):
     check(pid.sample(KEY, pid.interop.numpyro_density(numpyro_model, COUNTS, SUCCESSES, VOTES, VALUES), progress=False))
 
 
+EFFECTS, ERRORS = np.array([28.0, 8, -3, 7, -1, 1, 18, 12]), np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+
+
+def schools():
+    """Not centred: θ = μ + τ z."""
+    import numpyro
+    import numpyro.distributions as dist
+
+    mu, tau = numpyro.sample("mu", dist.Normal(0, 5)), numpyro.sample("tau", dist.HalfCauchy(5))
+    with numpyro.plate("schools", 8):
+        theta = numpyro.deterministic("theta", mu + tau * numpyro.sample("z", dist.Normal(0, 1)))
+        numpyro.sample("effects", dist.Normal(theta, ERRORS), obs=EFFECTS)
+
+
+def logistic(inputs, labels):
+    import numpyro
+    import numpyro.distributions as dist
+
+    slopes = numpyro.sample("slopes", dist.Normal(0, 2).expand([inputs.shape[1]]).to_event(1))
+    numpyro.sample("labels", dist.Bernoulli(logits=inputs @ slopes), obs=labels)
+
+
+def assert_as_nuts(solution, features, model, *data):
+    """Means, and shares below five quantiles, of each feature against 40,000 draws of NUTS, by the errors of both."""
+    import numpyro.infer
+    from numpyro.diagnostics import effective_sample_size
+
+    kernel = numpyro.infer.NUTS(model, target_accept_prob=0.95)
+    chains = numpyro.infer.MCMC(
+        kernel, num_warmup=1000, num_samples=10_000, num_chains=4, chain_method="vectorized", progress_bar=False
+    )
+    chains.run(jax.random.key(7), *data)
+    values = np.asarray(jax.vmap(jax.vmap(features))(chains.get_samples(group_by_chain=True)))
+    quantiles = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95], axis=(0, 1))
+
+    def statistics(values):
+        below = [values < quantile for quantile in quantiles]
+        return jnp.concatenate([values, *(jnp.asarray(share, values.dtype) for share in below)])
+
+    of_nuts = np.asarray(jax.vmap(jax.vmap(statistics))(values))
+    errors = of_nuts.std(axis=(0, 1)) / np.sqrt(effective_sample_size(of_nuts))
+    own = solution.expectation(lambda at: statistics(features(at)))
+    assert_within(own.value, of_nuts.mean(axis=(0, 1)), np.hypot(own.standard_error, errors))
+
+
 @pytest.mark.extended
 @pytest.mark.slow
-def test_eight_schools_against_quadrature(as_users_have_it):
-    """Not centred: given (μ, τ) the schools integrate out, y_i ~ N(μ, σ_i² + τ²)."""
-    numpyro, dist = pytest.importorskip("numpyro"), pytest.importorskip("numpyro.distributions")
-    effects, errors = np.array([28.0, 8, -3, 7, -1, 1, 18, 12]), np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+def test_a_logistic_regression_against_quadrature_and_nuts(as_users_have_it):
+    """log Z and means by the trapezium rule: the density is smooth, and vanishes at the edge."""
+    pytest.importorskip("numpyro")
+    inputs = np.column_stack([np.ones(60), np.random.default_rng(0).normal(size=(60, 2))])
+    labels = np.random.default_rng(1).random(60) < special.expit(inputs @ [0.5, 2.0, -1.0])
+    data = jnp.asarray(inputs), jnp.asarray(labels, int)
+    solution = pid.sample(KEY, pid.interop.numpyro_density(logistic, *data), progress=False).check()
+    points, cell = grid_quadrature(-6.0, 8.0, 141, 3)
+    logits = points @ inputs.T
+    log_p = norm.logpdf(points, 0, 2).sum(axis=1) + (labels * logits - np.logaddexp(0, logits)).sum(axis=1)
+    log_z = special.logsumexp(log_p) + np.log(cell)
+    assert_within(solution.log_z.value, log_z, solution.log_z.standard_error)
+    mean = solution.expectation(lambda at: at["slopes"])
+    assert_within(mean.value, special.softmax(log_p) @ points, mean.standard_error)
+    assert_as_nuts(solution, lambda at: at["slopes"], logistic, *data)
 
-    def schools():
-        mu, tau = numpyro.sample("mu", dist.Normal(0, 5)), numpyro.sample("tau", dist.HalfCauchy(5))
-        with numpyro.plate("schools", 8):
-            theta = numpyro.deterministic("theta", mu + tau * numpyro.sample("z", dist.Normal(0, 1)))
-            numpyro.sample("effects", dist.Normal(theta, errors), obs=effects)
 
+@pytest.mark.extended
+@pytest.mark.slow
+def test_eight_schools_against_quadrature_and_nuts(as_users_have_it):
+    """Given (μ, τ) the schools integrate out, y_i ~ N(μ, σ_i² + τ²)."""
+    pytest.importorskip("numpyro")
     (mu, log_tau), cell = grid_quadrature(-30.0, 30.0, 1201, 2)[0].T, 0.05**2
     tau = np.exp(log_tau)
     log_p = norm.logpdf(mu, 0, 5) + halfcauchy.logpdf(tau, scale=5) + log_tau
-    for effect, error in zip(effects, errors):
+    for effect, error in zip(EFFECTS, ERRORS):
         log_p += norm.logpdf(effect, mu, np.hypot(error, tau))
     log_z = np.log(np.exp(log_p).sum() * cell)
     solution = pid.sample(KEY, pid.interop.numpyro_density(schools), progress=False).check()
@@ -330,3 +387,6 @@ def test_eight_schools_against_quadrature(as_users_have_it):
     mean = solution.expectation(lambda at: jnp.stack([at["mu"], jnp.log(at["tau"])]))
     expected = [np.sum(np.exp(log_p) * value) * cell / np.exp(log_z) for value in (mu, log_tau)]
     assert_within(mean.value, expected, mean.standard_error)
+    assert_as_nuts(
+        solution, lambda at: jnp.concatenate([jnp.stack([at["mu"], jnp.log(at["tau"])]), at["theta"]]), schools
+    )
