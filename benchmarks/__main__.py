@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [data] [densities] [decisions] [neural] [protocols] [speed] [hostile] [seeded] [coverage] …`.
+"""`python -m benchmarks [core] [control] [data] [densities] [decisions] [neural] [protocols] [speed] [hostile] …`.
 
 Other names are cases of `core` and targets of `coverage`.
 
@@ -11,7 +11,21 @@ import sys
 import time
 from pathlib import Path
 
-from . import coverage, data, decisions, densities, figures, grade, hostile, neural, protocols, report, seeded, speed
+from . import (
+    control,
+    coverage,
+    data,
+    decisions,
+    densities,
+    figures,
+    grade,
+    hostile,
+    neural,
+    protocols,
+    report,
+    seeded,
+    speed,
+)
 from .cases import CASES, QUICK
 from .core import run_core
 from .data.sets import CIFAR
@@ -21,6 +35,7 @@ from .outcome import Budget
 SUITES = {
     "speed": "speed.json",
     "protocols": "protocols.json",
+    "control": "control.json",
     "decisions": "decisions.json",
     "data": "data.json",
     "densities": "densities.json",
@@ -110,6 +125,7 @@ def run(options: argparse.Namespace) -> report.Results | None:
     settings = {
         "speed": asked,
         "protocols": asked,
+        "control": asked,
         "decisions": {**asked, "seeds": options.seeds},
         "data": asked,
         "densities": {**asked, "seeds": options.seeds},
@@ -124,6 +140,8 @@ def run(options: argparse.Namespace) -> report.Results | None:
         speed.run_speed(ledgers["speed"], quick=options.quick)
     if "protocols" in suites:
         protocols.run_protocols(ledgers["protocols"], quick=options.quick)
+    if "control" in suites:
+        control.run_control(ledgers["control"], quick=options.quick)
     if "decisions" in suites:
         decisions.run_decisions(ledgers["decisions"], options.out, quick=options.quick, seeds=options.seeds)
     if "data" in suites:

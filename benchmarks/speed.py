@@ -6,6 +6,7 @@ scaling of a data set         exponents of the seconds of a posterior in particl
 memory of a data set          temporaries beside 50,000 points in 3,072 dimensions, of preparing and of each rule / the data
 posterior over a mixture      tilted laws of 4,096 states over 40 components / as many bare exponentials
 gradient of a rollout         1,000 steps of 1,000 paths in 8 dimensions / the rollout; a plain scan's memory
+grids                         a process solved on 256² cells in 200 steps / the bare products, and on 64³; gradients / values
 training                      gradients of losses / the network's own, forward and backward, at as many states
 import                        of pidjax on top of jax, equinox and optax
 """
@@ -24,6 +25,7 @@ import numpy as np
 
 import pidjax as pid
 from pidjax import learning, zoo
+from pidjax.general import Box, Cost, Process, solve
 from pidjax.process.bridge import Observation, observe
 
 from . import measure
@@ -47,7 +49,7 @@ class Ratio(NamedTuple):
 def run_speed(ledger: Ledger, *, quick: bool) -> None:
     """All ratios, printed as they come."""
     of_data = data_set, data_steps, data_scaling, data_memory
-    parts = {part.__name__: part for part in (*of_data, mixture, gradient, training, imports)}
+    parts = {part.__name__: part for part in (*of_data, mixture, gradient, grids, training, imports)}
 
     def rows(part):
         for ratio in parts[part](3 if quick else 7):
@@ -247,6 +249,59 @@ def gradient(rounds: int, num_steps: int = 1000, dim: int = 8, components: int =
         _bytes("temporaries: gradient / plain scan's gradient", reverse, unsaved, 1 / 20),
         _bytes(f"temporaries: two-level gradient, {num_steps} steps / 100 steps", segmented, short, 2.0),
     ]
+
+
+def grids(rounds: int, cells: int = 256, steps: int = 200, cells_in_space: int = 64) -> list[Ratio]:
+    """Both passes, forward and backward, with a drift on each axis of its own, by dense exponentials, and with a vortex."""
+
+    def apart(x):
+        return -(x**3) / 4
+
+    def vortex(x):
+        return jnp.stack([-x[1], x[0], *x[2:]])
+
+    def solved(strength, force, dim: int, cells: int):
+        process = Process(potential=lambda t, x: 0.5 * strength * x @ x, force=lambda t, x: strength * force(x))
+        box = Box([-5.0] * dim, [5.0] * dim, (cells,) * dim)
+        return solve(process, box, Cost(lambda y: jnp.sum((y - 1) ** 2)), num_steps=steps)
+
+    def passes(strength, force, dim, cells):
+        found = solved(strength, force, dim, cells)
+        return found.forward, found.backward
+
+    def log_z(strength, force):
+        return solved(strength, force, 2, cells).log_z
+
+    def products(matrix, values):
+        def step(values, _):
+            values = matrix @ values @ matrix
+            return values, values
+
+        return [jax.lax.scan(step, one, length=steps)[1] for one in (values, values.T)]
+
+    strength, matrix = jnp.array(0.5), jnp.full((cells, cells), 1 / cells)
+    programs = {"bare products": measure.Program(products, matrix, matrix)}
+    for name, force, dim, number in (
+        ("apart", apart, 2, cells),
+        ("vortex", vortex, 2, cells),
+        ("apart in space", apart, 3, cells_in_space),
+        ("vortex in space", vortex, 3, cells_in_space),
+    ):
+        both = partial(passes, force=force, dim=dim, cells=number)
+        programs[name] = measure.Program(both, strength)
+    seconds = measure.interleaved({name: program.run for name, program in programs.items()}, max(rounds // 2, 1))
+    limits = {"apart": 0.4, "vortex": 4.0, "apart in space": None, "vortex in space": None}
+    ratios = [Ratio(f"seconds: grid, {name}", seconds[name], limit, f"{steps} steps") for name, limit in limits.items()]
+    detail = f"{seconds['apart']:.4f} s / {seconds['bare products']:.4f} s"
+    ratios.append(Ratio("grid, apart / bare products", seconds["apart"] / seconds["bare products"], 1.5, detail))
+    for name, force in (("apart", apart), ("vortex", vortex)):
+        value = partial(log_z, force=force)
+        pair = {
+            f"log Z of a grid, {name}": measure.Program(value, strength),
+            "its gradient": measure.Program(jax.grad(value), strength),
+        }
+        ratios += _ratios(pair, max(rounds // 2, 1), {"its gradient": 4.0})
+    return ratios
 
 
 def training(rounds: int, num_paths: int = 512, num_steps: int = 100) -> list[Ratio]:
