@@ -70,7 +70,7 @@ def test_a_slab_under_a_spike_is_told_of_and_reached(target):
 
     missed = climb_from(KEY, density, reached.modes.laplace(), "modes", reached.modes, 1024)
     assert missed.problems() == []
-    missed = dataclasses.replace(missed, halo_log_z=reached.halo_log_z)
+    missed = dataclasses.replace(missed, seen_log_z=reached.seen_log_z)
     assert [found for found, _ in missed.problems()] == [Outcome.UNSEEN_MASS]
 
 
@@ -83,8 +83,8 @@ def gaussian_of_many_widths(y):
 def test_no_mass_is_missed_where_none_is(seed):
     reached = reach(jax.random.key(seed), Density(gaussian_of_many_widths, 20), 1024, progress=False)
     assert (reached.road, reached.problems()) == ("modes", [])
-    assert reached.halo_log_z is not None
-    assert reached.halo_log_z.standard_error < 0.03
+    assert reached.seen_log_z is not None
+    assert reached.seen_log_z.standard_error < 0.03
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ class Outcome(Enum):
     UNFINISHED = "a ladder that did not reach its top"
     UNBALANCED = "gradients whose means are not those under the target"
     LOST_MODE = "a mode that was seen, and where no sample is"
-    UNSEEN_MASS = "mass where no sample is, that importance weights tell of"
+    UNSEEN_MASS = "mass where no sample is, that importance weights, another climb or short steps tell of"
     NO_LAW = "paths led by means that belong to no law, which no weight corrects"
 
 

@@ -14,7 +14,8 @@ their own moments, all climb from there. A mode k of Laplace's mass M_k with no 
 
     ESS · min(M_k/Ẑ, 1)  ≥  10,      near:  |L_k⁻¹(y − m_k)|² < d + 4 √(2d) + 16.
 
-If the importance weights of the halo tell of clearly more mass than a climb found, there is mass that the climb has not seen.
+If the importance weights of the halo tell of clearly more mass than a climb found, or short steps from its points lead to such,
+there is mass that the climb has not seen.
 
 Modes are a base if they are few and explain most starts. If one was met only once, which tells of others, not met, they are the
 last one that is tried.
@@ -37,6 +38,7 @@ from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
 from .annealing import anneal
 from .bases import are_a_base, are_all, broad_base, effective_share, refitted
+from .edge import MOST_EVEN, unevenness, walk_beyond
 from .halo import Halo, halo
 from .modes import Modes, shell, squares
 from .moves import Differences, Hamiltonian
@@ -56,6 +58,8 @@ _MOST_NUMBERS = 2**22
 _MOST_OWN, _MUCH = 0.1, 0.5
 """Weight of the modes' own Gaussians in a halo below which, and its effective share above which, it is climbed from first."""
 _EXPECTED = 10.0
+_UNLIKELY, _SMALL = 4.0, 0.5
+"""Of missing mass: its standard errors, and its share of that of log Z, below which it is no matter."""
 
 
 class Reached(eqx.Module):
@@ -66,7 +70,9 @@ class Reached(eqx.Module):
         pilot_log_z: of the adaptive climb, by fewer particles.
         base: where both climbed from, and `road` its name: "fitted", "modes", "halo" or "broad".
         modes: what was seen before.
-        halo_log_z: by the importance weights of the halo, if there is one; too low rather than too high.
+        seen_log_z: the largest log Z by the importance weights of the halo and climbs before; too low rather than too high.
+        missing: mass into which short steps from the points lead, in units of that found; None where gradients are even, or not
+            followed.
         num_lost: modes that were seen, and where no point is.
         num_energy_evaluations, num_gradient_evaluations: in all, of log p̃, and of these with the gradient.
     """
@@ -75,7 +81,8 @@ class Reached(eqx.Module):
     pilot_log_z: Estimate
     base: GaussianMixture
     modes: Modes
-    halo_log_z: Estimate | None
+    seen_log_z: Estimate | None
+    missing: Estimate | None
     num_lost: Int[Array, ""]
     num_energy_evaluations: Int[Array, ""]
     num_gradient_evaluations: Int[Array, ""]
@@ -101,11 +108,19 @@ class Reached(eqx.Module):
                 "nearer to the target"
             )
             found.append((Outcome.DISAGREEING, text))
-        seen = self.halo_log_z
+        missing = self.missing
+        if missing is not None and missing.value > max(_UNLIKELY * missing.standard_error, _SMALL * one.standard_error):
+            text = (
+                f"short steps from the samples led on to {float(missing.value):.1%} more mass, as far as they went: a narrow "
+                "part that the climb did not enter (the neck of a funnel). Use another variable, as a hierarchy not centred"
+            )
+            found.append((Outcome.UNSEEN_MASS, text))
+        seen = self.seen_log_z
         if seen is not None and one.is_below(seen):
             text = (
-                f"importance weights around the modes and where chains stayed gave log Z of {seen:.4g}, the climb {one:.4g}: "
-                "there is mass where no sample is (heavy tails, a wide part under a narrow top). Use a base that covers it"
+                f"importance weights around the modes and strays, or a climb from another base, gave log Z of {seen:.4g}, "
+                f"this climb {one:.4g}: there is mass where no sample is (heavy tails, a wide part under a narrow top). Use a "
+                "base that covers it"
             )
             found.append((Outcome.UNSEEN_MASS, text))
         return found
@@ -156,9 +171,12 @@ def reach(
         energies, gradients = modes.evaluations, jnp.zeros((), int)
         if around is not None:
             energies += around.evaluations
+        seen = None if around is None else around.log_z
         for key, (road, base) in zip(keys, candidates(key_contest, density, modes, fitted, around), strict=False):
-            seen = None if around is None else around.log_z
-            reached = climb_from(key, density, base, road, modes, num_samples, halo_log_z=seen)
+            reached = climb_from(key, density, base, road, modes, num_samples, seen_log_z=seen)
+            found = reached.population
+            if found.schedule.levels[-1] >= 1 and (seen is None or found.log_z.value > seen.value):
+                seen = found.log_z
             energies += reached.num_energy_evaluations
             gradients += reached.num_gradient_evaluations
             advance(1)
@@ -197,7 +215,7 @@ def climb_from(
     modes: Modes,
     num_samples: int,
     *,
-    halo_log_z: Estimate | None = None,
+    seen_log_z: Estimate | None = None,
 ) -> Reached:
     """An adaptive climb from a base by a quarter of the particles and, if it reached the target, a frozen one by all."""
     strata = base.means.shape[0] if road == "modes" else 1
@@ -207,7 +225,7 @@ def climb_from(
     least = LEAST_PARTICLES if density.dim <= MOST_REFITTED else LEAST_PARTICLES // 2
     pilot = min(number, max(least, number // _PILOT_SHARE))
     options = {"num_islands": islands, "stratified": road == "modes"}
-    key_pilot, key_again, key_all = jax.random.split(key, 3)
+    key_pilot, key_again, key_all, key_edge = jax.random.split(key, 4)
     spent = []
 
     def adaptive(key, base):
@@ -230,17 +248,22 @@ def climb_from(
         size = math.ceil(number / islands)
         population = anneal(key_all, density, base, schedule=first.schedule, island_size=size, **options)
         spent.append(population)
+    slopes, walked = population.slopes, None
+    if slopes is not None and unevenness(slopes) > MOST_EVEN:
+        walked = walk_beyond(key_edge, density, base, population)
+    gradients = 0 if walked is None else walked.gradients
     return Reached(
         population=population,
         pilot_log_z=first.log_z,
         base=base,
         modes=modes,
-        halo_log_z=halo_log_z,
+        seen_log_z=seen_log_z,
+        missing=None if walked is None else walked.missing,
         num_lost=jnp.sum(
             are_lost(population.samples, population.log_weights, population.ess, population.log_z.value, modes)
         ),
-        num_energy_evaluations=jnp.asarray(sum(one.num_energy_evaluations for one in spent)),
-        num_gradient_evaluations=jnp.asarray(sum(one.num_gradient_evaluations for one in spent)),
+        num_energy_evaluations=jnp.asarray(sum(one.num_energy_evaluations for one in spent) + gradients),
+        num_gradient_evaluations=jnp.asarray(sum(one.num_gradient_evaluations for one in spent) + gradients),
         road=road,
     )
 
