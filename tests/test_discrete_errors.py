@@ -210,6 +210,8 @@ CALLS = {
         (lambda: df.fit(KEY, MODEL, df.Features(MODEL), num_paths=10.0), "num_paths is 10.0"),
         (lambda: df.fit(KEY, MODEL, df.Features(MODEL), base=UNIFORM), "base is a Uniform"),
         (lambda: df.fit(KEY, MODEL, df.Features(THREE)), "no permutation"),
+        (lambda: df.fit(KEY, MODEL, df.Features(MODEL), samples=jnp.zeros((5, 2), int)), r"samples has shape \(5, 2\)"),
+        (lambda: df.fit(KEY, MODEL, df.Features(MODEL), samples=jnp.full((5, 4), 2)), "samples holds 2"),
         (lambda: df.Table(MODEL, window=2.0), "window is 2.0"),
         (lambda: df.Features(MODEL, num_paired=-2), "num_paired is -2; pass an integer >= 0"),
         (lambda: df.Empirical.from_prior(KEY, MODEL, UNIFORM, num_paths=5.0), "num_paths is 5.0"),

@@ -151,6 +151,25 @@ class TestFitted:
         solution = df.sample(KEY, glass, prior, num_samples=100)
         np.testing.assert_allclose(solution.log_weights, GLASS3, atol=1e-9)
 
+    def test_samples_take_the_place_of_the_first_paths(self, glass):
+        """Every configuration once, which is another law: the table of the whole frontier is exact."""
+        every = jnp.stack(jnp.meshgrid(*[jnp.arange(2)] * 9, indexing="ij"), axis=-1).reshape(-1, 9)
+        prior = df.fit(KEY, glass, df.Table(glass, window=3), samples=every, num_paths=1, num_rounds=1)
+        solution = df.sample(KEY, glass, prior, num_samples=100)
+        np.testing.assert_allclose(solution.log_weights, GLASS3, atol=1e-9)
+
+    @pytest.mark.extended
+    @pytest.mark.optimised
+    def test_samples_and_energy_on_a_cold_glass(self):
+        """At a third of the temperature paths alone do not find the mass. With those of a short chain, log Z at 4 sigma."""
+        hot = df.ising_glass(12)
+        cold = eqx.tree_at(lambda one: (one.couplings, one.fields), hot, (3 * hot.couplings, 0.3 * hot.fields))
+        chain = df.run(KEY, df.Gibbs(cold), num_chains=2000, num_sweeps=200)[:, -1]
+        alone = df.sample(KEY, cold, df.fit(KEY, cold, df.Features(cold), num_paths=2000))
+        both = df.sample(KEY, cold, df.fit(KEY, cold, df.Features(cold), samples=chain, num_paths=2000))
+        assert alone.ess < 0.05 * 4096 < 0.3 * 4096 < both.ess
+        assert abs(both.log_z.value - df.exact(cold).log_z) < 4 * both.log_z.standard_error
+
     @pytest.mark.slow
     def test_features_are_exact_for_a_narrow_lattice(self):
         """On a ladder the frontier is two spins: its fields and one coupling are all there is."""

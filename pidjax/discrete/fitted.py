@@ -10,7 +10,8 @@ an average over *all* values, not only the one that was taken, and what is fitte
     Features   ĝ_t = a quadratic function of the values of the frontier, by least squares on b
 
 The *frontier* are the revealed sites with an unrevealed neighbour: the exact g_t is a function of these. Paths drawn from
-the fitted decisions serve the next round. The fit need not be right: weights stay exact, E[W] = Z.
+the fitted decisions serve the next round, and beside them samples, if there are some: they say where the mass is, the energy
+how much. Neither the fit nor the samples need be right: weights stay exact, E[W] = Z.
 """
 
 from abc import abstractmethod
@@ -19,14 +20,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from .._doors.checks import check_below, check_count, check_key, check_kind
 from .._doors.show import shown
 from .._maths.logs import log_scatter, log_sum
 from .._maths.small import cholesky, inverse_triangular, matmul, matvec, transpose
 from .graph import Graph, checked_order
-from .model import Pairwise, as_model
+from .model import Pairwise, as_model, as_values
 from .prior import AbstractPrior, AbstractValueEstimate, Corrected, check_prior, hidden
 from .revealing import reveal
 
@@ -74,6 +75,7 @@ def fit(
     estimate: AbstractFitted,
     *,
     base: AbstractValueEstimate | None = None,
+    samples: ArrayLike | None = None,
     num_paths: int = 1000,
     num_rounds: int = 2,
 ) -> Corrected:
@@ -87,10 +89,13 @@ def fit(
         target: a pairwise model.
         estimate: `Table(target)` or `Features(target)`.
         base: an estimate to be corrected, as `Cavity`; None for none.
+        samples: configurations, shape (K, n), from data or from a chain, of any law that has been where the target's mass
+            is: in the place of the first round's paths, and beside those of the next.
         num_paths, num_rounds: paths in a round, and rounds.
 
     Raises:
-        ValueError: counts below 1; an estimate for another target, or no `Table` or `Features`.
+        ValueError: counts below 1; an estimate for another target, or no `Table` or `Features`; samples of other values or
+            sites.
 
     Example:
         >>> from pidjax.discrete import ising_glass
@@ -107,9 +112,21 @@ def fit(
     )
     num_paths, num_rounds = check_count("num_paths", num_paths), check_count("num_rounds", num_rounds)
     check_prior(target, _prior(target, estimate, base))
+    given = jnp.zeros((0, target.num_sites), int) if samples is None else _as_samples(target, samples)
     for index in range(num_rounds):
-        estimate = _round(jax.random.fold_in(key, index), target, estimate, base, num_paths)
+        values = given
+        if index > 0 or samples is None:
+            paths = _paths(jax.random.fold_in(key, index), _prior(target, estimate, base), num_paths)
+            values = jnp.concatenate([given.astype(paths.dtype), paths])
+        estimate = _round(target, estimate, base, values)
     return _prior(target, estimate, base)
+
+
+def _as_samples(target: Pairwise, samples: ArrayLike) -> Int[Array, "K n"]:
+    samples = as_values("samples", samples, target.num_values)
+    if samples.ndim != 2 or samples.shape[0] == 0 or samples.shape[1] != target.num_sites:
+        raise ValueError(f"samples has shape {samples.shape}; pass configurations, shape (K, {target.num_sites})")
+    return samples
 
 
 def _prior(target, estimate: AbstractFitted, base: AbstractValueEstimate | None) -> Corrected:
@@ -117,11 +134,15 @@ def _prior(target, estimate: AbstractFitted, base: AbstractValueEstimate | None)
 
 
 @eqx.filter_jit
+def _paths(key, prior: AbstractPrior, num_paths: int) -> Int[Array, "K n"]:
+    return reveal(key, prior, num_paths)[0]
+
+
+@eqx.filter_jit
 def _round(
-    key, target: Pairwise, estimate: AbstractFitted, base: AbstractValueEstimate | None, num_paths: int
+    target: Pairwise, estimate: AbstractFitted, base: AbstractValueEstimate | None, values: Int[Array, "K n"]
 ) -> AbstractFitted:
     prior: AbstractPrior = _prior(target, estimate, base)
-    values = reveal(key, prior, num_paths)[0]
 
     def step(after, time):
         prefixes = jax.vmap(lambda v: hidden(prior, time, v))(values)
