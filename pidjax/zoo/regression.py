@@ -9,12 +9,13 @@ import math
 from os import PathLike
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from .._doors.checks import as_dtype, as_floating, as_positive, concrete
-from .._maths.small import matvec
+from .._maths.small import matmul
 from ..targets.density import Density
 from .known import Known
 
@@ -27,8 +28,8 @@ class LogisticLogDensity(eqx.Module):
     prior_standard_deviation: Float[Array, ""]
 
     def __call__(self, w: Float[Array, " d"]) -> Float[Array, ""]:
-        logits = matvec(self.features, w)
-        log_likelihood = jnp.sum(self.labels * logits - jnp.logaddexp(logits, jnp.zeros_like(logits)))
+        logits = matmul(w, self.features.T)
+        log_likelihood = jnp.sum(self.labels * logits - jax.nn.softplus(logits))
         quadratic = 0.5 * jnp.sum((w / self.prior_standard_deviation) ** 2)
         constant = w.size * (jnp.log(self.prior_standard_deviation) + 0.5 * math.log(2 * math.pi))
         return log_likelihood - quadratic - constant
