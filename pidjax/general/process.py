@@ -68,7 +68,8 @@ class Process(eqx.Module):
 
     Args:
         potential: V(t, x), a scalar.
-        force, gauge: f(t, x) and A(t, x), vectors like x.
+        force, gauge: f(t, x) and A(t, x), vectors like x. Where walls reflect, a gauge bills no push of a wall along it; a
+            potential in its place does: of A = ∇χ, χ at both ends and −∂χ/∂t between.
 
     An Equinox module in the place of a function has parameters that `grad` follows, and whose new values never compile again.
 
