@@ -1,5 +1,7 @@
 """A density of many dimensions: end points reached by a climb, exact bridges to them, and what is said of both."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jaxtyping import Array, Float
 import pidjax as pid
 from pidjax import Outcome, zoo
 from pidjax.targets.ends import Ends
-from pidjax.tempering.reach import are_lost, candidates, reach
+from pidjax.tempering.reach import candidates, num_lost, reach
 
 KEY = jax.random.key(11)
 DIM = 14
@@ -136,10 +138,9 @@ def test_coordinates_that_are_independent_are_told_apart():
 
 def test_a_mode_without_samples_is_lost(solution):
     population, modes = solution.reached.population, solution.reached.modes
-    of_population = population.log_weights, population.ess, population.log_z.value, modes
-    assert not jnp.any(are_lost(population.samples, *of_population))
+    assert num_lost(population, modes.tops) == 0
     near_one = jnp.where(population.samples[:, :1] > 3, 0, population.samples)
-    assert are_lost(near_one, *of_population).sum() == 1
+    assert num_lost(dataclasses.replace(population, samples=near_one), modes.tops) == 1
 
 
 def test_modes_met_once_are_climbed_from_last(solution):

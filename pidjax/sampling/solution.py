@@ -95,6 +95,8 @@ class Solution(Weighted):
         modes, levels = self.reached.modes, self.reached.population.schedule.levels.size
         number = int(modes.num_modes)
         known = f"{number} located; a further start would meet a new one with a chance of {float(modes.unseen):.1%}"
+        if modes.unseen_mass > 0:
+            known += f" (those met once hold {float(modes.unseen_mass):.0%} of the mass, and so may others)"
         if modes.num_unexplained > 0:
             known += f", one of {float(modes.num_unexplained / modes.num_starts):.0%} ended where no Gaussian fits"
         return {

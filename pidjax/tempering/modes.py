@@ -5,7 +5,8 @@
 The best end that nothing explains yet is polished by Newton's steps y + L Lᵀ∇log p̃. Ends y with |L⁻¹(y − m)|² < 4 + d/20, and
 with a height of log p̃(m) − ½|L⁻¹(y − m)|² to within ½, belong to the mode that it leads to. It leads to none, and is
 *unexplained*, if H has no Cholesky factor (saddles, plateaus), if the steps do not settle, or if log p̃ falls by more than 4,
-in the place of ½, at one of the points m ± L e_j, a standard deviation away (ridges: rounded, a zero of H may be positive).
+in the place of ½, at one of the points m ± L e_j, a standard deviation away (*ridges*, straight ones where a zero of H is
+positive by rounding, and bent ones). Samples must be near the tops of ridges, but no base is made of them.
 
 Above 2,048 dimensions H is its diagonal alone: no Newton steps, no test by Cholesky, widths of one coordinate given the others,
 and log masses that are too low, as det H ≤ Π H_jj. Ends there belong to a mode by their distance alone.
@@ -36,8 +37,17 @@ _NEWTON_STEPS = 3
 _SETTLED = 1e-4
 """|Lᵀ∇log p̃|², the squared distance to the mode in standard deviations, below which an end is there."""
 _FALL = 4.0
+_MOST_RIDGES = 16
 _SAME = 1.0
 _BATCH = 64
+
+
+class Tops(NamedTuple):
+    """Places with a Gaussian each; rows that are padding have log mass −∞."""
+
+    points: Float[Array, "R d"]
+    factors: Float[Array, "R *map"]
+    log_masses: Float[Array, " R"]
 
 
 class Modes(eqx.Module):
@@ -56,6 +66,7 @@ class Modes(eqx.Module):
         num_starts: starts drawn from which a climb ended at a finite log p̃.
         num_unexplained: of these, those that ended where no mode is.
         num_left: of these, those that were still to be looked at when K modes were found.
+        ridges: the best tops, at most 16, of which Laplace's Gaussian tells the place and, roughly, the mass.
         has_slopes: whether the gradients can be climbed by; without them there are no modes.
         evaluations: of log p̃, alone, with its gradient, or with a product of its Hessian and a vector.
         pilot_points, pilot_values: the ends of the chains that all this started from, shape (n, d), and log p̃ there, for a
@@ -71,6 +82,7 @@ class Modes(eqx.Module):
     num_starts: Int[Array, ""]
     num_unexplained: Int[Array, ""]
     num_left: Int[Array, ""]
+    ridges: Tops
     has_slopes: Bool[Array, ""]
     evaluations: Int[Array, ""]
     pilot_points: Float[Array, "n d"]
@@ -93,6 +105,22 @@ class Modes(eqx.Module):
         once = jnp.sum(self.counts == 1, axis=-1) + self.num_left
         share = once / jnp.maximum(self.num_starts, 1)
         return jnp.where(jnp.any(self.counts > 0, axis=-1), share, 1).astype(self.log_masses.dtype)
+
+    @property
+    def unseen_mass(self) -> Float[Array, ""]:
+        """Σ_k M_k 1[met once] / Σ_k M_k, with Laplace's masses M_k: what modes hold that chance led only one start to.
+
+        A basin to which one start leads on average is met once as often as not at all, with probability 1/e. So modes that
+        were not met may hold as much. `unseen`, of starts, knows nothing of mass: narrow modes hold much and are met seldom.
+        """
+        once = (self.counts == 1) & ~self.were_given
+        return jnp.sum(jnp.where(once, jax.nn.softmax(self.log_masses), 0))
+
+    @property
+    def tops(self) -> Tops:
+        """Modes and ridges together."""
+        modes = Tops(self.points, self.factors, self.log_masses)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), modes, self.ridges)
 
     def laplace(self, *, by_mass: bool = False) -> GaussianMixture:
         """p̂ = Σ_k α_k N(m_k, L_kL_kᵀ): a base with a component for each mode.
@@ -125,7 +153,7 @@ class Modes(eqx.Module):
 
 
 class Peak(NamedTuple):
-    """A mode, if `found`: its L, L⁻¹, log mass and height log p̃; and what was spent on the way."""
+    """A mode, if `found`, or the top of a ridge: its L, L⁻¹, log mass and height log p̃; and what was spent on the way."""
 
     point: Float[Array, " d"]
     factor: Float[Array, "*map"]
@@ -133,6 +161,7 @@ class Peak(NamedTuple):
     log_mass: Float[Array, ""]
     height: Float[Array, ""]
     found: Bool[Array, ""]
+    is_ridge: Bool[Array, ""]
     evaluations: Int[Array, ""]
 
 
@@ -147,6 +176,8 @@ class Search(NamedTuple):
     num_modes: Int[Array, ""]
     open: Bool[Array, " n"]
     num_unexplained: Int[Array, ""]
+    ridges: Tops
+    num_ridges: Int[Array, ""]
     evaluations: Int[Array, ""]
 
 
@@ -163,7 +194,12 @@ def find_modes(
     resolution = 32 * jnp.finfo(dtype).eps
     dense = dim <= MOST_DENSE
     reach = 4 + 0.05 * dim
-    one = _one(dim, dtype)
+    one, most_ridges = _one(dim, dtype), min(_MOST_RIDGES, most)
+
+    def padding(count: int) -> Tops:
+        return Tops(
+            jnp.zeros((count, dim), dtype), jnp.broadcast_to(one, (count, *one.shape)), jnp.full(count, -jnp.inf, dtype)
+        )
 
     def explain(search: Search) -> Search:
         best = jnp.argmax(jnp.where(search.open, values, -jnp.inf))
@@ -185,6 +221,13 @@ def find_modes(
         def put(stack, value):
             return stack.at[slot].set(jnp.where(is_new, value, stack[slot]))
 
+        own = Tops(peak.point, peak.factor, peak.log_mass)
+        known = (squares(peak.whiten, search.ridges.points - peak.point[None]) < _SAME) & (
+            search.ridges.log_masses > -jnp.inf
+        )
+        ridge = jnp.where(peak.is_ridge & ~jnp.any(known), search.num_ridges, most_ridges)
+        ridges = jax.tree.map(lambda stack, value: stack.at[ridge].set(value, mode="drop"), search.ridges, own)
+
         return Search(
             put(search.points, peak.point),
             put(search.factors, peak.factor),
@@ -194,19 +237,21 @@ def find_modes(
             search.num_modes + is_new.astype(int),
             search.open & ~taken,
             search.num_unexplained + jnp.where(peak.found, 0, count),
+            ridges,
+            jnp.where(ridge < most_ridges, ridge + 1, search.num_ridges),
             search.evaluations + peak.evaluations,
         )
 
     zero = jnp.zeros((), int)
     begun = Search(
-        points=jnp.zeros((most, dim), dtype),
-        factors=jnp.broadcast_to(one, (most, *one.shape)),
-        log_masses=jnp.full(most, -jnp.inf, dtype),
+        **padding(most)._asdict(),
         counts=jnp.zeros(most, int),
         were_given=jnp.zeros(most, bool),
         num_modes=zero,
         open=values > -jnp.inf,
         num_unexplained=zero,
+        ridges=padding(most_ridges),
+        num_ridges=zero,
         evaluations=zero,
     )
     return jax.lax.while_loop(lambda search: jnp.any(search.open) & (search.num_modes < most), explain, begun)
@@ -249,11 +294,11 @@ def polish(target: WithDensity, end: Float[Array, " d"]) -> Peak:
 
     falls = jax.lax.map(fall, jnp.arange(2 * dim), batch_size=_BATCH)
     settled = jnp.isfinite(height) & ((ended.gain < _SETTLED) if dense else jnp.isfinite(ended.gain))
-    found = settled & jnp.all(jnp.isfinite(factor)) & jnp.all(falls < _FALL)
+    peaked, fits = settled & jnp.all(jnp.isfinite(factor)), jnp.all(falls < _FALL)
     left = 0.5 * ended.gain if dense else 0
     log_mass = height + left + 0.5 * dim * math.log(2 * math.pi) + log_volume(factor, dim)
     spent = ended.number * (dim + 1) + 2 * dim
-    return Peak(point, factor, inverse_factor(factor), log_mass, height, found, spent)
+    return Peak(point, factor, inverse_factor(factor), log_mass, height, peaked & fits, peaked & ~fits, spent)
 
 
 def gaussian_factor(target: WithDensity, point: Float[Array, " d"]) -> Float[Array, "*map"]:

@@ -10,12 +10,12 @@ halo before both if nine tenths of its mass are at other widths than the modes' 
 
 Each is climbed from twice: adaptively by few particles, which choose the schedule, then by all of them with that schedule
 frozen, so that E[Ẑ] = Z, and both estimates must agree. If few particles need fewer levels from the modes' Gaussians with
-their own moments, all climb from there. A mode k of Laplace's mass M_k with no sample near it is *lost* if
+their own moments, all climb from there. A mode or ridge k of Laplace's mass M_k with hardly a sample near it is *lost* if
 
-    ESS · min(M_k/Ẑ, 1)  ≥  10,      near:  |L_k⁻¹(y − m_k)|² < d + 4 √(2d) + 16.
+    ESS · q_k  ≥  10,      Σ_i W_i 1[|L_k⁻¹(y_i − m_k)|² < d + 4 √(2d) + 16]  <  q_k/20,      q_k = M_k/max(Ẑ, Σ_j M_j).
 
 If the importance weights of the halo tell of clearly more mass than a climb found, or short steps from its points lead to such,
-there is mass that the climb has not seen.
+there is mass that the climb has not seen; if it started from modes, and those met by chance only once hold much, there may be.
 
 Modes are a base if they are few and explain most starts. If one was met only once, which tells of others, not met, they are the
 last one that is tried.
@@ -28,7 +28,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Int, Key
 
 from .._doors.progress import progress_bar
 from .._doors.show import shown
@@ -40,7 +41,7 @@ from .annealing import anneal
 from .bases import are_a_base, are_all, broad_base, effective_share, refitted
 from .edge import MOST_EVEN, unevenness, walk_beyond
 from .halo import Halo, halo
-from .modes import Modes, shell, squares
+from .modes import Modes, Tops, shell, squares
 from .moves import Differences, Hamiltonian
 from .population import Population
 from .search import locate
@@ -57,7 +58,8 @@ _PILOT_SHARE = 4
 _MOST_NUMBERS = 2**22
 _MOST_OWN, _MUCH = 0.1, 0.5
 """Weight of the modes' own Gaussians in a halo below which, and its effective share above which, it is climbed from first."""
-_EXPECTED = 10.0
+_EXPECTED, _LEAST_NEAR = 10.0, 0.05
+_MOST_UNSEEN = 0.05
 _UNLIKELY, _SMALL = 4.0, 0.5
 """Of missing mass: its standard errors, and its share of that of log Z, below which it is no matter."""
 
@@ -73,7 +75,7 @@ class Reached(eqx.Module):
         seen_log_z: the largest log Z by the importance weights of the halo and climbs before; too low rather than too high.
         missing: mass into which short steps from the points lead, in units of that found; None where gradients are even, or not
             followed.
-        num_lost: modes that were seen, and where no point is.
+        num_lost: modes and ridges that were seen, and where no point is.
         num_energy_evaluations, num_gradient_evaluations: in all, of log p̃, and of these with the gradient.
     """
 
@@ -97,10 +99,21 @@ class Reached(eqx.Module):
         found = self.population.problems()
         if self.num_lost > 0:
             text = (
-                f"{int(self.num_lost)} of the {int(self.modes.num_modes)} modes that were located have mass, and no sample "
-                "near: they were lost on the way. Use more samples, or anneal from a base with a component for each mode"
+                f"{int(self.num_lost)} of the modes and ridges that were located have mass, and hardly a sample near: they "
+                "were lost on the way. Use more samples, or anneal from a base with a component for each"
             )
             found.append((Outcome.LOST_MODE, text))
+        unseen = float(self.modes.unseen_mass)
+        if (
+            self.road in ("modes", "halo")
+            and int(self.modes.num_starts) > self.modes.counts.size
+            and unseen > _MOST_UNSEEN
+        ):
+            text = (
+                f"modes to which one start alone led hold {unseen:.0%} of the mass: others, to which none led, may hold as "
+                "much. Pass starts near where mass may be, or repeat with other keys and compare"
+            )
+            found.append((Outcome.UNSEEN_MASS, text))
         one, other = self.population.log_z, self.pilot_log_z
         if one.disagrees(other):
             text = (
@@ -259,9 +272,7 @@ def climb_from(
         modes=modes,
         seen_log_z=seen_log_z,
         missing=None if walked is None else walked.missing,
-        num_lost=jnp.sum(
-            are_lost(population.samples, population.log_weights, population.ess, population.log_z.value, modes)
-        ),
+        num_lost=num_lost(population, modes.tops),
         num_energy_evaluations=jnp.asarray(sum(one.num_energy_evaluations for one in spent) + gradients),
         num_gradient_evaluations=jnp.asarray(sum(one.num_gradient_evaluations for one in spent) + gradients),
         road=road,
@@ -269,20 +280,15 @@ def climb_from(
 
 
 @eqx.filter_jit
-def are_lost(
-    samples: Float[Array, "N d"],
-    log_weights: Float[Array, " N"],
-    ess: Float[Array, ""],
-    log_z: Float[Array, ""],
-    modes: Modes,
-) -> Bool[Array, " K"]:
-    """Which modes have mass, and no sample near."""
-    reach = shell(modes.points.shape[1])
+def num_lost(population: Population, tops: Tops) -> Int[Array, ""]:
+    """How many of them have mass, and hardly any sample near."""
+    samples, reach = population.samples, shell(population.samples.shape[1])
+    total = jnp.maximum(population.log_z.value, logsumexp(tops.log_masses))
 
-    def is_lost(mode):
-        point, factor, log_mass = mode
-        near = squares(inverse_factor(factor), samples - point[None]) < reach
-        share = jnp.exp(jnp.minimum(log_mass - log_z, 0))
-        return (ess * share >= _EXPECTED) & ~jnp.any(near & (log_weights > -jnp.inf))
+    def is_lost(top):
+        near = squares(inverse_factor(top.factors), samples - top.points[None]) < reach
+        share = jnp.exp(top.log_masses - total)
+        found = jnp.sum(jnp.where(near, population.weights, 0))
+        return (population.ess * share >= _EXPECTED) & (found < _LEAST_NEAR * share)
 
-    return jax.lax.map(is_lost, (modes.points, modes.factors, modes.log_masses))
+    return jnp.sum(jax.lax.map(is_lost, tops))

@@ -121,6 +121,7 @@ def _located(
         num_starts=jnp.sum(drawn & (climbs.value > -jnp.inf)),
         num_unexplained=search.num_unexplained,
         num_left=jnp.sum(search.open & drawn),
+        ridges=search.ridges,
         has_slopes=has_slopes,
         evaluations=spent,
         pilot_points=points,
