@@ -154,6 +154,16 @@ def test_modes_met_once_are_climbed_from_last(solution):
     assert roads(eqx.tree_at(lambda own: own.counts, modes, jnp.minimum(modes.counts, 1))) == ["broad", "modes"]
 
 
+def test_mass_of_modes_met_once_is_told(solution):
+    reached = solution.reached
+    assert reached.modes.unseen_mass == 0
+    lighter = jnp.argmin(jnp.where(reached.modes.log_masses > -jnp.inf, reached.modes.log_masses, jnp.inf))
+    once = eqx.tree_at(lambda own: own.counts, reached.modes, reached.modes.counts.at[lighter].set(1))
+    np.testing.assert_allclose(once.unseen_mass, jax.nn.softmax(LIGHTER).min(), rtol=1e-3)
+    told = dataclasses.replace(reached, modes=once)
+    assert [found for found, _ in told.problems()] == [pid.Outcome.UNSEEN_MASS]
+
+
 def test_without_gradients():
     """A staircase of the energy, flat nearly everywhere: −½|y|² in steps of a tenth."""
 

@@ -113,6 +113,18 @@ def test_modes_met_once_and_starts_given():
     assert few.open.any()
 
 
+@pytest.mark.slow
+def test_the_top_of_a_bent_ridge_has_its_mass():
+    """A Gaussian of widths 3 and 0.1, bent by x₂ → x₂ + x₁²: no Gaussian fits, but bending keeps volume."""
+    target = Density(lambda y: -0.5 * (y[0] / 3) ** 2 - 50 * (y[1] - y[0] ** 2) ** 2, 2)
+    ends = jnp.array([[0.0, 0.0], [0.0, 1e-3]])
+    values = jax.vmap(target.log_density)(ends)
+    search = jax.jit(lambda *ends: find_modes(target, *ends, most=4))(ends, values, values > -1, values > 0)
+    assert (search.num_modes, search.num_ridges, search.num_unexplained) == (0, 1, 2)
+    np.testing.assert_allclose(search.ridges.log_masses[0], jnp.log(2 * jnp.pi * 3 * 0.1), rtol=1e-5)
+    assert jnp.all(search.ridges.log_masses[1:] == -jnp.inf)
+
+
 @pytest.mark.extended
 @pytest.mark.slow
 def test_phases_of_a_field_and_the_wells_of_many():
