@@ -25,6 +25,7 @@ import numpy as np
 
 import pidjax as pid
 from pidjax import learning, zoo
+from pidjax._maths.small import matmul
 from pidjax.general import Box, Cost, Process, solve
 from pidjax.process.bridge import Observation, observe
 
@@ -84,17 +85,12 @@ def data_set(rounds: int, states: int = 256, points: int = 4660, dim: int = 3072
     keys = jax.random.split(key_draw, states)
 
     programs = {
-        "two bare products": measure.Program(lambda x, y, p: (product(x, y.T), product(p, y)), observed, data, chances),
+        "two bare products": measure.Program(lambda x, y, p: (matmul(x, y.T), matmul(p, y)), observed, data, chances),
         "posterior over a data set": measure.Program(posterior_over_data, target, observed),
         "posterior over a data set with a draw": measure.Program(posterior_with_draw, target, observed, keys),
     }
     limits = {"posterior over a data set": 1.15, "posterior over a data set with a draw": 1.6}
     return _ratios(programs, rounds, limits)
-
-
-def product(x, y):
-    """X Y as a posterior multiplies, on an accelerator too."""
-    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def _seen(target, value):
@@ -119,7 +115,7 @@ def data_steps(rounds: int, states: int = 256, points: int = 4660, dim: int = 30
     key_data, key_states = jax.random.split(jax.random.key(0))
     data = jax.random.normal(key_data, (points, dim))
     observed = jax.random.normal(key_states, (states, dim))
-    target, bare = pid.Samples(data), measure.Program(lambda x, y: product(x, y.T), observed, data)
+    target, bare = pid.Samples(data), measure.Program(lambda x, y: matmul(x, y.T), observed, data)
 
     def draw():
         return pid.sample(jax.random.key(1), target, num_samples=states, num_steps=steps, progress=False).samples

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
+from scipy import special
+from scipy.stats import halfcauchy, norm
 
 from pidjax import GaussianMixture
 
@@ -63,6 +65,21 @@ def grid_quadrature(low, high, count, dim):
     axis = np.linspace(low, high, count)
     points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
     return points, (axis[1] - axis[0]) ** dim
+
+
+EFFECTS, ERRORS = np.array([28.0, 8, -3, 7, -1, 1, 18, 12]), np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+"""Of Rubin's eight schools."""
+
+
+def eight_schools():
+    """(μ, log τ) on a lattice, log p̃ there with the schools integrated out, y_i ~ N(μ, σ_i² + τ²), and log Z."""
+    points, cell = grid_quadrature(-30.0, 30.0, 1201, 2)
+    mu, log_tau = points.T
+    tau = np.exp(log_tau)
+    log_p = norm.logpdf(mu, 0, 5) + halfcauchy.logpdf(tau, scale=5) + log_tau
+    for effect, error in zip(EFFECTS, ERRORS):
+        log_p += norm.logpdf(effect, mu, np.hypot(error, tau))
+    return points, log_p, special.logsumexp(log_p) + np.log(cell)
 
 
 def enumerated(model):

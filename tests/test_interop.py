@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import as_a_user, assert_within, grid_quadrature
+from helpers import EFFECTS, ERRORS, as_a_user, assert_within, eight_schools, grid_quadrature
 from jax.scipy import stats
 from scipy import special
 from scipy.special import betaln, gammaln
-from scipy.stats import halfcauchy, multivariate_normal, norm
+from scipy.stats import multivariate_normal, norm
 
 import pidjax as pid
 from pidjax._maths.weighted import Weighted
@@ -307,9 +307,6 @@ def test_sampled_as_a_numpyro_model(as_users_have_it):
     check(pid.sample(KEY, pid.interop.numpyro_density(numpyro_model, COUNTS, SUCCESSES, VOTES, VALUES), progress=False))
 
 
-EFFECTS, ERRORS = np.array([28.0, 8, -3, 7, -1, 1, 18, 12]), np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
-
-
 def schools():
     """Not centred: θ = μ + τ z."""
     import numpyro
@@ -376,17 +373,11 @@ def test_a_logistic_regression_against_quadrature_and_nuts(as_users_have_it):
 def test_eight_schools_against_quadrature_and_nuts(as_users_have_it):
     """Given (μ, τ) the schools integrate out, y_i ~ N(μ, σ_i² + τ²)."""
     pytest.importorskip("numpyro")
-    (mu, log_tau), cell = grid_quadrature(-30.0, 30.0, 1201, 2)[0].T, 0.05**2
-    tau = np.exp(log_tau)
-    log_p = norm.logpdf(mu, 0, 5) + halfcauchy.logpdf(tau, scale=5) + log_tau
-    for effect, error in zip(EFFECTS, ERRORS):
-        log_p += norm.logpdf(effect, mu, np.hypot(error, tau))
-    log_z = np.log(np.exp(log_p).sum() * cell)
+    points, log_p, log_z = eight_schools()
     solution = pid.sample(KEY, pid.interop.numpyro_density(schools), progress=False).check()
     assert_within(solution.log_z.value, log_z, solution.log_z.standard_error)
     mean = solution.expectation(lambda at: jnp.stack([at["mu"], jnp.log(at["tau"])]))
-    expected = [np.sum(np.exp(log_p) * value) * cell / np.exp(log_z) for value in (mu, log_tau)]
-    assert_within(mean.value, expected, mean.standard_error)
+    assert_within(mean.value, special.softmax(log_p) @ points, mean.standard_error)
     assert_as_nuts(
         solution, lambda at: jnp.concatenate([jnp.stack([at["mu"], jnp.log(at["tau"])]), at["theta"]]), schools
     )

@@ -45,8 +45,10 @@ class Outcome(Enum):
     DISAGREEING = "estimates that differ by more than their own errors"
     UNFINISHED = "a ladder that did not reach its top"
     UNBALANCED = "gradients whose means are not those under the target"
-    LOST_MODE = "a mode that was seen, and where no sample is"
-    UNSEEN_MASS = "mass where no sample is, that importance weights, another climb or short steps tell of"
+    LOST_MODE = "a mode, or a ridge, that was seen, and where hardly a sample is"
+    UNSEEN_MASS = (
+        "mass where no sample is: weights, another climb or short steps tell of it, or modes met once that hold much"
+    )
     NO_LAW = "paths led by means that belong to no law, which no weight corrects"
 
 

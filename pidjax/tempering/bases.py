@@ -10,7 +10,6 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, as_real, concrete
@@ -66,10 +65,9 @@ def broad_base(points: Float[Array, "n d"], values: Float[Array, " n"]) -> Gauss
 def are_all(modes: Modes) -> bool:
     """Whether modes are few, and none was met by chance only once, if starts were more than there is room for modes.
 
-    Then there are others. One that a given start led to was no matter of chance.
+    Then there are others.
     """
-    counts, by_chance = np.asarray(modes.counts), ~np.asarray(modes.were_given)
-    return _are_few(modes) and not (int(modes.num_starts) > counts.size and bool(((counts == 1) & by_chance).any()))
+    return _are_few(modes) and not (int(modes.num_starts) > modes.counts.size and bool(modes.met_once.any()))
 
 
 def are_a_base(modes: Modes) -> bool:

@@ -6,7 +6,8 @@ points: where it is larger the base is too thin to tell. A walk y → y' that le
 
     P(log p̃/p̂ (y') > c)  =  P(log p̃/p̂ (y) > c)
 
-if the points are the target's. What the left side is larger by is missing, at least, in units of the mass that was found.
+if the points are the target's. What the left side is larger by is missing, at least, in units of the mass that was found. Where
+the base is thinner elsewhere, as in a wide end of the target, c is of there, and a neck stays hidden.
 
 Necks show in gradients g whose lengths are very uneven: E|g|⁴/(E|g|²)² is 1 + 2/d for a Gaussian, in its own metric.
 """
@@ -24,7 +25,7 @@ from ..targets.mixture import GaussianMixture
 from .metric import Metric, fisher_factors
 from .moves import hamiltonian
 from .path import Base, Path
-from .population import Population, errors_of_sum
+from .population import Population
 
 MOST_EVEN = 4.0
 """How many times a Gaussian's the unevenness is below which no neck is looked for."""
@@ -88,10 +89,7 @@ def walk_beyond(key: Key[Array, ""], target: WithDensity, base: GaussianMixture,
     order = jnp.argsort(before)
     edge = before[order][jnp.searchsorted(jnp.cumsum(weights[order]), 1 - _BEYOND)]
     gained = (after > edge).astype(dtype) - (before > edge).astype(dtype)
-    missing = jnp.sum(weights * gained)
-    groups = population.ancestors, population.num_islands, population.num_strata
-    errors = errors_of_sum(weights * (gained - missing), *groups)
-    return Edge(Estimate(missing, errors.larger), number * (1 + jnp.sum(gradients)))
+    return Edge(population._mean(gained, weights), number * (1 + jnp.sum(gradients)))
 
 
 def _metric(slopes: Float[Array, "N d"]) -> Metric:

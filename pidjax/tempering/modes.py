@@ -107,14 +107,18 @@ class Modes(eqx.Module):
         return jnp.where(jnp.any(self.counts > 0, axis=-1), share, 1).astype(self.log_masses.dtype)
 
     @property
+    def met_once(self) -> Bool[Array, " K"]:
+        """To which chance led one start alone; one that a given start led to was no matter of chance."""
+        return (self.counts == 1) & ~self.were_given
+
+    @property
     def unseen_mass(self) -> Float[Array, ""]:
         """Σ_k M_k 1[met once] / Σ_k M_k, with Laplace's masses M_k: what modes hold that chance led only one start to.
 
         A basin to which one start leads on average is met once as often as not at all, with probability 1/e. So modes that
         were not met may hold as much. `unseen`, of starts, knows nothing of mass: narrow modes hold much and are met seldom.
         """
-        once = (self.counts == 1) & ~self.were_given
-        return jnp.sum(jnp.where(once, jax.nn.softmax(self.log_masses), 0))
+        return jnp.sum(jnp.where(self.met_once, jax.nn.softmax(self.log_masses), 0))
 
     @property
     def tops(self) -> Tops:
@@ -166,18 +170,15 @@ class Peak(NamedTuple):
 
 
 class Search(NamedTuple):
-    """The modes so far, and which ends are still open."""
+    """The modes so far, and the ridges, and which ends are still open."""
 
-    points: Float[Array, "K d"]
-    factors: Float[Array, "K *map"]
-    log_masses: Float[Array, " K"]
+    modes: Tops
     counts: Int[Array, " K"]
     were_given: Bool[Array, " K"]
     num_modes: Int[Array, ""]
     open: Bool[Array, " n"]
     num_unexplained: Int[Array, ""]
     ridges: Tops
-    num_ridges: Int[Array, ""]
     evaluations: Int[Array, ""]
 
 
@@ -194,7 +195,7 @@ def find_modes(
     resolution = 32 * jnp.finfo(dtype).eps
     dense = dim <= MOST_DENSE
     reach = 4 + 0.05 * dim
-    one, most_ridges = _one(dim, dtype), min(_MOST_RIDGES, most)
+    one = _one(dim, dtype)
 
     def padding(count: int) -> Tops:
         return Tops(
@@ -211,47 +212,42 @@ def find_modes(
             belongs = belongs & (amiss < 0.5 + resolution * jnp.abs(peak.height))
         taken = search.open & (jnp.where(peak.found, belongs, False) | (jnp.arange(number) == best))
 
-        real = jnp.arange(most) < search.num_modes
-        same = real & (squares(peak.whiten, search.points - peak.point[None]) < (_SAME if dense else reach))
+        def are_same(tops: Tops, within: float) -> Bool[Array, " R"]:
+            return (tops.log_masses > -jnp.inf) & (squares(peak.whiten, tops.points - peak.point[None]) < within)
+
+        def put(tops: Tops, slot: Int[Array, ""], wanted: Bool[Array, ""]) -> Tops:
+            """With the peak in this place, if it is wanted and there is room."""
+            slot, own = jnp.where(wanted, slot, len(tops.points)), Tops(peak.point, peak.factor, peak.log_mass)
+            return jax.tree.map(lambda stack, value: stack.at[slot].set(value, mode="drop"), tops, own)
+
+        same = are_same(search.modes, _SAME if dense else reach)
         again = jnp.any(same)
         is_new = peak.found & ~again
         slot = jnp.where(again, jnp.argmax(same), search.num_modes)
         count = jnp.sum(taken & drawn)
-
-        def put(stack, value):
-            return stack.at[slot].set(jnp.where(is_new, value, stack[slot]))
-
-        own = Tops(peak.point, peak.factor, peak.log_mass)
-        known = (squares(peak.whiten, search.ridges.points - peak.point[None]) < _SAME) & (
-            search.ridges.log_masses > -jnp.inf
-        )
-        ridge = jnp.where(peak.is_ridge & ~jnp.any(known), search.num_ridges, most_ridges)
-        ridges = jax.tree.map(lambda stack, value: stack.at[ridge].set(value, mode="drop"), search.ridges, own)
+        num_ridges = jnp.sum(search.ridges.log_masses > -jnp.inf)
+        is_new_ridge = peak.is_ridge & ~jnp.any(are_same(search.ridges, _SAME))
 
         return Search(
-            put(search.points, peak.point),
-            put(search.factors, peak.factor),
-            put(search.log_masses, peak.log_mass),
+            put(search.modes, slot, is_new),
             search.counts.at[slot].add(jnp.where(peak.found, count, 0)),
             search.were_given.at[slot].max(peak.found & jnp.any(taken & given)),
             search.num_modes + is_new.astype(int),
             search.open & ~taken,
             search.num_unexplained + jnp.where(peak.found, 0, count),
-            ridges,
-            jnp.where(ridge < most_ridges, ridge + 1, search.num_ridges),
+            put(search.ridges, num_ridges, is_new_ridge),
             search.evaluations + peak.evaluations,
         )
 
     zero = jnp.zeros((), int)
     begun = Search(
-        **padding(most)._asdict(),
+        modes=padding(most),
         counts=jnp.zeros(most, int),
         were_given=jnp.zeros(most, bool),
         num_modes=zero,
         open=values > -jnp.inf,
         num_unexplained=zero,
-        ridges=padding(most_ridges),
-        num_ridges=zero,
+        ridges=padding(min(_MOST_RIDGES, most)),
         evaluations=zero,
     )
     return jax.lax.while_loop(lambda search: jnp.any(search.open) & (search.num_modes < most), explain, begun)

@@ -104,11 +104,7 @@ class Reached(eqx.Module):
             )
             found.append((Outcome.LOST_MODE, text))
         unseen = float(self.modes.unseen_mass)
-        if (
-            self.road in ("modes", "halo")
-            and int(self.modes.num_starts) > self.modes.counts.size
-            and unseen > _MOST_UNSEEN
-        ):
+        if self.road == "modes" and not are_all(self.modes) and unseen > _MOST_UNSEEN:
             text = (
                 f"modes to which one start alone led hold {unseen:.0%} of the mass: others, to which none led, may hold as "
                 "much. Pass starts near where mass may be, or repeat with other keys and compare"

@@ -112,9 +112,7 @@ def _located(
     sizes = Sizes.of(dim)
     spent = PARTICLES + sizes.scouts + sizes.gradients + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
     return Modes(
-        points=search.points,
-        factors=search.factors,
-        log_masses=search.log_masses,
+        **search.modes._asdict(),
         counts=search.counts,
         were_given=search.were_given,
         num_modes=search.num_modes,
