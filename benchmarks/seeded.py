@@ -32,7 +32,7 @@ from pidjax import zoo
 
 from .grade import Question
 
-SEED = 20261130
+SEED = 20261201
 COUNT = 32
 
 

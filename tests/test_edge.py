@@ -53,10 +53,12 @@ def test_a_neck_that_samples_lack_is_found_by_short_steps(funnel):
 @pytest.mark.extended
 @pytest.mark.parametrize("seed", range(4))
 def test_centred_eight_schools_are_never_wrong_in_silence(seed):
+    effects, errors = jnp.array(EFFECTS), jnp.array(ERRORS)
+
     def log_density(model):
         mean, spread, schools = model["mean"], model["spread"], model["schools"]
         prior = norm.logpdf(mean, 0, 5) + jnp.log(2 / (math.pi * 5)) - jnp.log1p((spread / 5) ** 2)
-        return prior + jnp.sum(norm.logpdf(schools, mean, spread)) + jnp.sum(norm.logpdf(EFFECTS, schools, ERRORS))
+        return prior + jnp.sum(norm.logpdf(schools, mean, spread)) + jnp.sum(norm.logpdf(effects, schools, errors))
 
     model = {"mean": jnp.zeros(()), "spread": supports.Positive(), "schools": jnp.zeros(8)}
     solution = sample(jax.random.key(seed), Density(log_density, model), progress=False)
