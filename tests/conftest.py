@@ -1,7 +1,7 @@
 """Strictness for every test: 64 bits, no silent promotion of ranks or dtypes, annotations checked at run time."""
 
-import itertools
 import os
+import time
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +33,7 @@ _MODULES = [".".join(path.relative_to(_HOUSE.parent).with_suffix("").parts) for 
 with install_import_hook([name for name in _MODULES if name not in _DOORS], "beartype.beartype"):
     import pidjax  # noqa: F401
 
-_TESTS = itertools.count()
+_counted = time.monotonic()
 _EXTRAS = ("PIL", "blackjax", "matplotlib", "numpyro", "ott", "sklearn", "tqdm")
 
 collect_ignore = [] if find_spec("blackjax") else ["test_benchmarks.py", "test_hostile.py"]
@@ -87,9 +87,12 @@ def quick_compilation(request):
 def few_compiled_programs():
     """Dropped once they are many: they live in pieces of mapped memory, of which Linux lets a process have 65,530.
 
-    To count them takes tens of milliseconds, so not after every test.
+    Some hundred come each second; to count them takes tens of milliseconds, so not after every test.
     """
+    global _counted
     yield
     maps = Path("/proc/self/maps")
-    if next(_TESTS) % 8 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
-        jax.clear_caches()
+    if time.monotonic() - _counted > 5 and maps.exists():
+        if maps.read_bytes().count(b"\n") > 45_000:
+            jax.clear_caches()
+        _counted = time.monotonic()

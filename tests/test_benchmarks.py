@@ -246,6 +246,7 @@ def from_the_mixture(key, problem, budget):
     )
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_networks_are_trained_counted_and_shown(tmp_path, monkeypatch, as_users_have_it):
     def run():

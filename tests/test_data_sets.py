@@ -174,9 +174,8 @@ def test_the_data_are_there_once():
 
 @pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize(
-    "stored", [pytest.param(jnp.float32, marks=pytest.mark.extended), jnp.bfloat16], ids=["float32", "bfloat16"]
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("stored", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 def test_memory_beside_the_data(stored):
     """Compiled temporaries of preparing and of running each rule, beside 16,000 points of 2,000 dimensions: 128 or 64 MB."""
     points = jnp.zeros((16000, 2000), stored).at[:, 0].set(jnp.arange(16000.0).astype(stored))

@@ -210,6 +210,7 @@ def test_costs_of_the_regular_grid(beta, total, kinetic):
     assert jnp.all(found.gauge.value == 0)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_costs_of_a_rich_protocol():
     """Every part against its exact value: the derivative of a closed form, which knows nothing of paths."""

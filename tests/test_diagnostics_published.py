@@ -120,6 +120,7 @@ def test_published_energy_efficiency(name, published):
     assert_within(published, known, found.standard_error)
 
 
+@pytest.mark.extended
 def test_control_gradient():
     """∫ E‖∂u*/∂x‖² dt over the window [.05, .95] from the paths, against quadrature under the exact law."""
     target, protocol = TARGETS["perturbed A"](), pid.harmonic(3.0, noise_scale=1.0)

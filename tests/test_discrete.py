@@ -58,7 +58,9 @@ class TestExact:
         for way in (df.Enumeration, df.Transfer, df.Elimination):
             assert abs(way(df.ising_glass(size)).log_z - GLASS[size]) < 1e-9
 
-    @pytest.mark.parametrize("way", [df.Enumeration, df.Transfer, df.Elimination])
+    @pytest.mark.parametrize(
+        "way", [pytest.param(df.Enumeration, marks=pytest.mark.extended), df.Transfer, df.Elimination]
+    )
     @pytest.mark.parametrize("name", MODELS)
     @pytest.mark.slow
     def test_moments_are_those_of_enumeration(self, name, way):

@@ -178,6 +178,7 @@ class TestFitted:
         solution = df.sample(KEY, model, prior, num_samples=100)
         np.testing.assert_allclose(solution.log_weights, df.exact(model).log_z, atol=1e-4)
 
+    @pytest.mark.extended
     @pytest.mark.slow
     @pytest.mark.optimised
     def test_large_glass(self):

@@ -131,6 +131,7 @@ def test_coefficients_may_be_lists_and_pairs_of_functions():
     assert jnp.allclose(protocol.force.matrix, jnp.array([1, 3, 5]) / 6)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_a_log_density_is_traced_at_most_three_times():
     """In a run without gradients, the fit of its surrogate included; and not once more in another run of the same."""

@@ -50,6 +50,7 @@ def test_the_closed_form_is_met_with_second_order():
     assert (np.abs(coarse / fine - 9) < 0.5).all()
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_a_vortex_with_a_gauge_is_met_with_first_order_in_time():
     protocol = pid.harmonic(jnp.eye(2), noise_scale=1.0, force=(TURN, jnp.zeros(2)), gauge=(GAUGE, jnp.zeros(2)))

@@ -281,6 +281,7 @@ def test_checkpoints_of_another_descent(tmp_path):
             of_network(60, checkpoint=file)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_devices_do_not_change_the_descent():
     """Paths of a batch spread over four devices: the same history to rounding, one compilation, and it goes on from a file."""

@@ -49,6 +49,7 @@ def test_derivatives_of_equal_eigenvalues_are_finite():
     np.testing.assert_allclose(jnp.sort(slopes), [-0.2, 0.3, 0.5], atol=1e-12)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_many_at_once_do_not_wait_for_each_other():
     """Nine batches in one program: with LAPACK's own batches two cores stop for ever."""

@@ -98,6 +98,7 @@ def test_the_estimate_has_no_variance_for_a_gaussian(gain):
         assert jnp.allclose(found, gaussian.tilt(seen).mean, atol=1e-12)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_the_best_variance_is_found_for_each_step():
     """A Gaussian of unit variance has an estimate without variance at σ² = 1, and a loss of zero there."""

@@ -145,7 +145,7 @@ def test_phases_of_a_field_and_the_wells_of_many():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1.0, 1e-3])
+@pytest.mark.parametrize(("dtype", "scale"), [(jnp.float32, 1.0), (jnp.float64, 1e-3)])
 def test_a_ring_is_unexplained(dtype, scale):
     modes = locate(KEY, Density(lambda y: ring(y / scale), 2, dtype=dtype))
     assert modes.has_slopes
@@ -274,6 +274,7 @@ def test_bad_input(annotations_unchecked):
             call()
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_a_ladder_from_the_modes_of_a_field():

@@ -195,8 +195,11 @@ PRODUCT = [
 
 
 def covering(product):
-    """A greedy choice in which every pair of values of different factors occurs, but for the first two factors."""
-    columns = [pair for pair in itertools.combinations(range(len(product[0])), 2) if pair != (0, 1)]
+    """A greedy choice in which every pair of values of different factors occurs.
+
+    But for targets with rules, which not all go together, and with maps, which `laws` has.
+    """
+    columns = [pair for pair in itertools.combinations(range(len(product[0])), 2) if pair not in ((0, 1), (0, 2))]
     pairs = lambda case: {(i, j, case[i], case[j]) for i, j in columns}  # noqa: E731
     wanted, chosen = set().union(*map(pairs, product)), []
     while wanted:

@@ -151,6 +151,7 @@ def test_chapman_kolmogorov_by_quadrature():
     np.testing.assert_allclose(jnp.sum(density) * 24 / 4000, jnp.exp(compose(first, second).log(x, y)), rtol=1e-10)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_simulation_with_feynman_kac_weights():

@@ -223,6 +223,7 @@ def test_a_smooth_protocol_converges_as_the_square_of_the_piece():
     np.testing.assert_allclose(orders[1], 2, atol=0.02)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_gradients_through_the_sampler():
     """d E[−log W]/d(every coefficient of a matrix protocol), reverse mode against differences, Moment and Euler."""

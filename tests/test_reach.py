@@ -44,7 +44,12 @@ def test_moments_are_those_of_the_chosen():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "target", [zoo.student_mixture(10, degrees_of_freedom=3.0), slab_of_unequal_widths(10)], ids=["student", "slab"]
+    "target",
+    [
+        pytest.param(zoo.student_mixture(10, degrees_of_freedom=3.0), marks=pytest.mark.extended),
+        slab_of_unequal_widths(10),
+    ],
+    ids=["student", "slab"],
 )
 def test_the_halo_of_the_modes_has_all_the_mass(target):
     modes = locate(KEY, Density(target.log_density, target.dim))
@@ -55,11 +60,8 @@ def test_the_halo_of_the_modes_has_all_the_mass(target):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "target",
-    [zoo.spike_and_slab(10), pytest.param(slab_of_unequal_widths(10), marks=pytest.mark.extended)],
-    ids=["round", "unequal"],
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("target", [zoo.spike_and_slab(10), slab_of_unequal_widths(10)], ids=["round", "unequal"])
 def test_a_slab_under_a_spike_is_told_of_and_reached(target):
     density = Density(target.log_density, 10)
     reached = reach(KEY, density, 1024, progress=False)
@@ -79,7 +81,8 @@ def gaussian_of_many_widths(y):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.extended) for seed in (1, 2, 3))])
+@pytest.mark.extended
+@pytest.mark.parametrize("seed", range(4))
 def test_no_mass_is_missed_where_none_is(seed):
     reached = reach(jax.random.key(seed), Density(gaussian_of_many_widths, 20), 1024, progress=False)
     assert (reached.road, reached.problems()) == ("modes", [])

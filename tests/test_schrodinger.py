@@ -26,6 +26,7 @@ def joint(bridge):
     return jnp.block([[FIRST.covariances[0], across], [across.T, LAST.covariances[0]]])
 
 
+@pytest.mark.extended
 def test_the_gaussian_coupling_is_phi_g_phi():
     """log π = log φ₀ + log G + log φ₁: −(the joint precision's corner) is ∂²log G/∂x∂y; and the joint law is positive."""
     bridge = pid.schrodinger_bridge(FIRST, LAST, RICH)

@@ -58,10 +58,8 @@ def assert_place_and_scale(fit, mean, standard_deviation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("shift", "scale"),
-    [(1000.0, 1.0), *(pytest.param(*place, marks=pytest.mark.extended) for place in ((0.0, 1.0), (0.0, 1e-3)))],
-)
+@pytest.mark.extended
+@pytest.mark.parametrize(("shift", "scale"), [(1000.0, 1.0), (0.0, 1.0), (0.0, 1e-3)])
 def test_nine_modes_wherever_they_are(shift, scale):
     target = nine(shift, scale)
     fit = fit_surrogate(jr.key(0), target.log_density, 2, dtype=jnp.float32)
@@ -144,6 +142,7 @@ def test_a_second_mode_is_found_wherever_it_is(dim):
                 assert_both_are_found(dim, seed, distance, width)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_a_spike_beside_a_broad_mode_is_found():

@@ -216,6 +216,7 @@ def test_a_frozen_run_is_pure(tmp_path):
     assert one.to_dict()["num_strata"] == 1
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_white_coordinates_change_nothing(monkeypatch):
     """Adaptive or frozen, a climb from a Gaussian by its own metric is the one that takes no coordinates of it."""

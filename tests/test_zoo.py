@@ -214,7 +214,10 @@ DRAWABLE = {
 }
 
 
-@pytest.mark.parametrize("name", DRAWABLE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.extended if name in ("particles", "phi4") else []) for name in DRAWABLE],
+)
 @pytest.mark.slow
 def test_draws_and_density_are_of_one_law(name):
     """E ∂_i log p = 0 and E[y · ∇ log p] = −d by parts, for any smooth density; and E[−log p] is the entropy."""
@@ -460,6 +463,7 @@ def importance_sampled(known, centre, factor, noise, log_noise):
     return samples, np.exp(log_weights - known.log_z)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.parametrize(
