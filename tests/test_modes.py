@@ -16,7 +16,7 @@ from pidjax.targets.fitting.pilot import Sizes, pilot_chains
 from pidjax.tempering import Hamiltonian, anneal, broad_base, locate
 from pidjax.tempering.bases import are_all
 from pidjax.tempering.climb import climb
-from pidjax.tempering.modes import find_modes
+from pidjax.tempering.modes import find_modes, nothing_found
 from pidjax.tempering.search import is_useful
 
 KEY = jax.random.key(5)
@@ -80,7 +80,8 @@ def test_far_gaussians_are_found_as_they_are(dtype):
     assert modes.has_slopes
     assert modes.num_unexplained == modes.num_left == 0
     assert modes.unseen == 0
-    assert jnp.sum(modes.counts) == modes.num_starts == 176
+    assert modes.num_starts == 176 + 7 * 256
+    assert 176 + 7 * 128 < jnp.sum(modes.counts) < modes.num_starts
     order = jnp.argsort(modes.points[:3, 0])
     base = modes.laplace(by_mass=True)
     assert base.means.dtype == base.factors.dtype == base.weights.dtype == dtype
@@ -92,23 +93,33 @@ def test_far_gaussians_are_found_as_they_are(dtype):
     np.testing.assert_allclose(modes.laplace().weights, 1 / 3, rtol=1e-6)
 
 
+def begun(ends, most):
+    """A search of all these ends."""
+    return nothing_found(ends, most)._replace(open=jnp.ones(len(ends), bool))
+
+
 @pytest.mark.slow
 def test_modes_met_once_and_starts_given():
-    """Ends as a search leaves them: a mode met twice, one met once, one by a given start alone, one end that is nowhere."""
+    """Ends as a search leaves them: a mode met twice, one met once, one by a given start alone, one end that is nowhere.
+
+    And one end at the first of these from around it, which is no meeting.
+    """
     mixture = far_gaussians(jnp.float64)
     target = Density(mixture.log_density, 3)
-    ends = jnp.concatenate([mixture.means[jnp.array([0, 0, 1, 2])] + 1e-3, jnp.array([[0.0, 0.0, 0.0]])])
+    ends = jnp.concatenate([mixture.means[jnp.array([0, 0, 1, 2, 0])] + 1e-3, jnp.array([[0.0, 0.0, 0.0]])])
     values = jax.vmap(target.log_density)(ends)
-    drawn = jnp.array([True, True, True, False, True])
-    given = jnp.array([False, False, False, True, False])
-    search = jax.jit(lambda *ends: find_modes(target, *ends, most=8))(ends, values, drawn, given)
+    drawn = jnp.array([True, True, True, False, True, True])
+    given = jnp.array([False, False, False, True, False, False])
+    best_first = jnp.sum(values[2:4] > values[0])
+    origins = jnp.full(6, -1).at[4].set(best_first)
+    search = jax.jit(lambda *ends: find_modes(target, *ends, begun(ends[0], 8)))(ends, values, drawn, given, origins)
     found = search.modes.points[: int(search.num_modes)]
     counts = {round(float(point[0])): int(count) for point, count in zip(found, search.counts)}
     assert counts == {-30: 2, 0: 1, 30: 0}
     assert search.were_given[:3].tolist() == [round(float(point[0])) == 30 for point in found]
     assert search.num_unexplained == 1
     assert not search.open.any()
-    few = jax.jit(lambda *ends: find_modes(target, *ends, most=1))(ends, values, drawn, given)
+    few = jax.jit(lambda *ends: find_modes(target, *ends, begun(ends[0], 1)))(ends, values, drawn, given, origins)
     assert few.num_modes == 1
     assert few.open.any()
 
@@ -119,7 +130,8 @@ def test_the_top_of_a_bent_ridge_has_its_mass():
     target = Density(lambda y: -0.5 * (y[0] / 3) ** 2 - 50 * (y[1] - y[0] ** 2) ** 2, 2)
     ends = jnp.array([[0.0, 0.0], [0.0, 1e-3]])
     values = jax.vmap(target.log_density)(ends)
-    search = jax.jit(lambda *ends: find_modes(target, *ends, most=4))(ends, values, values > -1, values > 0)
+    drawn, origins = jnp.ones(2, bool), jnp.full(2, -1)
+    search = jax.jit(lambda *ends: find_modes(target, *ends, begun(ends[0], 4)))(ends, values, drawn, ~drawn, origins)
     assert (search.num_modes, jnp.sum(search.ridges.log_masses > -jnp.inf), search.num_unexplained) == (0, 1, 2)
     np.testing.assert_allclose(search.ridges.log_masses[0], jnp.log(2 * jnp.pi * 3 * 0.1), rtol=1e-5)
     assert jnp.all(search.ridges.log_masses[1:] == -jnp.inf)
@@ -150,7 +162,7 @@ def test_a_ring_is_unexplained(dtype, scale):
     modes = locate(KEY, Density(lambda y: ring(y / scale), 2, dtype=dtype))
     assert modes.has_slopes
     assert modes.num_modes == 0
-    assert modes.num_unexplained == modes.num_starts == 176
+    assert modes.num_unexplained == modes.num_starts == 176 + 256
     assert modes.unseen == 1
     with pytest.raises(ValueError, match="no modes were found: no start ended at a peak"):
         modes.laplace()
@@ -214,14 +226,15 @@ def test_given_starts_and_jit():
 
     modes, base = located(KEY, target)
     assert modes.num_modes == 2
-    assert sorted(modes.counts[:2].tolist()) == [0, 175]
+    assert jnp.min(modes.counts[:2]) == 0
+    assert jnp.max(modes.counts[:2]) > 175
     met_once = eqx.tree_at(lambda own: own.counts, modes, modes.counts.at[jnp.argmin(modes.counts[:2])].set(1))
     assert are_all(met_once)
     assert not are_all(eqx.tree_at(lambda own: own.were_given, met_once, jnp.zeros(64, bool)))
     assert base.weights.tolist() == [0.5, 0.5, *[0.0] * 62]
     place = jnp.ones(10)
     np.testing.assert_allclose(base.log_density(place), modes.laplace().log_density(place))
-    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=175, num_unexplained=0, has_slopes=True")
+    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=1974, num_unexplained=0, has_slopes=True")
     assert "float64[]" in repr(eqx.filter_eval_shape(lambda: modes))
 
 

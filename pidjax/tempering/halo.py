@@ -1,8 +1,8 @@
-"""Halos: the Gaussians of modes at many widths, for heavy tails, and of places far from all modes, for mass that these hide.
+"""Halos: Gaussians of modes and ridges at many widths, for heavy tails, and of places far from all, for mass that these hide.
 
     p̂(y) = Σ_kj α_kj N(y; m_k, 2^j L_kL_kᵀ),      j = 0 … 10
 
-The last (m, L) is the mean and covariance of *strays*: ends of chains beyond the shell of every mode. Under a narrow top that
+The last (m, L) is the mean and covariance of *strays*: ends of chains beyond the shells of all others. Under a narrow top that
 stands on a wide one there is no second mode to find, and yet half of the chains may stay around it. The weights are equal at
 first, and then twice
 
@@ -42,7 +42,7 @@ _NEGLIGIBLE = 1e-3
 
 
 class Halo(NamedTuple):
-    """Modes at many widths, and strays.
+    """Modes and ridges at many widths, and strays.
 
     Attributes:
         mixture: p̂ with its last weights.
@@ -63,7 +63,7 @@ class Halo(NamedTuple):
 
 
 def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
-    """The halo of modes, of which there is one at least, with dense factors.
+    """The halo of modes, of which there is one at least, and ridges, with dense factors.
 
     Example:
         >>> target = pid.GaussianMixture.isotropic(jnp.zeros((2, 5)), jnp.array([0.01, 1.0]))
@@ -72,8 +72,9 @@ def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
         >>> int(modes.num_modes), bool(jnp.abs(found.log_z.value) < 0.1)
         (1, True)
     """
-    count = int(modes.num_modes)
-    means, factors = modes.points[:count], modes.factors[:count]
+    tops = modes.tops
+    known = (tops.log_masses > -jnp.inf).nonzero()[0]
+    means, factors = tops.points[known], tops.factors[known]
     strays = are_strays(modes)
     if jnp.sum(strays) >= FEWEST_STRAYS:
         mean, factor = moments(modes.pilot_points, strays)
@@ -84,19 +85,19 @@ def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
     chosen = weights[centre, width]
     stretched = _widths(factors.dtype)[width][:, None, None] * factors[centre]
     mixture = GaussianMixture.of_factors(means[centre], stretched, chosen / jnp.sum(chosen))
-    return Halo(mixture, log_z, jnp.sum(weights[:count, 0]), ROUNDS * DRAWS)
+    return Halo(mixture, log_z, jnp.sum(weights[: int(modes.num_modes), 0]), ROUNDS * DRAWS)
 
 
 @jax.jit
 def are_strays(modes: Modes) -> Bool[Array, " n"]:
-    """Which chains ended in the support and beyond the shell of every mode."""
+    """Which chains ended in the support and beyond the shells of all modes and ridges."""
 
-    def is_beyond(mode):
-        point, factor, log_mass = mode
+    def is_beyond(top):
+        point, factor, log_mass = top
         distances = squares(inverse_factor(factor), modes.pilot_points - point[None])
         return (distances >= shell(point.size)) | (log_mass == -jnp.inf)
 
-    beyond = jax.lax.map(is_beyond, (modes.points, modes.factors, modes.log_masses))
+    beyond = jax.lax.map(is_beyond, modes.tops)
     return jnp.all(beyond, axis=0) & (modes.pilot_values > -jnp.inf)
 
 

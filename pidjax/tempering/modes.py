@@ -50,6 +50,11 @@ class Tops(NamedTuple):
     log_masses: Float[Array, " R"]
 
 
+def together(one: Tops, other: Tops) -> Tops:
+    """All of both."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), one, other)
+
+
 class Modes(eqx.Module):
     """Modes, in the order in which they were found, with what the search for them tells of those that it did not find.
 
@@ -60,7 +65,7 @@ class Modes(eqx.Module):
         factors: lower triangular L, shape (K, d, d), of the covariances L Lᵀ = H⁻¹; above 2,048 dimensions standard deviations
             1/√H_jj, shape (K, d).
         log_masses: log of p̃(m) (2π)^{d/2} det L, Laplace's estimate of the mode's part of Z.
-        counts: of the starts that were drawn, those that ended at the mode; 0 for one that only other starts led to.
+        counts: of the starts that were drawn, but for those around it, those that ended at the mode; 0 if only others did.
         were_given: whether a start that was given ended there.
         num_modes: how many there are.
         num_starts: starts drawn from which a climb ended at a finite log p̃.
@@ -98,9 +103,9 @@ class Modes(eqx.Module):
         """The share of *starts* whose basin was not met: Good and Turing's (modes met once)/(starts).
 
         Another start, drawn as these were, would lead to a new mode with about this probability. It is no share of mass, and
-        a basin that such starts never meet stays invisible. Drawn are the starts at random, and one for each top that scouts
-        saw; as tops are chosen far apart, those of rare modes more often, the share is rather too large. Starts that were
-        left when the modes were as many as there is room for count as met once; 1 if no mode was met.
+        a basin that such starts never meet stays invisible. Drawn are the starts at random, near modes or at all scales, and
+        one for each top that scouts saw; as tops are chosen far apart, those of rare modes more often, the share is rather too
+        large. Starts that were left when the modes were as many as there is room for count as met once; 1 if no mode was met.
         """
         once = jnp.sum(self.counts == 1, axis=-1) + self.num_left
         share = once / jnp.maximum(self.num_starts, 1)
@@ -123,8 +128,7 @@ class Modes(eqx.Module):
     @property
     def tops(self) -> Tops:
         """Modes and ridges together."""
-        modes = Tops(self.points, self.factors, self.log_masses)
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), modes, self.ridges)
+        return together(Tops(self.points, self.factors, self.log_masses), self.ridges)
 
     def laplace(self, *, by_mass: bool = False) -> GaussianMixture:
         """p̂ = Σ_k α_k N(m_k, L_kL_kᵀ): a base with a component for each mode.
@@ -182,25 +186,45 @@ class Search(NamedTuple):
     evaluations: Int[Array, ""]
 
 
+def nothing_found(ends: Float[Array, "n d"], most: int) -> Search:
+    """No modes yet, and no end that is open."""
+    (number, dim), dtype = ends.shape, ends.dtype
+    one, zero = _one(dim, dtype), jnp.zeros((), int)
+
+    def padding(count: int) -> Tops:
+        return Tops(
+            jnp.zeros((count, dim), dtype), jnp.broadcast_to(one, (count, *one.shape)), jnp.full(count, -jnp.inf, dtype)
+        )
+
+    return Search(
+        modes=padding(most),
+        counts=jnp.zeros(most, int),
+        were_given=jnp.zeros(most, bool),
+        num_modes=zero,
+        open=jnp.zeros(number, bool),
+        num_unexplained=zero,
+        ridges=padding(min(_MOST_RIDGES, most)),
+        evaluations=zero,
+    )
+
+
 def find_modes(
     target: WithDensity,
     ends: Float[Array, "n d"],
     values: Float[Array, " n"],
     drawn: Bool[Array, " n"],
     given: Bool[Array, " n"],
-    most: int,
+    origins: Int[Array, " n"],
+    begun: Search,
 ) -> Search:
-    """The modes among the ends of climbs; those of value −∞ are passed over, those not drawn lead to modes but do not count."""
-    (number, dim), dtype = ends.shape, ends.dtype
-    resolution = 32 * jnp.finfo(dtype).eps
+    """The modes among the ends of climbs that are open, beside those before.
+
+    Ends not drawn lead to modes but do not count, nor do those at the mode, numbered by `origins`, around which they started.
+    """
+    (number, dim), most = ends.shape, len(begun.counts)
+    resolution = 32 * jnp.finfo(ends.dtype).eps
     dense = dim <= MOST_DENSE
     reach = 4 + 0.05 * dim
-    one = _one(dim, dtype)
-
-    def padding(count: int) -> Tops:
-        return Tops(
-            jnp.zeros((count, dim), dtype), jnp.broadcast_to(one, (count, *one.shape)), jnp.full(count, -jnp.inf, dtype)
-        )
 
     def explain(search: Search) -> Search:
         best = jnp.argmax(jnp.where(search.open, values, -jnp.inf))
@@ -224,7 +248,7 @@ def find_modes(
         again = jnp.any(same)
         is_new = peak.found & ~again
         slot = jnp.where(again, jnp.argmax(same), search.num_modes)
-        count = jnp.sum(taken & drawn)
+        count = jnp.sum(taken & drawn & ~(peak.found & (origins == slot)))
         num_ridges = jnp.sum(search.ridges.log_masses > -jnp.inf)
         is_new_ridge = peak.is_ridge & ~jnp.any(are_same(search.ridges, _SAME))
 
@@ -239,17 +263,6 @@ def find_modes(
             search.evaluations + peak.evaluations,
         )
 
-    zero = jnp.zeros((), int)
-    begun = Search(
-        modes=padding(most),
-        counts=jnp.zeros(most, int),
-        were_given=jnp.zeros(most, bool),
-        num_modes=zero,
-        open=values > -jnp.inf,
-        num_unexplained=zero,
-        ridges=padding(min(_MOST_RIDGES, most)),
-        evaluations=zero,
-    )
     return jax.lax.while_loop(lambda search: jnp.any(search.open) & (search.num_modes < most), explain, begun)
 
 

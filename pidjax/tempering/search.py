@@ -1,5 +1,10 @@
 """The search for modes: chains at all scales, climbs from where they end, and the modes that the climbs lead to.
 
+Where some modes are, others may be near, in basins that few points at all scales around the origin fall into. So there are
+climbs, once more, and six times more if there are several modes, from places around those so far, or around their mean m₀,
+
+    y = m_k + s √c ⊙ z,      k = 0 half of the time,      s log-uniform in ¼ … 2,      c the variances of Σ_k N(m_k, L_kL_kᵀ)/K
+
 Gradients are used only if they are good for something: at most of the ends of the chains they must be finite, not zero, and
 agree with the difference quotient
 
@@ -11,11 +16,11 @@ to a tenth and the roundings of log p̃, with ε the resolution of the dtype.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .._doors.checks import check_count, check_key, check_kind
 from .._maths.once import compiled_once
@@ -25,9 +30,11 @@ from ..targets.fitting.fit import as_starts
 from ..targets.fitting.pilot import MOST_THOROUGH, Chains, Sizes, pilot
 from ..targets.fitting.tempered import PARTICLES
 from .climb import climb, value_and_slope
-from .modes import Modes, find_modes, most_modes
+from .modes import Modes, Search, find_modes, most_modes, nothing_found, together
 
+MOST_ROUNDS = 8
 _MANY_UP_TO = 64
+_NEAREST, _FARTHEST = 0.25, 2.0
 _AGREEMENT = 0.1
 _ROUNDINGS = 8
 
@@ -46,6 +53,7 @@ def locate(
        the rest from starts a hundredth to a thousand of that scale away.
     3. *Climbs* from the ends of some of them, 256 up to dimension 64, 128 up to 256, 8 above, and from `starts`.
     4. *Modes*: the ends at which a Gaussian fits, best first, at most 64.
+    5. Up to dimension 256 as many climbs from around what was found, and six times more if that is several modes.
 
     A mode in whose basin no climb starts is not found, and nothing here can tell: `Modes.unseen` is about what other starts of
     this kind would meet. From afar the basins belong to the wider modes.
@@ -78,9 +86,9 @@ def locate(
     if dim is not None and dim != own_dim:
         raise ValueError(f"dim is {dim} but target has dimension {own_dim}; leave it out")
     given = as_starts(starts, own_dim, dtype)
-    key_pilot, key_directions = jax.random.split(key)
+    key_pilot, key_climbs = jax.random.split(key)
     width, chains = pilot(key_pilot, known.log_density, jnp.zeros(own_dim, dtype), given)
-    return _located(key_directions, known, width, chains, given)
+    return _located(key_climbs, known, width, chains, given)
 
 
 def number_of_starts(dim: int) -> int:
@@ -99,32 +107,113 @@ def _located(
     number = number_of_starts(dim)
     order = chains.order
     first = order[jnp.argsort(values[order] == -jnp.inf, stable=True)][:number]
-    directions = jax.random.normal(key, (number, dim), dtype)
+    key_directions, key_around = jax.random.split(key)
+    directions = jax.random.normal(key_directions, (number, dim), dtype)
     useful = jax.vmap(lambda point, direction: is_useful(target, point, direction))(points[first], directions)
     has_slopes = 2 * jnp.sum(useful) > jnp.sum(values[first] > -jnp.inf)
 
-    starts = jnp.concatenate([points[first], given])
-    climbs = jax.vmap(lambda start: climb(target, start, width))(starts)
-    heights = jnp.where(has_slopes, climbs.value, -jnp.inf)
-    drawn = jnp.concatenate([chains.drawn[first], jnp.zeros(len(given), bool)])
-    is_given = jnp.arange(len(starts)) >= number
-    search = find_modes(target, climbs.point, heights, drawn, is_given, most_modes(dim))
+    starts = Starts(
+        jnp.concatenate([points[first], given]),
+        jnp.concatenate([chains.drawn[first], jnp.zeros(len(given), bool)]),
+        jnp.arange(number + len(given)) >= number,
+        jnp.full(number + len(given), -1),
+    )
+    rounds = MOST_ROUNDS if dim <= MOST_THOROUGH else 1
+
+    def is_on(climbed: Climbed) -> Bool[Array, ""]:
+        search, turn = climbed.search, climbed.turn
+        once_more = (turn == 0) | ((turn == 1) & jnp.any(are_found(search)))
+        are_several = (search.num_modes > 1) & (2 * search.num_unexplained < climbed.num_starts)
+        return (turn < rounds) & (once_more | are_several)
+
+    def climb_all(climbed: Climbed) -> Climbed:
+        starts, search = climbed.starts, climbed.search
+        climbs = jax.vmap(lambda start: climb(target, start, width))(starts.points)
+        heights = jnp.where(has_slopes, climbs.value, -jnp.inf)
+
+        def put(stack, own):
+            return jax.lax.dynamic_update_slice_in_dim(stack, own, climbed.turn * len(own), axis=0)
+
+        ends = jax.tree.map(put, climbed.ends, starts._replace(points=climbs.point))
+        values = put(climbed.values, heights)
+        search = search._replace(open=put(search.open, heights > -jnp.inf))
+        search = find_modes(target, ends.points, values, ends.drawn, ends.were_given, ends.origins, search)
+        starts = around(jax.random.fold_in(key_around, climbed.turn), search, starts)
+        evaluations = climbed.evaluations + jnp.sum(climbs.evaluations)
+        return Climbed(climbed.turn + 1, search, starts, ends, values, evaluations)
+
+    zero = jnp.zeros((), int)
+    nowhere = jax.tree.map(lambda leaf: jnp.zeros((rounds * len(leaf), *leaf.shape[1:]), leaf.dtype), starts)
+    nothing = nothing_found(nowhere.points, most_modes(dim))
+    below = jnp.full(len(nowhere.drawn), -jnp.inf, dtype)
+    climbed = jax.lax.while_loop(is_on, climb_all, Climbed(zero, nothing, starts, nowhere, below, zero))
+    search = climbed.search
     sizes = Sizes.of(dim)
-    spent = PARTICLES + sizes.scouts + sizes.gradients + 3 * number + jnp.sum(climbs.evaluations) + search.evaluations
+    spent = PARTICLES + sizes.scouts + sizes.gradients + 3 * number + climbed.evaluations + search.evaluations
     return Modes(
         **search.modes._asdict(),
         counts=search.counts,
         were_given=search.were_given,
         num_modes=search.num_modes,
-        num_starts=jnp.sum(drawn & (climbs.value > -jnp.inf)),
+        num_starts=climbed.num_starts,
         num_unexplained=search.num_unexplained,
-        num_left=jnp.sum(search.open & drawn),
+        num_left=jnp.sum(search.open & climbed.ends.drawn),
         ridges=search.ridges,
         has_slopes=has_slopes,
         evaluations=spent,
         pilot_points=points,
         pilot_values=values,
     )
+
+
+class Starts(NamedTuple):
+    """Where climbs start, which of these places were drawn, which were given, and the mode around which they are, or −1."""
+
+    points: Float[Array, "n d"]
+    drawn: Bool[Array, " n"]
+    were_given: Bool[Array, " n"]
+    origins: Int[Array, " n"]
+
+
+class Climbed(NamedTuple):
+    """What `turn` rounds of climbs found, where the next ones start, and where all before ended."""
+
+    turn: Int[Array, ""]
+    search: Search
+    starts: Starts
+    ends: Starts
+    values: Float[Array, " N"]
+    evaluations: Int[Array, ""]
+
+    @property
+    def num_starts(self) -> Int[Array, ""]:
+        """Those drawn from which a climb ended at a finite log p̃."""
+        return jnp.sum(self.ends.drawn & (self.values > -jnp.inf))
+
+
+def are_found(search: Search) -> Bool[Array, " M"]:
+    """Of modes and ridges together: the modes, or the ridges if there are no modes."""
+    tops = together(search.modes, search.ridges)
+    are_modes = jnp.arange(len(tops.points)) < len(search.counts)
+    return (tops.log_masses > -jnp.inf) & (are_modes | (search.num_modes == 0))
+
+
+def around(key: Key[Array, ""], search: Search, before: Starts) -> Starts:
+    """As many places around the modes, or ridges if there are no modes; any places if nothing was found."""
+    key_top, key_mean, key_scale, key_place = jax.random.split(key, 4)
+    (number, dim), dtype = before.points.shape, before.points.dtype
+    tops, found = together(search.modes, search.ridges), are_found(search).astype(dtype)
+    share = (found / jnp.maximum(jnp.sum(found), 1))[:, None]
+    own = jnp.sum(tops.factors**2, axis=2) if tops.factors.ndim == 3 else tops.factors**2
+    mean = jnp.sum(share * tops.points, axis=0)[None]
+    offsets = tops.points - mean
+    widths = jnp.sqrt(jnp.sum(share * (own + offsets**2), axis=0))
+    scales = jax.random.uniform(key_scale, (number, 1), dtype, math.log(_NEAREST), math.log(_FARTHEST))
+    chosen = jax.random.categorical(key_top, jnp.log(found), shape=(number,))
+    origins = jnp.where(jax.random.bernoulli(key_mean, shape=(number,)), -1, chosen)
+    centres = jnp.where(origins[:, None] < 0, mean, tops.points[chosen])
+    points = centres + jnp.exp(scales) * widths[None] * jax.random.normal(key_place, (number, dim), dtype)
+    return Starts(points, jnp.ones(number, bool), jnp.zeros(number, bool), origins)
 
 
 def is_useful(target: WithDensity, point: Float[Array, " d"], direction: Float[Array, " d"]) -> Bool[Array, ""]:
