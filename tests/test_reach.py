@@ -1,6 +1,7 @@
 """A climb that has missed mass is accused, and one that has not is left alone."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,23 @@ def test_the_halo_of_the_modes_has_all_the_mass(target):
     assert found.evaluations == ROUNDS * DRAWS
     assert found.log_z.standard_error < 0.03
     assert abs(found.log_z.value) < 4 * found.log_z.standard_error
+
+
+@pytest.mark.slow
+def test_the_halo_has_the_mass_of_tops_at_a_wall():
+    """N(0, I) and four halves of 2 N(± 20 e_i, I), cut through their tops: no Gaussian fits there, and log Z = log 5."""
+
+    def log_density(y):
+        faces, squares = jnp.concatenate([y[:2], -y[:2]]), jnp.sum(y**2)
+        halves = jnp.where(faces >= 20, math.log(2) - 0.5 * (squares - 40 * faces + 400), -jnp.inf)
+        return jax.nn.logsumexp(jnp.append(halves, -0.5 * squares)) - 5 * math.log(2 * math.pi)
+
+    target = Density(log_density, 10)
+    modes = locate(KEY, target)
+    assert (modes.num_modes, jnp.sum(modes.ridges.log_masses > -jnp.inf)) == (1, 4)
+    found = halo(KEY, target, modes)
+    assert found.log_z.standard_error < 0.05
+    assert abs(found.log_z.value - math.log(5)) < 4 * found.log_z.standard_error
 
 
 @pytest.mark.slow
