@@ -1,4 +1,4 @@
-"""`python -m benchmarks [core] [control] [data] [densities] [decisions] [neural] [protocols] [speed] [hostile] …`.
+"""`python -m benchmarks [core] [control] [data] [densities] [decisions] [neural] [weak] [protocols] [speed] [hostile] …`.
 
 Other names are cases of `core` and targets of `coverage`.
 
@@ -25,6 +25,7 @@ from . import (
     report,
     seeded,
     speed,
+    weak,
 )
 from .cases import CASES, QUICK
 from .core import run_core
@@ -40,6 +41,7 @@ SUITES = {
     "data": "data.json",
     "densities": "densities.json",
     "neural": "neural.json",
+    "weak": "weak.json",
     "hostile": "hostile.json",
     "seeded": "seeded.json",
     "coverage": "coverage.json",
@@ -68,7 +70,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seeds",
         type=int,
-        help="of every method; by default 2 in the quick form, else 5, fewer of PIS; 1 for hostile and seeded",
+        help="of every method; by default 2 in the quick form, else 5, fewer of PIS; 3 for weak, 1 for hostile and seeded",
     )
     parser.add_argument("--runs", type=int, default=200, help="of coverage, by tens")
     parser.add_argument(
@@ -130,6 +132,7 @@ def run(options: argparse.Namespace) -> report.Results | None:
         "data": asked,
         "densities": {**asked, "seeds": options.seeds},
         "neural": {**asked, "seeds": options.seeds},
+        "weak": {},
         "hostile": {},
         "seeded": {},
         "coverage": {},
@@ -152,6 +155,8 @@ def run(options: argparse.Namespace) -> report.Results | None:
         )
     if "neural" in suites:
         neural.run_neural(ledgers["neural"], options.out, quick=options.quick, seeds=options.seeds)
+    if "weak" in suites:
+        weak.run_weak(ledgers["weak"], options.out, seeds=options.seeds or 3)
     for suite, questions in (("hostile", hostile.hostile), ("seeded", seeded.questions)):
         if suite in suites:
             grade.run_graded(questions(), ledgers[suite], options.out / f"{suite}.md", options.seeds or 1)
