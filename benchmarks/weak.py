@@ -143,7 +143,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     rows = [line(*group, rows) for group, rows in groups.items()]
     threefold = sum(float(row[5]) >= 3 for row in rows)
-    finding = f"By the lesser of both effective shares a network makes {threefold} of {len(rows)} weak controls three times as good."
+    whole = f"{threefold} of {len(rows)} weak controls three times as good"
+    finding = f"By the lesser of both effective shares a network makes {whole}."
     return page("weak", results["environment"], finding, header, rows)
 
 
