@@ -53,6 +53,7 @@ def log_two_modes(c, y):
     return pid.GaussianMixture.isotropic(jnp.stack([-c, c]), 0.25).log_density(y) + 1
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_unseen_members_are_sampled_by_one_rollout():
     """A Gaussian of the right mean and variance stands in: its ESS/N falls below a half, the network's is above for all."""

@@ -336,6 +336,7 @@ class TestMarkov:
 @pytest.mark.slow
 @pytest.mark.optimised
 class TestLarge:
+    @pytest.mark.extended
     def test_sixteen_squared(self):
         """Independent samples, magnetisations by one gradient that agree with them, and the memory of both."""
         exact = importlib.import_module("pidjax.discrete.enumeration")
@@ -349,6 +350,7 @@ class TestLarge:
         ):
             assert program.compile().compiled.memory_analysis().temp_size_in_bytes < 200 * 2**20
 
+    @pytest.mark.extended
     def test_long_lattice(self):
         """16×64: the same log Z whichever way the rows are numbered."""
         rng = np.random.default_rng(0)

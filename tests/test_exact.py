@@ -71,6 +71,7 @@ def test_starts_of_their_own():
     np.testing.assert_allclose(jnp.exp(law.log_density(x)), shares @ densities, rtol=1e-9)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_entropy():
     """In one dimension by summation; in five, where only one coordinate is bimodal; and the two known lattices."""

@@ -108,6 +108,7 @@ def test_no_mass_is_missed_where_none_is(seed):
     assert reached.seen_log_z.standard_error < 0.03
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_heavy_tails_are_climbed_to_from_the_halo():
     known = zoo.student_mixture(10, degrees_of_freedom=3.0)
