@@ -23,6 +23,7 @@ from sklearn.mixture import GaussianMixture as Fitted
 import pidjax as pid
 from pidjax import learning, zoo
 
+from . import measure
 from .densities.targets import Target, of
 from .ledger import Ledger
 from .neural.suite import bounds
@@ -44,7 +45,7 @@ RULES = ("explicit", "corrected")
 COLUMNS = ("exact_ess", *(f"{rule}_{what}" for rule in RULES for what in ("ess", "forward_ess", "seconds")))
 """Whose medians are shown."""
 REPEATED = 20
-"""Runs of which the fastest is timed."""
+"""Runs of each rule, by turns, of which the fastest is timed."""
 
 
 def run_weak(ledger: Ledger, out: Path, *, seeds: int) -> None:
@@ -87,6 +88,7 @@ def corrected(target: str, num_steps: int, seed: int) -> Iterator[dict[str, Any]
     )
     row = {"dim": known.dim, "seconds": time.perf_counter() - begin, "slopes": trained.num_evaluations}
     row["exact_ess"] = float(exact.ess) / NUM_ENDS
+    programs = {}
     for name, rule in zip(RULES, (pid.Moment(), trained.parameters)):
         solution = pid.sample(key_solve, surrogate, rule=rule, grid=grid, num_samples=NUM_SAMPLES, progress=False)
         log_z = solution.log_z
@@ -95,25 +97,20 @@ def corrected(target: str, num_steps: int, seed: int) -> Iterator[dict[str, Any]
             f"{name}_forward_ess": bounds(solution, known, key_back)["forward_ess"],
             f"{name}_delta": float(log_z.value) - known.log_z,
             f"{name}_log_z_error": float(log_z.standard_error),
-            f"{name}_seconds": least_time(solution, key_solve),
         }
+        programs[name] = timed(solution, key_solve)
+    for name, seconds in measure.interleaved(programs, REPEATED).items():
+        row[f"{name}_seconds"] = seconds / NUM_SAMPLES
     print(
         f"{target:20s} K {num_steps:2d} seed {seed}  {row['explicit_ess']:.4f} → {row['corrected_ess']:.4f}", flush=True
     )
     yield row
 
 
-def least_time(solution: pid.Solution, key) -> float:
-    """Seconds of a path, of 4,096 at once."""
+def timed(solution: pid.Solution, key) -> Callable[[], Any]:
+    """A run of the solution's paths, compiled."""
     indices = jnp.arange(NUM_SAMPLES)
-    run = jax.jit(lambda key: pid.rollout(solution.prepared, solution.rule, key, indices).log_weights)
-    run(key).block_until_ready()
-    times = []
-    for _ in range(REPEATED):
-        begin = time.perf_counter()
-        run(key).block_until_ready()
-        times.append(time.perf_counter() - begin)
-    return min(times) / NUM_SAMPLES
+    return measure.Program(lambda key: pid.rollout(solution.prepared, solution.rule, key, indices).log_weights, key).run
 
 
 def markdown(results: Mapping[str, Any]) -> str:
