@@ -240,6 +240,33 @@ def test_given_starts_and_jit():
 
 
 @pytest.mark.slow
+def test_narrowest_is_what_starts_at_random_meet():
+    """In one dimension half of them, in three a cap of the sphere, in nine by directions at random."""
+    directions = np.random.default_rng(0).normal(size=(400_000, 9))
+    sines = np.sqrt(1 - np.minimum(directions[:, 0], 0) ** 2 / np.sum(directions**2, axis=1))
+    modes = locate(KEY, lambda y: -jnp.sum(y**2), 9)
+    share = 1 - 0.05 ** (1 / int(modes.num_starts))
+    inside = np.mean((directions[:, 0] < 0) & (sines < float(modes.narrowest)))
+    assert_within(inside, share, np.sqrt(share / len(directions)))
+    for dim, narrowest in (1, 0), (3, np.sqrt(1 - (1 - 2 * share) ** 2)):
+        of_fewer = eqx.tree_at(lambda own: own.points, modes, modes.points[:, :dim])
+        np.testing.assert_allclose(of_fewer.narrowest, narrowest, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.extended
+@pytest.mark.parametrize("seed", range(4))
+def test_modes_as_wide_as_is_said_are_met(seed):
+    """One in a direction at random, 20 standard deviations away, a tenth wider than what is met in 95 of 100 searches."""
+    narrowest = float(locate(KEY, lambda y: -jnp.sum(y**2), 9).narrowest)
+    key_place, key = jax.random.split(jax.random.key(seed))
+    place = jax.random.normal(key_place, (9,))
+    centres = jnp.stack([jnp.zeros(9), 20 * place / jnp.linalg.norm(place)])
+    target = pid.GaussianMixture.isotropic(centres, jnp.array([1.0, (1.1 * narrowest) ** 2]))
+    assert locate(key, target).num_modes == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [10.0, 50.0])
 def test_a_narrow_mode_along_a_coordinate_is_met(distance):
     modes = locate(KEY, zoo.two_modes(10, distance=distance, width=0.1).target)

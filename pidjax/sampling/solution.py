@@ -29,8 +29,6 @@ from .rules import AbstractRule, Unweighted
 
 _MOST_DECADES = 1e6
 """Largest ratio of the 99 % to the 50 % quantile of the distance from the median: 3e3 of a Lévy law, whose tail is x^(−½)."""
-_SEARCHED_WELL = 15
-"""The dimension up to which no mode was missed of densities drawn at random: `python -m benchmarks seeded`."""
 
 
 class Solution(Weighted):
@@ -101,8 +99,8 @@ class Solution(Weighted):
             known += f" (those met once hold {float(modes.unseen_mass):.0%} of the mass, and so may others)"
         if modes.num_unexplained > 0:
             known += f", one of {float(modes.num_unexplained / modes.num_starts):.0%} ended where no Gaussian fits"
-        if (dim := modes.points.shape[1]) > _SEARCHED_WELL:
-            known += f"; narrower ones are seldom met in {dim} dimensions"
+        if modes.narrowest > 0:
+            known += f"; one far away that is less than {float(modes.narrowest):.2g} times as wide as the widest may be missed"
         return {
             "reached": f"by {self.settings['road']}, in {levels} levels",
             "modes": known if number else "none located: no start ended at a peak that a Gaussian fits",

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import betainc
 from jaxtyping import Array, Bool, Float, Int
 
 from .._doors.checks import check_single, concrete
@@ -39,6 +40,7 @@ _SETTLED = 1e-4
 _FALL = 4.0
 _MOST_RIDGES = 16
 _SAME = 1.0
+_MET = 0.95
 _BATCH = 64
 
 
@@ -124,6 +126,28 @@ class Modes(eqx.Module):
         were not met may hold as much. `unseen`, of starts, knows nothing of mass: narrow modes hold much and are met seldom.
         """
         return jnp.sum(jnp.where(self.met_once, jax.nn.softmax(self.log_masses), 0))
+
+    @property
+    def narrowest(self) -> Float[Array, ""]:
+        """ρ: of a round mode far from all others, ρ times as wide as the widest, 95 of 100 such searches meet the basin.
+
+        Of N(0, I) and N(a, ρ²I), ρ < 1, with |a| large, the second is higher in a ball that is seen from 0 under the half-angle
+        arcsin ρ. A climb from afar goes to 0 unless it meets this ball: of directions at random in d dimensions a share
+
+            P = ½ I_{ρ²}((d−1)/2, ½),      of n, at least one with probability 1 − (1 − P)ⁿ,
+
+        with the regularised incomplete Beta function I. So ever fewer starts meet narrow modes as d grows, whatever they hold.
+
+        Example:
+            >>> modes = pid.tempering.locate(jax.random.key(0), lambda y: -jnp.sum(y**2), 5)
+            >>> round(float(modes.narrowest), 2)
+            0.43
+        """
+        dim = self.points.shape[-1]
+        widths = jnp.linspace(0, 1, 1001, dtype=self.log_masses.dtype)
+        shares = betainc((dim - 1) / 2, 0.5, widths**2) / 2 if dim > 1 else jnp.where(widths > 0, 0.5, 0.0)
+        log_missed = self.num_starts[..., None].astype(widths.dtype) * jnp.log1p(-shares)
+        return widths[jnp.argmax(log_missed <= math.log(1 - _MET), axis=-1)]
 
     @property
     def tops(self) -> Tops:
