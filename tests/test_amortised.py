@@ -1,7 +1,12 @@
 """A loss over a family of targets against closed forms, and members that training never saw."""
 
+import subprocess
+import sys
+import textwrap
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import assert_within, mean_and_error
 
@@ -46,6 +51,42 @@ def test_value_and_slope_are_means_over_contexts(loss, of_variance, of_slope):
     assert_within(mean, of_slope * (1 - GAIN) * 8.25, error)
     optimal, _ = run(jnp.array(1.0), jax.random.split(KEY, 2))
     assert jnp.max(jnp.abs(optimal)) < 1e-12
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_devices_do_not_change_the_descent():
+    """Members spread over four devices, where two lie on each: the history of one device, to rounding."""
+    script = """
+        import jax, jax.numpy as jnp, numpy as np
+        import pidjax as pid
+        from pidjax import learning
+
+        def descent(members):
+            family = learning.Amortised(
+                lambda c: pid.GaussianMixture.isotropic(c[None], 1.0),
+                lambda gain, c: pid.Controlled(lambda t, x: gain * c),
+                lambda key: jax.random.normal(key, (2,)),
+                protocol=pid.harmonic(0.0, noise_scale=1.0), grid=pid.uniform_grid(3), num_members=members, num_paths=5,
+            )
+            gain = jnp.zeros(())
+            return learning.descend(family, gain, key=jax.random.key(0), num_iterations=30, progress=False), family
+
+        found, family = descent(8)
+        assert len(found.parameters.sharding.device_set) == len(family.members.sharding.device_set) == len(jax.devices())
+        assert len(family.members.addressable_shards[0].data) == 8 // len(jax.devices())
+        assert len(descent(3)[1].members.sharding.device_set) == 1
+        np.savetxt(__import__("sys").stdout, found.history)
+    """
+
+    def history(devices):
+        environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", textwrap.dedent(script)]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stderr
+        return [float(line) for line in run.stdout.split()]
+
+    np.testing.assert_allclose(history(4), history(1), rtol=1e-5)
 
 
 def log_two_modes(c, y):

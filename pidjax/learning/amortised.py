@@ -4,7 +4,7 @@
 
 with ℓ a loss of one member's paths. The target is a function of the context, and with it what stands in for it, its explicit
 control, the place and scale of its unit problem: the network learns what these leave. A member that was never seen is then
-sampled by r(θ, c) for the cost of one rollout, and E[W] = Z(c) exactly.
+sampled by r(θ, c) for the cost of one rollout, and E[W] = Z(c) exactly. Members are divided among the devices.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import check_count, check_kind
 from .._doors.show import shown_fields
 from ..process.grids import AbstractGrid
 from ..process.protocol import Protocol
 from ..sampling.problem import Problem
+from ..sampling.rollout import keys_of_paths, spread
 from ..sampling.rules import AbstractGaussianRule
 from ..targets.base import AbstractTarget
 from .losses import AbstractLoss, RelativeEntropy, held
@@ -62,7 +64,7 @@ class Amortised(eqx.Module):
     protocol: Protocol
     grid: AbstractGrid
     loss: AbstractLoss
-    num_members: int = eqx.field(static=True)
+    members: Int[Array, " m"]
     num_paths: int = eqx.field(static=True)
 
     __repr__ = shown_fields
@@ -87,7 +89,8 @@ class Amortised(eqx.Module):
         self.target, self.rule, self.context, self.protocol, self.grid = target, rule, context, protocol, grid
         self.loss = RelativeEntropy() if loss is None else loss
         check_kind("loss", self.loss, AbstractLoss, "RelativeEntropy(), LogVariance() or another")
-        self.num_members, self.num_paths = check_count("num_members", num_members), check_count("num_paths", num_paths)
+        self.members = spread(np.arange(check_count("num_members", num_members)))
+        self.num_paths = check_count("num_paths", num_paths)
 
     def __call__(self, parameters: Any, key: Key[Array, ""]) -> Float[Array, ""]:
         def of_member(key):
@@ -99,4 +102,4 @@ class Amortised(eqx.Module):
             state = self.loss.start(prepared, held(rule), key_start)
             return self.loss(prepared, rule, key_paths, jnp.arange(self.num_paths), state)[0]
 
-        return jnp.mean(jax.vmap(of_member)(jax.random.split(key, self.num_members)))
+        return jnp.mean(jax.vmap(of_member)(keys_of_paths(key, self.members)))

@@ -219,7 +219,7 @@ def default_batch(numbers_per_path: int, num_paths: int) -> int:
 
 
 def spread(indices: np.ndarray) -> Int[Array, " n"]:
-    """The numbers of paths, divided among the devices where they divide evenly."""
+    """Numbers of paths, or of what else is independent, divided among the devices where they divide evenly."""
     devices = jax.devices()
     if len(devices) == 1 or len(indices) % len(devices):
         return jnp.asarray(indices)
@@ -232,7 +232,7 @@ def _is_noise(primitive, *_, **__) -> bool:
 
 
 def keys_of_paths(key: Key[Array, ""], indices: Int[Array, " n"]) -> Key[Array, " n"]:
-    """The key of each path."""
+    """The key of each number, the same on any number of devices."""
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 
 
