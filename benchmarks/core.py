@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from pidjax import metrics
-from pidjax._maths.weighted import systematic
+from pidjax._maths.systematic import systematic
 
 from .cases import CASES, Case
 from .ledger import Ledger

@@ -8,7 +8,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-from ._maths.weighted import Outcome, SamplingError
+from ._maths.outcomes import Outcome, SamplingError
 from .process.diffusion import variance_exploding, variance_preserving
 from .process.green import Green
 from .process.grids import at_times, log_snr_grid, uniform_grid

@@ -1,93 +1,34 @@
 """Weighted samples, continuous or discrete: their evidence, their errors, and what goes wrong with them.
 
-With weights W_i of N samples, E[W] = Z, in G islands that never exchange, w_i = W_i/ΣW and w_g = Σ_{i∈g} w_i:
+Paths may share a weighted sample, as a pool, of size J and effective size J'. It adds its own errors to those of the weights:
 
-    log Ẑ = log mean W,         s.e. = √( Σ_g (w_g − 1/G)² + 1/J' − 1/J ),                  ESS = 1/( Σ_i w_i² + 1/J' ),
-    E[f] ≈ Σ_i w_i f(y_i),      s.e. = r √( Σ_g | Σ_{i∈g} w_i (f(y_i) − E[f]) |² ),          r² = 1 + 1/(J' Σ_g w_g²).
-
-Samples that never meet are islands of their own, G = N. J and J' are the size and the effective size of a weighted sample that
-all of them share; without one its terms are absent.
+    log Ẑ:   s.e.² + 1/J' − 1/J,          ESS:   1/ESS + 1/J',          E[f]:   r · s.e.,   r² = 1 + 1/(J' Σ_g w_g²)
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Inexact, Int, Key, Shaped
+from jaxtyping import Array, Float, Key, Shaped
 
 from .._doors.checks import as_scalar, check_count, check_key
 from .._doors.extras import load
 from .._doors.functions import check_on_host, in_words, outcome
-from .._doors.show import brief, shown
+from .._doors.show import brief
+from .estimates import Estimate, effective_size, error_of_sum, living, log_evidence, weighted_mean
+from .outcomes import Outcome, SamplingError
+from .systematic import systematic
 
+_NEGLIGIBLE = 30.0
+"""How far below the largest a log-weight no longer counts."""
 
-class Outcome(Enum):
-    """What `check` can find."""
-
-    NOT_FINITE = "paths with a NaN or infinite state, or such a weight"
-    FAULTY_LAWS = "laws of a prior without full support, or not normalised"
-    NO_WEIGHT = "every weight is zero, or log Z is not finite"
-    FEW_EFFECTIVE = "a few samples carry the weight"
-    BLURRED = "log-weights too large for their dtype"
-    SPREAD_OUT = "samples over more decades than a density of finite mass has"
-    COARSE = "samples too far from the origin for their dtype"
-    FIT_NOT_FINITE = "a log-density of NaN or +inf while its surrogate was fitted"
-    COLLAPSED = "an island of particles that descend from a few"
-    DISAGREEING = "estimates that differ by more than their own errors"
-    UNFINISHED = "a ladder that did not reach its top"
-    UNBALANCED = "gradients whose means are not those under the target"
-    LOST_MODE = "a mode, or a ridge, that was seen, and where hardly a sample is"
-    UNSEEN_MASS = (
-        "mass where no sample is: weights, another climb or short steps tell of it, or modes met once that hold much"
-    )
-    NO_LAW = "paths led by means that belong to no law, which no weight corrects"
-
-
-class SamplingError(RuntimeError):
-    """What `check` raises: what went wrong, and what to try. Its arguments are pairs of an `Outcome` and a text."""
-
-    def __str__(self):
-        return "; ".join(text for _, text in self.args)
-
-    @property
-    def outcomes(self) -> tuple[Outcome, ...]:
-        return tuple(found for found, _ in self.args)
-
-
-class Estimate(NamedTuple):
-    """A mean, or a function of means, and its standard error; a format holds for both, as in f"{estimate:.3f}"."""
-
-    value: Any
-    standard_error: Any
-
-    def __repr__(self):
-        return shown("Estimate", **self._asdict())
-
-    def __format__(self, form):
-        return f"{self.value:{form}} ± {self.standard_error:{form}}"
-
-    def is_below(self, other: "Estimate") -> bool:
-        """By more than 0.01, and than both errors explain.
-
-        Example:
-            >>> Estimate(0.0, 0.01).is_below(Estimate(0.1, 0.01)), Estimate(0.0, 0.1).is_below(Estimate(0.1, 0.1))
-            (True, False)
-        """
-        error = float(jnp.hypot(self.standard_error, other.standard_error))
-        return float(other.value - self.value) > max(_UNLIKELY * error, 0.01)
-
-    def disagrees(self, other: "Estimate") -> bool:
-        """Whether one is below the other."""
-        return self.is_below(other) or other.is_below(self)
+_Kind = TypeVar("_Kind", bound="Weighted")
 
 
 class SharedSample(eqx.Module):
@@ -95,13 +36,6 @@ class SharedSample(eqx.Module):
 
     ess: Float[Array, ""]
     size: int = eqx.field(static=True)
-
-
-_UNLIKELY = 5.0
-_NEGLIGIBLE = 30.0
-"""How far below the largest a log-weight no longer counts."""
-
-_Kind = TypeVar("_Kind", bound="Weighted")
 
 
 class Weighted(eqx.Module):
@@ -308,94 +242,3 @@ class Weighted(eqx.Module):
 
 
 _softmax = jax.jit(jax.nn.softmax)
-
-
-@jax.jit
-def effective_size(log_weights: Float[Array, " N"]) -> Float[Array, ""]:
-    """(ΣW)²/ΣW², from 1 to N; NaN if every weight is zero.
-
-    Example:
-        >>> effective_size(jnp.array([0.0, 0.0, -jnp.inf])).item()
-        2.0
-    """
-    return 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)
-
-
-@partial(jax.jit, static_argnames="num_islands")
-def log_evidence(log_weights: Float[Array, " N"], num_islands: int | None = None) -> Estimate:
-    """log mean W and its standard error, √Σ_g (w_g − 1/G)².
-
-    Example:
-        >>> f"{log_evidence(jnp.log(jnp.array([1.0, 3.0]))):.3f}"
-        '0.693 ± 0.354'
-    """
-    count = log_weights.shape[0]
-    error = error_of_sum(jax.nn.softmax(log_weights) - 1 / count, num_islands)
-    return Estimate(logsumexp(log_weights) - math.log(count), error)
-
-
-@partial(jax.jit, static_argnames="num_islands")
-def weighted_mean(
-    values: Shaped[Array, "N ..."], weights: Float[Array, " N"], num_islands: int | None = None
-) -> Estimate:
-    """Σ_i w_i v_i and its standard error; where w_i = 0, v_i does not count.
-
-    Example:
-        >>> f"{weighted_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([0.5, 0.5, 0.0])):.3f}"
-        '2.000 ± 0.707'
-    """
-    values = living(values, weights)
-    values = values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(weights.dtype)
-    weights = weights.astype(values.real.dtype)
-    first = jnp.where(jnp.isfinite(values[0]), values[0], 0)
-    mean = first + weighted_sum(weights, values - first[None])
-    return Estimate(mean, error_of_sum(_column(weights, values) * (values - mean[None]), num_islands))
-
-
-def error_of_sum(terms: Inexact[Array, "N ..."], num_islands: int | None = None) -> Float[Array, "..."]:
-    """√Σ_g |Σ_{i∈g} t_i|², the standard error of a sum of terms whose islands have mean zero; each its own if None.
-
-    Example:
-        >>> error_of_sum(jnp.array([3.0, 1.0, 2.0, 1.0]), 2).item()
-        5.0
-    """
-    if num_islands == 1 and terms.shape[0] > 1:
-        return jnp.full(terms.shape[1:], jnp.nan, terms.real.dtype)
-    if num_islands is not None:
-        terms = jnp.sum(terms.reshape(num_islands, -1, *terms.shape[1:]), axis=1)
-    return jnp.sqrt(jnp.sum(jnp.abs(terms) ** 2, axis=0))
-
-
-@jax.jit
-def living(values: Shaped[Array, "N ..."], weights: Float[Array, " N"]) -> Shaped[Array, "N ..."]:
-    """Values, those of weight zero replaced by that of the heaviest: 0 · NaN never arises, nor in derivatives."""
-    return jnp.where(_column(weights, values) > 0, values, values[jnp.argmax(weights)][None])
-
-
-def _column(weights, values):
-    """Weights along the first axis of values."""
-    return weights.reshape(-1, *[1] * (values.ndim - 1))
-
-
-def weighted_sum(weights: Float[Array, " N"], values: Inexact[Array, "N ..."]) -> Inexact[Array, "..."]:
-    """Σ_i w_i v_i, summed in pairs: a matrix product adds a million terms one after the other, and loses three digits.
-
-    Example:
-        >>> weighted_sum(jnp.full(1_000_000, 1e-6), jnp.ones(1_000_000)).round(4).item()
-        1.0
-    """
-    return jnp.sum(_column(weights, values) * values, axis=0)
-
-
-def systematic(key: Key[Array, ""], weights: Float[Array, " n"], count: int) -> Int[Array, " count"]:
-    """`count` indices in ascending order, index i on average count·w_i times, by one uniform offset.
-
-    Example:
-        >>> systematic(jax.random.key(0), jnp.array([0.0, 0.5, 0.5]), 4).tolist()
-        [1, 1, 2, 2]
-    """
-    cumulative = jnp.cumsum(weights)
-    offset = jax.random.uniform(key, (), weights.dtype)
-    positions = (jnp.arange(count, dtype=weights.dtype) + offset) / count * cumulative[-1]
-    last = jnp.max(jnp.where(weights > 0, jnp.arange(len(weights)), 0))
-    return jnp.minimum(jnp.searchsorted(cumulative, positions, side="right").astype(int), last)

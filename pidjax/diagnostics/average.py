@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._doors.functions import check_array
-from .._maths.weighted import Estimate, Weighted, error_of_sum, living, weighted_sum
+from .._maths.estimates import Estimate, error_of_sum, living, weighted_sum
+from .._maths.weighted import Weighted
 from ..metrics._inputs import checked_log_weights, floating
 from .ensemble import Ensemble
 

@@ -18,8 +18,8 @@ from jaxtyping import Array, ArrayLike, Int, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind, concrete
 from .._doors.show import shown
+from .._maths.estimates import Estimate
 from .._maths.logs import pick
-from .._maths.weighted import Estimate
 from .model import Pairwise, as_model, as_values
 
 

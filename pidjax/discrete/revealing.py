@@ -20,8 +20,9 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import check_count, check_key
+from .._maths.estimates import effective_size, log_evidence
 from .._maths.logs import pick
-from .._maths.weighted import effective_size, log_evidence, systematic
+from .._maths.systematic import systematic
 from .model import UNKNOWN, Pairwise
 from .prior import AbstractPrior, Boltzmann, check_prior, law_of
 from .solution import Solution

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._doors.show import brief, sheet
-from .._maths.weighted import Outcome, SharedSample, Weighted
+from .._maths.outcomes import Outcome
+from .._maths.weighted import SharedSample, Weighted
 
 
 class Solution(Weighted):

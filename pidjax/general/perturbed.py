@@ -28,8 +28,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind
+from .._maths.estimates import weighted_sum
 from .._maths.small import matvec
-from .._maths.weighted import weighted_sum
 from ..process.bridge import StepLaws
 from ..process.grids import uniform_grid
 from ..process.protocol import GaussianStart, Protocol

@@ -30,7 +30,9 @@ from jaxtyping import Array, Float, Key
 from .._doors.checks import as_floating, as_positive, as_scalar, check_count, check_key, check_kind, concrete
 from .._doors.functions import check_scalar
 from .._doors.show import sheet
-from .._maths.weighted import Estimate, Outcome, SharedSample, Weighted, log_evidence, weighted_mean
+from .._maths.estimates import Estimate, log_evidence, weighted_mean
+from .._maths.outcomes import Outcome
+from .._maths.weighted import SharedSample, Weighted
 from ..sampling.rollout import keys_of_paths
 from ..sampling.rules import check_field
 from .process import Process

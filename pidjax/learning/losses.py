@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import as_positive, check_kind
 from .._doors.show import shown_fields
-from .._maths.weighted import systematic
+from .._maths.systematic import systematic
 from ..sampling.problem import Prepared
 from ..sampling.rollout import backward_states, given_log_weights, rollout
 from ..sampling.rules import AbstractGaussianRule

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import as_scalar, check_kind, concrete
 from .._maths.maps import Map, adjoint, apply, inverse, inverse_factor, plus_identity, product
-from .._maths.weighted import systematic
+from .._maths.systematic import systematic
 from ..process.bridge import Observation, observe
 from ..sampling.problem import Prepared
 from ..sampling.rules import AbstractGaussianRule

@@ -15,7 +15,7 @@ first. All but `wasserstein2` and `sinkhorn_divergence` run under `jit` and `vma
 Every function raises `ValueError` for a wrong shape, an empty set, or NaN or infinity in what counts.
 """
 
-from .._maths.weighted import Estimate
+from .._maths.estimates import Estimate
 from .distances import Floor, energy_ks, floor, kolmogorov_smirnov, mmd_squared, sliced_ks
 from .modes import cross_entropy, fraction_within, mode_shares, mode_total_variation, nearest
 from .transport import sinkhorn_divergence, wasserstein2

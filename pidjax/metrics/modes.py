@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._doors.checks import as_positive, concrete, normalised_weights
 from .._doors.functions import outcome
-from .._maths.weighted import Estimate, weighted_mean
+from .._maths.estimates import Estimate, weighted_mean
 from ._inputs import (
     log_densities,
     positive,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from .._doors.checks import as_scalar
-from .._maths.weighted import Estimate, effective_size, log_evidence, weighted_mean
+from .._maths.estimates import Estimate, effective_size, log_evidence, weighted_mean
 from ._inputs import checked_log_weights
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind
 from .._doors.show import shown_fields
-from .._maths.weighted import systematic
+from .._maths.systematic import systematic
 from ..process.bridge import StartLaws, StepLaws, observe
 from ..targets.base import AbstractLaw, ExactlyTilted, Tilted, WithDensity, able, check_tilted, discrete
 from .problem import Prepared

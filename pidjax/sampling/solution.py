@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_points, as_scalar, check_key
 from .._doors.show import brief, sheet
-from .._maths.weighted import Estimate, Outcome, SharedSample, Weighted
+from .._maths.estimates import Estimate
+from .._maths.outcomes import Outcome
+from .._maths.weighted import SharedSample, Weighted
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.ends import Ends

@@ -15,7 +15,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import concrete
-from .._maths.weighted import Estimate, effective_size, log_evidence
+from .._maths.estimates import Estimate, effective_size, log_evidence
 from ..targets.base import AbstractTarget
 from ..targets.density import Density
 from ..targets.ends import Ends, no_value

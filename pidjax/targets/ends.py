@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from .._doors.checks import check_kind
 from .._doors.show import shown
-from .._maths.weighted import Estimate, SharedSample
+from .._maths.estimates import Estimate
+from .._maths.weighted import SharedSample
 from .base import AbstractTarget, ExactlyTilted, WithDensity
 from .density import Density
 from .samples import Samples

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import check_count, check_kind
-from .._maths.weighted import SharedSample, effective_size
+from .._maths.estimates import effective_size
+from .._maths.weighted import SharedSample
 from ..process.bridge import Observation
 from .base import AbstractTarget, Place, Tilted, WithDensity
 from .density import Density

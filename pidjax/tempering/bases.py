@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, as_real, concrete
+from .._maths.estimates import effective_size
 from .._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
-from .._maths.weighted import effective_size
 from ..targets.base import WithDensity
 from ..targets.fitting.energy import log_ratios
 from ..targets.mixture import GaussianMixture

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from .._maths.weighted import Estimate
+from .._maths.estimates import Estimate
 from ..targets.base import WithDensity
 from ..targets.mixture import GaussianMixture
 from .metric import Metric, fisher_factors

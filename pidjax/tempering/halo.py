@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from .._maths.estimates import Estimate, log_evidence
 from .._maths.maps import inverse_factor, log_volume
 from .._maths.small import HIGHEST, cholesky
-from .._maths.weighted import Estimate, log_evidence
 from ..targets.base import WithDensity
 from ..targets.fitting.energy import as_read
 from ..targets.mixture import GaussianMixture

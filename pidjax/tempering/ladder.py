@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from .._maths.weighted import systematic
+from .._maths.systematic import systematic
 from .moves import AbstractMoves, Draws, Report
 from .path import Path, Reading
 from .schedule import Schedule

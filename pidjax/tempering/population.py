@@ -29,8 +29,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int, Shaped
 
 from .._doors.show import brief, sheet
+from .._maths.estimates import Estimate, weighted_mean
 from .._maths.once import compiled_once
-from .._maths.weighted import Estimate, Outcome, SharedSample, Weighted, weighted_mean
+from .._maths.outcomes import Outcome
+from .._maths.weighted import SharedSample, Weighted
 from .schedule import Schedule
 
 FEWEST_LINES = 5

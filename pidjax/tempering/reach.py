@@ -33,8 +33,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from .._doors.progress import progress_bar
 from .._doors.show import shown
+from .._maths.estimates import Estimate
 from .._maths.maps import inverse_factor
-from .._maths.weighted import Estimate, Outcome
+from .._maths.outcomes import Outcome
 from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
 from .annealing import anneal

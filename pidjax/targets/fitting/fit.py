@@ -13,9 +13,9 @@ from ..._doors.checks import as_dtype, as_floating, check_count, check_key, conc
 from ..._doors.functions import check_scalar
 from ..._doors.progress import progress_bar
 from ..._doors.show import shown
+from ..._maths.estimates import Estimate
 from ..._maths.once import compiled_once
 from ..._maths.small import HIGHEST, cholesky, inverse_triangular, matmul
-from ..._maths.weighted import Estimate
 from ..mixture import GaussianMixture
 from .defence import DEFENCE_WIDTH, defended
 from .energy import Energy

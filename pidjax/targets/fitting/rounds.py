@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..._maths.small import HIGHEST
-from ..._maths.weighted import systematic
+from ..._maths.systematic import systematic
 from .defence import defended
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation

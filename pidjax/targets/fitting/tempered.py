@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ..._maths.weighted import systematic
+from ..._maths.systematic import systematic
 from .energy import Energy
 
 PARTICLES = 4096
