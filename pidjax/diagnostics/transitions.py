@@ -34,7 +34,8 @@ from ..sampling.rollout import default_batch
 from ..sampling.solution import Solution
 from ..targets.base import AbstractTarget
 from ..targets.mixture import GaussianMixture, TiltedMixture
-from ..targets.samples import Samples, TiltedSamples
+from ..targets.samples import Samples
+from ..targets.streamed import TiltedSamples
 from .average import average
 from .ensemble import saved_paths
 

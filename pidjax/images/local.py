@@ -24,7 +24,7 @@ from .._doors.show import shown
 from .._maths.small import HIGHEST
 from ..process.bridge import Observation
 from ..targets.base import AbstractLaw, AbstractTarget, Place, Tilted
-from ..targets.samples import mean_and_spread
+from ..targets.chunks import mean_and_spread
 from .images import Images
 from .windows import AbstractWindows, Sets, Square
 

@@ -17,9 +17,10 @@ from .._maths.estimates import effective_size
 from .._maths.weighted import SharedSample
 from ..process.bridge import Observation
 from .base import AbstractTarget, Place, Tilted, WithDensity
+from .chunks import mean_and_spread
 from .density import Density
 from .mixture import GaussianMixture
-from .samples import StreamedSamples, TiltedSamples, mean_and_spread
+from .streamed import StreamedSamples, TiltedSamples
 
 
 def check_parts(density: Density, **parts: Any) -> None:

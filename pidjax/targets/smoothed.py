@@ -35,7 +35,8 @@ from .._maths.maps import (
 from ..process.bridge import Observation
 from .base import AbstractTarget, ExactlyTilted, Place, WithCovariance, WithDensity, WithDraws, WithMass
 from .mixture import discrete_component
-from .samples import Samples, StreamedSamples
+from .samples import Samples
+from .streamed import StreamedSamples
 
 
 class TiltedSmoothed(WithMass, WithCovariance, WithDraws):
