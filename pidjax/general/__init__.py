@@ -14,10 +14,11 @@ Perturbed       in any dimension, the exact steps of a harmonic process weighed 
 """
 
 from .box import Box
+from .cost import Cost
 from .currents import Currents, currents
 from .perturbed import Perturbed, bridges, nearest_harmonic
 from .process import Process
-from .solve import Cost, Solved, solve
+from .solve import Solved, solve
 from .steered import Steered, path_integral, steer
 
 __all__ = [

@@ -5,19 +5,16 @@
 
     Z = ⟨φ_k, ψ_k⟩  at every k,     p*_k = φ_k ψ_k/Z,     P*(j | i) = S_ij ψ_{k+1,j}/ψ_{k,i},     x̂ = S…S (y ψ_K)/ψ_k
 
-and u* = ∇log ψ − A by central differences. The optimal chain on the cells is drawn exactly: along one axis after the other,
-with the entries of E times what is left of ψ as probabilities. Sums are kept in range by a factor for each time.
+and u* = ∇log ψ − A by central differences.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_point, as_positive, as_scalar, check_count, check_key, check_kind, concrete
 from .._doors.functions import check_scalar
@@ -27,33 +24,15 @@ from ..targets.mixture import GaussianMixture
 from ..targets.product import Product
 from ..targets.smoothed import Smoothed
 from .box import Box, at_points
-from .generator import Generator, generator
+from .chain import paths, weighted_states
+from .cost import Cost, LawAsCost
+from .faults import fault
+from .generator import Generator
 from .process import Process
+from .sweeps import backward, forward, spread, steps_of
 
 _MOST_OUTSIDE = 1e-3
 _MOST_MISSING = 1e-2
-
-
-class Cost(eqx.Module):
-    """A cost at the end in the place of a law: ψ_K = e^{−cost}, which leaves the end free.
-
-    Example:
-        >>> Cost(lambda y: y @ y).function(jnp.ones(2))
-        Array(2., dtype=float32)
-    """
-
-    function: Callable[[Float[Array, " d"]], Float[Array, ""]]
-
-
-class LawAsCost(eqx.Module):
-    """log G(0, x₀ → T, y) − log p̃(y)."""
-
-    box: Box
-    log_green: Float[Array, "*cells"]
-    end: Any
-
-    def __call__(self, y: Float[Array, " d"]) -> Float[Array, ""]:
-        return self.box.interpolated(self.log_green, y) - self.end.log_density(y)
 
 
 class Solved(eqx.Module):
@@ -186,7 +165,7 @@ class Solved(eqx.Module):
                 much or too little of a law that is normalised.
         """
         if not np.isfinite(self.log_z):
-            reason = _fault(self) or (
+            reason = fault(self.process, self.box, self.end, _steps(self)[1]) or (
                 "the end has no mass that paths in the box can reach, or a potential is so negative that its exponential "
                 "overflows"
             )
@@ -277,157 +256,29 @@ def solve(
 
 @eqx.filter_jit
 def _solved(process: Process, box: Box, end, start, horizon, num_steps: int) -> Solved:
-    steps, middles = _steps(process, box, horizon, num_steps)
-    first = spread(box, start)
-
-    def onward(masses, t):
-        half = steps.half(t)
-        masses = half * masses
-        for axis in range(box.dim):
-            masses = steps.forward(axis, t, masses)
-        masses, log_scale = _scaled(half * masses)
-        return masses, (masses, log_scale)
-
-    def back(values, t):
-        values, log_scale = _scaled(_one_step(steps, t, values)[0])
-        return values, (values, log_scale)
-
-    first, log_first = _scaled(first)
-    forward, log_scales = jax.lax.scan(jax.checkpoint(onward), first, middles)[1]
-    forward, log_forward = jnp.concatenate([first[None], forward]), jnp.cumsum(jnp.append(log_first, log_scales))
-
+    steps, middles = steps_of(process, box, horizon, num_steps)
+    masses, log_masses = forward(steps, middles, spread(box, start))
     if isinstance(end, Cost):
         log_last, unreachable = -at_points(end.function, box.points), jnp.zeros((), start.dtype)
     else:
         log_mass = at_points(end.log_density, box.points) + jnp.log(box.volume)
-        reached = forward[-1] > 0
-        log_last = jnp.where(
-            reached, log_mass - jnp.log(jnp.where(reached, forward[-1], 1)) - log_forward[-1], -jnp.inf
-        )
+        reached = masses[-1] > 0
+        log_last = jnp.where(reached, log_mass - jnp.log(jnp.where(reached, masses[-1], 1)) - log_masses[-1], -jnp.inf)
         shares = jnp.exp(log_mass - jnp.max(log_mass))
         unreachable = jnp.sum(jnp.where(reached, 0, shares)) / jnp.sum(shares)
-    log_last = jnp.where(box.are_inside, log_last, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(log_last))
-    last = jnp.exp(log_last - top)
-    backward, log_scales = jax.lax.scan(jax.checkpoint(back), last, middles, reverse=True)[1]
-    backward = jnp.concatenate([backward, last[None]])
-    log_backward = jnp.cumsum(jnp.append(log_scales, top)[::-1])[::-1]
-    return Solved(process, box, end, start, horizon, forward, log_forward, backward, log_backward, unreachable)
-
-
-def _fault(solved: Solved) -> str | None:
-    """Which function is not finite at a centre where it must be, and where."""
-    for name, (is_bad, k, cell) in _faults(solved).items():
-        if is_bad:
-            x = solved.box.points.reshape(-1, solved.box.dim)[cell]
-            when = (
-                "" if name == "the end" else f" and t = {(int(k) + 0.5) * float(solved.horizon) / solved.num_steps:g}"
-            )
-            return f"{name} is NaN or infinite at x = {[round(float(value), 3) for value in x]}{when}"
-    return None
-
-
-@eqx.filter_jit
-def _faults(solved: Solved) -> dict[str, tuple[Bool[Array, ""], Int[Array, ""], Int[Array, ""]]]:
-    """Of each function, whether there is such a centre, and the numbers of its step and cell. V and a cost may be +∞."""
-    box = solved.box
-    inside = box.are_inside.ravel()
-    points = box.points.reshape(-1, box.dim)
-
-    def is_faulty(values):
-        return (jnp.isnan(values) | jnp.isneginf(values)) & inside
-
-    def at(t):
-        fields = jax.vmap(lambda x: solved.process.at(t, x))(points)
-        vectors = (jnp.where(jnp.isfinite(field).all(-1), 0, jnp.nan) for field in (fields.force, fields.gauge))
-        return [is_faulty(values) for values in (fields.potential, *vectors)]
-
-    def first(faulty: Bool[Array, "steps cells"]):
-        k, cell = jnp.divmod(jnp.argmax(faulty), inside.size)
-        return jnp.any(faulty), k, cell
-
-    found = jax.lax.map(at, _steps(solved.process, box, solved.horizon, solved.num_steps)[1])
-    cost = solved.end.function if isinstance(solved.end, Cost) else lambda y: -solved.end.log_density(y)
-    found.append(is_faulty(jax.vmap(cost)(points))[None])
-    return {name: first(faulty) for name, faulty in zip(("potential", "force", "gauge", "the end"), found)}
-
-
-def _one_step(steps: Generator, t, values) -> tuple[Float[Array, "*cells"], list[Float[Array, "*cells"]]]:
-    """S ψ, and what is left of ψ after the move along each axis."""
-    half, left = steps.half(t), []
-    values = half * values
-    for axis in reversed(range(steps.box.dim)):
-        left.insert(0, values)
-        values = steps.backward(axis, t, values)
-    return half * values, left
-
-
-def spread(box: Box, start: Float[Array, " d"]) -> Float[Array, "*cells"]:
-    """The unit mass at a point, over the two nearest centres of each axis, in the shares that keep its mean."""
-    place = (start - box.lower) / box.spacing - 0.5
-    masses = jnp.ones((1,) * box.dim, start.dtype)
-    for axis, number in enumerate(box.shape):
-        along = jnp.clip(place[axis], 0, number - 1)
-        shares = jnp.maximum(1 - jnp.abs(jnp.arange(number).astype(start.dtype) - along), 0)
-        masses = masses * shares.reshape([-1 if other == axis else 1 for other in range(box.dim)])
-    masses = jnp.where(box.are_inside, masses, 0)
-    return masses / jnp.sum(masses)
-
-
-def _scaled(values: Float[Array, "*cells"]) -> tuple[Float[Array, "*cells"], Float[Array, ""]]:
-    """Values over their largest, and its logarithm."""
-    most = jax.lax.stop_gradient(jnp.max(values))
-    return values / most, jnp.log(most)
-
-
-def _steps(process: Process, box: Box, horizon, num_steps: int) -> tuple[Generator, Float[Array, " steps"]]:
-    """The steps, and the times in their middles."""
-    step = horizon / num_steps
-    return generator(process, box, step), (jnp.arange(num_steps).astype(step.dtype) + 0.5) * step
+    values, log_values = backward(steps, middles, jnp.where(box.are_inside, log_last, -jnp.inf))
+    return Solved(process, box, end, start, horizon, masses, log_masses, values, log_values, unreachable)
 
 
 @eqx.filter_jit
 def _weighted_states(solved: Solved) -> Float[Array, "times *cells d"]:
-    steps, middles = _steps(solved.process, solved.box, solved.horizon, solved.num_steps)
-    last = jnp.moveaxis(solved.box.points, -1, 0) * solved.backward[-1][None]
-    scales = jnp.exp(solved.log_backward[1:] - solved.log_backward[:-1])
-
-    def back(moments, indexed):
-        t, scale = indexed
-        moments = scale * jax.vmap(lambda values: _one_step(steps, t, values)[0])(moments)
-        return moments, moments
-
-    moments = jax.lax.scan(back, last, (middles, scales), reverse=True)[1]
-    moments = jnp.concatenate([moments, last[None]])
-    return jnp.moveaxis(moments / solved.backward[:, None], 1, -1)
+    return weighted_states(*_steps(solved), solved.backward, solved.log_backward)
 
 
 @eqx.filter_jit
 def _paths(solved: Solved, key: Key[Array, ""], number: int) -> Float[Array, "n times d"]:
-    box = solved.box
-    steps, middles = _steps(solved.process, box, solved.horizon, solved.num_steps)
-    key_start, key = jax.random.split(key)
-    first = (solved.forward[0] * solved.backward[0]).ravel()
-    begun = jnp.unravel_index(_drawn(key_start, jnp.broadcast_to(first, (number, first.size))), box.shape)
-
-    def onward(cells, indexed):
-        key, t, values = indexed
-        for axis, left in enumerate(_one_step(steps, t, values)[1]):
-            others = tuple(index for other, index in enumerate(cells) if other != axis)
-            lines = jnp.moveaxis(left, axis, -1)[others]
-            lines = jnp.broadcast_to(lines, (number, box.shape[axis]))
-            chosen = _drawn(jax.random.fold_in(key, axis), steps.rows(axis, t, cells) * lines)
-            cells = (*cells[:axis], chosen, *cells[axis + 1 :])
-        return cells, cells
-
-    keys = jax.random.split(key, solved.num_steps)
-    passed = jax.lax.scan(onward, begun, (keys, middles, solved.backward[1:]))[1]
-    indices = [jnp.concatenate([first[None], rest]).T for first, rest in zip(begun, passed)]
-    return jnp.stack([box.centres(axis)[index] for axis, index in enumerate(indices)], axis=-1)
+    return paths(key, *_steps(solved), solved.forward[0] * solved.backward[0], solved.backward, number)
 
 
-def _drawn(key: Key[Array, ""], weights: Float[Array, "m n"]) -> Int[Array, " m"]:
-    """One index for each row, with probabilities in proportion to it."""
-    sums = jnp.cumsum(weights, axis=1)
-    heights = jax.random.uniform(key, (len(weights), 1), weights.dtype) * sums[:, -1:]
-    return jnp.minimum(jnp.sum(sums <= heights, axis=1), weights.shape[1] - 1)
+def _steps(solved: Solved) -> tuple[Generator, Float[Array, " steps"]]:
+    return steps_of(solved.process, solved.box, solved.horizon, solved.num_steps)

@@ -35,8 +35,8 @@ from .._maths.outcomes import Outcome
 from .._maths.weighted import SharedSample, Weighted
 from ..sampling.rollout import keys_of_paths
 from ..sampling.rules import check_field
+from .cost import Cost
 from .process import Process
-from .solve import Cost
 
 Control = Callable[[Float[Array, ""], Float[Array, " d"]], Float[Array, " d"]]
 """u(t, x)."""
