@@ -17,7 +17,7 @@ from pidjax.targets.fitting.pilot import Sizes, pilot_chains
 from pidjax.tempering import Hamiltonian, anneal, broad_base, locate
 from pidjax.tempering.bases import are_all
 from pidjax.tempering.climb import climb
-from pidjax.tempering.modes import find_modes, nothing_found
+from pidjax.tempering.explain import find_modes, nothing_found
 from pidjax.tempering.search import is_useful
 
 KEY = jax.random.key(5)

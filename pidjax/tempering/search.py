@@ -30,7 +30,8 @@ from ..targets.fitting.fit import as_starts
 from ..targets.fitting.pilot import MOST_THOROUGH, Chains, Sizes, pilot
 from ..targets.fitting.tempered import PARTICLES
 from .climb import climb, value_and_slope
-from .modes import Modes, Search, find_modes, most_modes, nothing_found, together
+from .explain import Search, find_modes, most_modes, nothing_found
+from .modes import Modes, together
 
 MOST_ROUNDS = 8
 _MANY_UP_TO = 64
