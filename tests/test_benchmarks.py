@@ -12,7 +12,7 @@ from helpers import mixture_of
 
 import pidjax as pid
 from benchmarks import __main__ as command
-from benchmarks import core, measure, protocols
+from benchmarks import core, measure, protocols, weak
 from benchmarks.cases import Case
 from benchmarks.data import suite as data_suite
 from benchmarks.data.generated import Generation
@@ -289,6 +289,40 @@ def test_networks_are_trained_counted_and_shown(tmp_path, monkeypatch, as_users_
     assert all(f"| {name} | 1 |" in page for name in rows)
     assert (tmp_path / "neural.png").stat().st_size > 10_000
     monkeypatch.setattr(neural, "METHODS", dict.fromkeys(rows))
+    assert run() == results
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_a_network_that_learned_nothing_changes_nothing(tmp_path, monkeypatch, as_users_have_it):
+    """The suite `weak`, its training left out: both rules are one, path by path, and the page says so."""
+
+    def untrained(key, target, rule, **options):
+        assert options["num_iterations"] == 3000
+        return SimpleNamespace(parameters=rule, num_evaluations=7)
+
+    def run():
+        ledger = Ledger(tmp_path / "weak.json", {})
+        weak.run_weak(ledger, tmp_path, seeds=1)
+        return ledger.results()
+
+    monkeypatch.setattr(weak, "TARGETS", {"nine": weak.TARGETS["nine"]})
+    monkeypatch.setattr(weak, "STEPS", (5,))
+    for name, number in (("NUM_SAMPLES", 256), ("NUM_ENDS", 512), ("REPEATED", 1)):
+        monkeypatch.setattr(weak, name, number)
+    monkeypatch.setattr(weak.learning, "fit", untrained)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    results = run()
+    (row,) = results["rows"]
+    assert row["error"] is None
+    assert row["slopes"] == 7
+    for name in ("ess", "forward_ess", "delta", "log_z_error"):
+        np.testing.assert_allclose(row[f"corrected_{name}"], row[f"explicit_{name}"], rtol=1e-4, atol=1e-5)
+    assert 0.05 < row["explicit_ess"] < row["exact_ess"] < 1
+    assert abs(row["explicit_delta"]) < 4 * row["explicit_log_z_error"]
+    assert row["explicit_seconds"] > 0
+    assert "1.0 to 1.0 times as large" in (tmp_path / "weak.md").read_text()
+    monkeypatch.setattr(weak.learning, "fit", None)
     assert run() == results
 
 
