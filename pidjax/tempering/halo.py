@@ -2,9 +2,13 @@
 
     p̂(y) = Σ_kj α_kj N(y; m_k, 2^j L_kL_kᵀ),      j = 0 … 10
 
-The last (m, L) is the mean and covariance of *strays*: ends of chains beyond the shells of all others. Under a narrow top that
-stands on a wide one there is no second mode to find, and yet half of the chains may stay around it. The weights are equal at
-first, and then twice
+The last (m, L) is of *strays*: ends of chains beyond the shells of all others. Under a narrow top that stands on a wide one
+there is no second mode to find, and yet most of the chains may stay around it, and some on their way there from far: theirs are
+the centre and the scatter of a Student t with one degree of freedom, of which one far end in ten moves little,
+
+    m ← Σ_i u_i y_i,    L Lᵀ ← Σ_i u_i (y_i − m)(y_i − m)ᵀ,    u_i ∝ 1/(1 + |L⁻¹(y_i − m)|²),    Σ_i u_i = 1.
+
+The weights are equal at first, and then twice
 
     α ← (1 − s) Σ_i w_i r_kj(y_i) + s α⁰,      w_i ∝ p̃(y_i)/p̂(y_i),      y_i ~ p̂,      s = 0.2,
 
@@ -12,7 +16,8 @@ with r_kj(y) the probability that y came from a component. The mean of p̃/p̂ o
 whatever the halo is: if p̂ is poor it is too low, but too high by a factor c in no more than one run of c. So a climb that
 finds much less has missed mass.
 
-Source: Cappé, Douc, Guillin, Marin & Robert, *Adaptive importance sampling in general mixture classes*, arXiv 0710.4242.
+Source: Cappé, Douc, Guillin, Marin & Robert, *Adaptive importance sampling in general mixture classes*, arXiv 0710.4242; Kent,
+Tyler & Vardi, *Communications in Statistics* 23 (1994), for the scatter.
 """
 
 import math
@@ -36,6 +41,7 @@ ROUNDS = 3
 DRAWS = 4096
 FEWEST_STRAYS = 16
 """Fewer tell nothing of a shape."""
+_REWEIGHTED = 30
 _EQUAL = 0.2
 _NEGLIGIBLE = 1e-3
 """The weight of a component that is left out."""
@@ -77,7 +83,7 @@ def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
     means, factors = tops.points[known], tops.factors[known]
     strays = are_strays(modes)
     if jnp.sum(strays) >= FEWEST_STRAYS:
-        mean, factor = moments(modes.pilot_points, strays)
+        mean, factor = scatter(modes.pilot_points, strays)
         means, factors = jnp.concatenate([means, mean[None]]), jnp.concatenate([factors, factor[None]])
     weights, log_z = _weighed(key, target, means, factors)
     kept = (weights > _NEGLIGIBLE).nonzero()
@@ -102,17 +108,26 @@ def are_strays(modes: Modes) -> Bool[Array, " n"]:
 
 
 @jax.jit
-def moments(points: Float[Array, "n d"], chosen: Bool[Array, " n"]) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
-    """The mean of the chosen of the points, and L with L Lᵀ their covariance, with correlations less by d/(count + d)."""
+def scatter(points: Float[Array, "n d"], chosen: Bool[Array, " n"]) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """m and L of the chosen of the points, with correlations less by d/(count + d)."""
     dim = points.shape[1]
     count = jnp.sum(chosen).astype(points.dtype)
-    shares = (chosen.astype(points.dtype) / count)[:, None]
-    mean = jnp.sum(shares * points, axis=0)
-    offsets = points - mean[None]
-    covariance = jnp.matmul((shares * offsets).T, offsets, precision=HIGHEST)
     shrinkage = dim / (count + dim)
-    variances = jnp.diag(jnp.diagonal(covariance))
-    return mean, cholesky((1 - shrinkage) * covariance + shrinkage * variances)
+
+    def moments(weights):
+        shares = (weights / jnp.sum(weights))[:, None]
+        mean = jnp.sum(shares * points, axis=0)
+        offsets = points - mean[None]
+        covariance = jnp.matmul((shares * offsets).T, offsets, precision=HIGHEST)
+        variances = jnp.diag(jnp.diagonal(covariance))
+        return mean, cholesky((1 - shrinkage) * covariance + shrinkage * variances)
+
+    def reweighted(_, found):
+        mean, factor = found
+        return moments(counted / (1 + squares(inverse_factor(factor), points - mean[None])))
+
+    counted = chosen.astype(points.dtype)
+    return jax.lax.fori_loop(0, _REWEIGHTED, reweighted, moments(counted))
 
 
 @eqx.filter_jit
