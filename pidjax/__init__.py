@@ -17,7 +17,8 @@ from .process.schedule import from_function, harmonic, piecewise
 from .sampling.corrected import Corrected
 from .sampling.flow import Flow
 from .sampling.problem import Problem
-from .sampling.rollout import Resampling, backward_log_weights, rollout
+from .sampling.resampling import Resampling
+from .sampling.rollout import backward_log_weights, rollout
 from .sampling.rules import Ancestral, Controlled, Euler, Moment
 from .sampling.sample import sample
 from .sampling.schrodinger import Bridge, schrodinger_bridge

@@ -2,9 +2,6 @@
 
     log W = Σ_k [ log b_k(x_k | x_{k+1}) − log q_k(x_{k+1} | x_k) ] + terminal(x_K),     E[W] = Z
 
-Between steps the population may be resampled, in groups that never exchange, with the weights W ψ̂_k(x_k) that the paths are
-expected to end with; a path that is kept then weighs mean(W ψ̂_k)/ψ̂_k(x_k), with the same ψ̂_k. E[W] stays Z.
-
 Pure: under jit, vmap, grad and sharding. Path i draws from fold_in(key, i), step k of it from fold_in(·, k), whatever the
 chunk or the device: with one half of that key the tilted law at x_k, where it is an estimate, with the other the step. So one
 key realises the same laws on a path that is drawn and on one that is given.
@@ -13,64 +10,20 @@ key realises the same laws on a path that is drawn and on one that is given.
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind
-from .._doors.show import shown_fields
-from .._maths.systematic import systematic
 from ..process.bridge import StartLaws, StepLaws, observe
-from ..targets.base import AbstractLaw, ExactlyTilted, Tilted, WithDensity, able, check_tilted, discrete
+from ..targets.base import AbstractLaw, ExactlyTilted, Tilted, WithDensity, able, check_tilted
 from .problem import Prepared
+from .resampling import Resampling, check_resampling
 from .rules import AbstractGaussianRule, AbstractRule, check_law
 
 _NUMBERS_AT_ONCE = 2**22
-
-
-class Resampling(eqx.Module):
-    """Resample each group of paths, systematically, before a step at which its effective number falls below a half.
-
-    Args:
-        island_size: paths in a group, which never exchanges with another: the groups' estimates of Z are independent.
-
-    Source: Heng, Bishop, Deligiannidis & Doucet, *Controlled Sequential Monte Carlo*, arXiv 1708.08396, for the twisting.
-    """
-
-    island_size: int = eqx.field(static=True)
-
-    __repr__ = shown_fields
-
-    def __init__(self, island_size: int = 256):
-        self.island_size = check_count("island_size", island_size)
-
-    def choose(
-        self, keys: Key[Array, " islands"], log_weights: Float[Array, " n"], log_twists: Float[Array, " n"]
-    ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-        """Each path's parent, and its weight from there on.
-
-        Args:
-            keys: one for each group.
-            log_weights, log_twists: log W and log ψ̂ of each path.
-        """
-
-        def of_island(key, log_weights, log_twists):
-            log_expected = log_weights + log_twists
-            log_expected = discrete(jnp.where(jnp.isnan(log_expected), -jnp.inf, log_expected))
-            weights = jax.nn.softmax(log_expected)
-            low = 1 < 0.5 * self.island_size * jnp.sum(weights**2)
-            parents = jnp.where(low, systematic(key, weights, self.island_size), jnp.arange(self.island_size))
-            log_mean = logsumexp(log_expected) - jnp.log(self.island_size)
-            return parents, jnp.where(low, log_mean - log_twists[parents], log_weights)
-
-        shape = keys.size, self.island_size
-        parents, log_weights = jax.vmap(of_island)(keys, log_weights.reshape(shape), log_twists.reshape(shape))
-        offsets = self.island_size * jnp.arange(keys.size)
-        return (parents + offsets[:, None]).ravel(), log_weights.ravel()
 
 
 class Paths(NamedTuple):
@@ -253,20 +206,6 @@ def _check_run(prepared, rule, key) -> None:
             f"rule is {type(rule).__name__}, which needs {lacking}; take the rule that Problem(target, protocol).plan() chooses"
         )
     rule.check(prepared.step_laws.t[0], prepared.unit.start)
-
-
-def check_resampling(resampling, rule, count: int) -> None:
-    """Raise unless so many paths under a rule can be resampled."""
-    check_kind("resampling", resampling, Resampling, "Resampling(island_size)")
-    if not issubclass(rule.needs, Tilted):
-        raise ValueError(
-            f"resampling needs tilted laws, which rule {type(rule).__name__} does not ask for; leave it out"
-        )
-    if count % resampling.island_size:
-        raise ValueError(
-            f"{count} paths are no multiple of the island_size {resampling.island_size}, which does not divide them; pass one "
-            "that does"
-        )
 
 
 def _law(

@@ -26,7 +26,8 @@ from ..targets.ends import Ends
 from ..targets.fitting.fit import as_starts
 from .checkpoint import Checkpoint
 from .problem import Prepared, Problem
-from .rollout import Resampling, check_resampling, default_batch, pinned, rollout, spread
+from .resampling import Resampling, check_resampling
+from .rollout import default_batch, pinned, rollout, spread
 from .rules import AbstractRule, Ancestral, EndingOnDraw, Unweighted
 from .solution import Solution
 from .stand_in import StandIn, chosen, stand_in
