@@ -1,9 +1,6 @@
 """Strictness for every test: 64 bits, no silent promotion of ranks or dtypes, annotations checked at run time."""
 
-import atexit
 import os
-import shutil
-import tempfile
 import time
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,13 +12,6 @@ if "XLA_FLAGS" not in os.environ:
     if version("jaxlib").startswith(("0.9.", "0.10.")):
         flags.append("--xla_cpu_use_fusion_emitters=false")
     os.environ["XLA_FLAGS"] = " ".join(flags)
-
-# What one worker compiled, or dropped, the others and their subprocesses need not compile again.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _compiled = tempfile.mkdtemp(prefix="compiled-")
-    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import jax.numpy as jnp

@@ -21,6 +21,8 @@ from .inner import InnerRegression
 
 HPID, MOMENT = "H-PID", "H-PID, moment steps"
 CORRECTION_STEPS = 20
+COUNTS = (64, 256, 1024)
+"""Numbers of Gaussians that the end points of a climb are fitted by."""
 INNER_DRAWS = 64
 BROAD = 1.5
 """Standard deviation of the Gaussian whose draws the inner estimates weigh, over the target's."""
@@ -62,7 +64,7 @@ def left_alone(key: Key[Array, ""], problem: Problem, solution: pid.Solution, bu
 
 def moment_steps(key: Key[Array, ""], problem: Problem, solution: pid.Solution, budget: Budget) -> Run | str:
     """The rule that is to be corrected, as it is."""
-    surrogate = start(problem, solution)
+    surrogate = start(key, problem, solution)
     if surrogate is None:
         return without_surrogate(solution)
     energies, gradients = fitted(solution)
@@ -80,7 +82,7 @@ def corrected(loss_of: Callable[[learning.Buffer], learning.AbstractLoss], *, bu
     """
 
     def run(key, problem, solution, budget):
-        surrogate = start(problem, solution)
+        surrogate = start(key, problem, solution)
         if surrogate is None:
             return without_surrogate(solution)
         key_weights, key_fit, key_solve = jax.random.split(key, 3)
@@ -102,13 +104,24 @@ def corrected(loss_of: Callable[[learning.Buffer], learning.AbstractLoss], *, bu
     return run
 
 
-def start(problem: Problem, solution: pid.Solution) -> pid.Surrogate | None:
-    """The surrogate that was sampled, or that was fitted before a climb, without what is there for its weights only."""
+def start(key: Key[Array, ""], problem: Problem, solution: pid.Solution) -> pid.Surrogate | None:
+    """The surrogate that was sampled, without what is there for its weights only; of a climb, one of its end points.
+
+    Of these three quarters are fitted by many Gaussians, and the others choose: that mixture, or the one before the climb.
+    """
     if isinstance(solution.target, pid.Surrogate):
         return learning.undefended(solution.target)
+    if not solution.pinned:
+        return None
+    key_ends, key_fit = jax.random.split(key)
+    ends = solution.resample(key_ends)
+    known, held_out = jnp.split(ends, [3 * len(ends) // 4])
+    found = [
+        pid.Surrogate(problem.target.density, pid.fit_local_gaussians(key_fit, pid.Samples(known), held_out, COUNTS))
+    ]
     if solution.fit is not None:
-        return learning.undefended(pid.Surrogate(problem.target.density, solution.fit.mixture))
-    return None
+        found.append(learning.undefended(pid.Surrogate(problem.target.density, solution.fit.mixture)))
+    return max(found, key=lambda one: float(jnp.mean(jax.vmap(one.mixture.log_density)(held_out))))
 
 
 def without_surrogate(solution: pid.Solution) -> str:
@@ -117,9 +130,10 @@ def without_surrogate(solution: pid.Solution) -> str:
 
 
 def fitted(solution: pid.Solution) -> tuple[int, int]:
-    """Energies and gradients that H-PID spent before its samples."""
+    """Energies and gradients that H-PID spent before its samples; a climb's are its own."""
     gradients = solution.num_gradient_evaluations
-    return int(solution.num_energy_evaluations) - gradients - solution.num_samples, gradients
+    weighed = 0 if solution.pinned else solution.num_samples
+    return int(solution.num_energy_evaluations) - gradients - weighed, gradients
 
 
 def path_integral_sampler(*, guided: bool = True, beta: float = 0.0, raw: bool = False) -> Method:

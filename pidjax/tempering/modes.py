@@ -112,9 +112,10 @@ class Modes(eqx.Module):
         with the regularised incomplete Beta function I. So ever fewer starts meet narrow modes as d grows, whatever they hold.
 
         Example:
-            >>> modes = pid.tempering.locate(jax.random.key(0), lambda y: -jnp.sum(y**2), 5)
-            >>> round(float(modes.narrowest), 2)
-            0.43
+            >>> target = pid.GaussianMixture(9 * jnp.eye(2, 5), jnp.array([1.0, 4.0]), jnp.array([0.2, 0.8]))
+            >>> modes = pid.tempering.locate(jax.random.key(0), target)
+            >>> int(modes.num_starts), round(float(modes.narrowest), 2)
+            (1968, 0.3)
         """
         dim = self.points.shape[-1]
         widths = jnp.linspace(0, 1, 1001, dtype=self.log_masses.dtype)
@@ -141,7 +142,7 @@ class Modes(eqx.Module):
             ValueError: there are no modes.
 
         Example:
-            >>> target = pid.GaussianMixture(jnp.array([[-9.0], [9.0]]), jnp.array([1.0, 4.0]), jnp.array([0.2, 0.8]))
+            >>> target = pid.GaussianMixture(9 * jnp.eye(2, 5), jnp.array([1.0, 4.0]), jnp.array([0.2, 0.8]))
             >>> modes = pid.tempering.locate(jax.random.key(0), target)
             >>> bool(jnp.allclose(jnp.sort(modes.laplace(by_mass=True).weights), jnp.array([0.2, 0.8]), atol=1e-3))
             True
