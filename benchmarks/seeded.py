@@ -32,7 +32,7 @@ from pidjax import zoo
 
 from .grade import Question
 
-SEED = 20261202
+SEED = 20261203
 COUNT = 32
 
 
