@@ -326,6 +326,25 @@ def test_a_network_that_learned_nothing_changes_nothing(tmp_path, monkeypatch, a
     assert run() == results
 
 
+@pytest.mark.slow
+def test_end_points_of_a_climb_are_fitted_to_be_corrected(monkeypatch, as_users_have_it):
+    """By as many Gaussians as those held out choose; the mixture before the climb is taken if these are likelier under it."""
+    monkeypatch.setattr(neural_methods, "COUNTS", (1, 3))
+    truth = pid.GaussianMixture.isotropic(jnp.array([[-5.0, 0.0], [0.0, 4.0], [5.0, 0.0]]), 1.0)
+    problem = SimpleNamespace(target=SimpleNamespace(density=pid.Density(truth.log_density, 2)))
+    solution = SimpleNamespace(target=None, pinned=True, fit=None, resample=lambda key: truth.sample(key, 2000))
+    key = jax.random.key(4)
+    found = neural_methods.start(key, problem, solution).mixture
+    np.testing.assert_allclose(jnp.sort(found.means[:, 0]), [-5, 0, 5], atol=4 / np.sqrt(500))
+    before = mixture_of(
+        defended(Gaussians(jnp.log(truth.weights), truth.means, jnp.linalg.cholesky(truth.covariances)))
+    )
+    for mixture, chosen in ((before, truth), (eqx.tree_at(lambda own: own.means, before, before.means + 9), found)):
+        solution.fit = SimpleNamespace(mixture=mixture)
+        start = neural_methods.start(key, problem, solution).mixture
+        np.testing.assert_allclose(start.means, chosen.means, rtol=1e-5, atol=1e-5)
+
+
 def test_what_has_no_surrogate_says_so(tmp_path):
     solution = pid.sample(jax.random.key(0), pid.zoo.nine().target, num_samples=4, progress=False)
     reason = neural_methods.moment_steps(jax.random.key(1), None, solution, TINY)
