@@ -33,7 +33,7 @@ def brief(value: Any) -> str:
     known = concrete(value) if is_number and not isinstance(value, jax.ShapeDtypeStruct) else None
     if known is None or known.ndim > 1:
         return f"{value.dtype}{list(value.shape)}"
-    form = "" if known.dtype == bool else ".4g"
+    form = ".4g" if jnp.issubdtype(known.dtype, jnp.inexact) else ""
     if known.ndim == 0:
         return format(known[()], form)
     entries = [format(entry, form) for entry in known[:_LONGEST]]

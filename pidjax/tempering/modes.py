@@ -117,11 +117,7 @@ class Modes(eqx.Module):
             >>> int(modes.num_starts), round(float(modes.narrowest), 2)
             (1968, 0.3)
         """
-        dim = self.points.shape[-1]
-        widths = jnp.linspace(0, 1, 1001, dtype=self.log_masses.dtype)
-        shares = betainc((dim - 1) / 2, 0.5, widths**2) / 2 if dim > 1 else jnp.where(widths > 0, 0.5, 0.0)
-        log_missed = self.num_starts[..., None].astype(widths.dtype) * jnp.log1p(-shares)
-        return widths[jnp.argmax(log_missed <= math.log(1 - _MET), axis=-1)]
+        return narrowest(self.points.shape[-1], self.num_starts, self.log_masses.dtype)
 
     @property
     def tops(self) -> Tops:
@@ -156,6 +152,14 @@ class Modes(eqx.Module):
         points, factors, log_masses = (leaf[:count] for leaf in (self.points, self.factors, self.log_masses))
         weights = jnp.exp(log_masses - jnp.max(log_masses)) if by_mass else (log_masses > -jnp.inf).astype(points.dtype)
         return GaussianMixture.of_factors(points, factors, weights / jnp.sum(weights))
+
+
+def narrowest(dim: int, num_starts: Int[Array, ""], dtype) -> Float[Array, ""]:
+    """ρ of so many starts; see `Modes.narrowest`."""
+    widths = jnp.linspace(0, 1, 1001, dtype=dtype)
+    shares = betainc((dim - 1) / 2, 0.5, widths**2) / 2 if dim > 1 else jnp.where(widths > 0, 0.5, 0.0)
+    log_missed = num_starts[..., None].astype(widths.dtype) * jnp.log1p(-shares)
+    return widths[jnp.argmax(log_missed <= math.log(1 - _MET), axis=-1)]
 
 
 def shell(dim: int) -> float:
