@@ -32,7 +32,7 @@ from pidjax import zoo
 
 from .grade import Question
 
-SEED = 20261204
+SEED = 20261205
 COUNT = 32
 
 

@@ -5,7 +5,7 @@ climbs, once more, and more often if there are several modes, from places around
 
     y = m_k + s √c ⊙ z,      k = 0 half of the time,      s log-uniform in ¼ … 2,      c the variances of Σ_k N(m_k, L_kL_kᵀ)/K
 
-eight rounds at least, and up to 128 in no more than 32 dimensions, until a mode a third as wide as the widest would be met
+eight rounds at least, and up to 128 in no more than 32 dimensions, until a mode a fifth as wide as the widest would be met
 (`Modes.narrowest`), or there is room for no more.
 
 Gradients are used only if they are good for something: at most of the ends of the chains they must be finite, not zero, and
@@ -38,7 +38,7 @@ from .modes import Modes, narrowest, together
 
 _MANY_UP_TO = 64
 _OFTEN_UP_TO = 32
-_NARROW_ENOUGH = 1 / 3
+_NARROW_ENOUGH = 0.2
 _NEAREST, _FARTHEST = 0.25, 2.0
 _AGREEMENT = 0.1
 _ROUNDINGS = 8
