@@ -32,7 +32,7 @@ from pidjax import zoo
 
 from .grade import Question
 
-SEED = 20261205
+SEED = 20261206
 COUNT = 32
 
 
