@@ -113,4 +113,5 @@ def gaussian_factor(target: WithDensity, point: Float[Array, " d"]) -> Float[Arr
 
 
 def unit_factor(dim: int, dtype) -> Float[Array, "*map"]:
+    """L of the identity, dense or its diagonal."""
     return jnp.eye(dim, dtype=dtype) if dim <= MOST_DENSE else jnp.ones(dim, dtype)
