@@ -64,8 +64,8 @@ def sample(
     Left alone it rescales the problem to unit scale, steps with `Ancestral` (exact on any grid; `Moment` where the tilted
     law is an estimate) on a grid of 20 steps uniform in log signal-to-noise. For a bare `Density` it first finds what stands in
     for it, from the energy and its slopes alone: up to dimension 12 a fitted Gaussian mixture; where that does not fit, or
-    overlooked a mode, and beyond, weighted end points, by a tempered climb from the modes or from one broad Gaussian, to which paths are exact
-    bridges. `Solution.settings` says what was used.
+    overlooked a mode, and beyond, weighted end points, by a tempered climb from the modes or from one broad Gaussian, to which
+    paths are exact bridges. `Solution.settings` says what was used.
 
     Args:
         key: a typed key, from `jax.random.key`.
