@@ -184,6 +184,7 @@ def sample(
         shared=target.shared_sample if ends is None else None,
         fit=found.fit,
         reached=found.reached,
+        located=found.located,
         num_islands=num_islands,
         pinned=ends is not None,
         choices=tuple(choices.items()),

@@ -23,6 +23,7 @@ from ..targets.local import LocalDraws
 from ..targets.mixture import GaussianMixture
 from ..targets.pool import Pool
 from ..targets.surrogate import Surrogate
+from ..tempering.modes import Modes
 from ..tempering.population import Population
 from ..tempering.reach import Reached
 from .problem import Prepared
@@ -52,6 +53,8 @@ class Solution(Weighted):
         num_energy_evaluations: calls of the log-density, those of a fit included.
         fit: how the surrogate was found, if one was fitted.
         reached: how end points were reached by a climb, if one was made.
+        located: modes that a search found in 5 to 12 dimensions, of which the fit had overlooked none. `modes` are these, or
+            the climb's.
         pinned: the paths are bridges to its end points: log Z, expectations and their errors are those of its population, and
             `ess` counts first ancestors.
         choices: what was chosen, as pairs of name and value; `settings` is the same as a dictionary.
@@ -70,6 +73,7 @@ class Solution(Weighted):
     shared: SharedSample | None
     fit: Fit | None
     reached: Reached | None
+    located: Modes | None
     num_islands: int = eqx.field(static=True)
     pinned: bool = eqx.field(static=True)
     choices: tuple[tuple[str, Any], ...] = eqx.field(static=True)
@@ -86,27 +90,20 @@ class Solution(Weighted):
         if self.states is not None:
             rows["paths"] = f"saved at {self.states.shape[1]} times"
         if self.reached is not None:
-            rows |= self._how_reached()
+            rows["reached"] = (
+                f"by {self.settings['road']}, in {self.reached.population.schedule.levels.shape[-1]} levels"
+            )
         elif self.fit is not None:
-            rows["fitted"] = "a surrogate, from the energy alone; a mode that the fit did not find is missing here"
+            told = "; a mode that the fit did not find is missing here" if self.located is None else ""
+            rows["fitted"] = f"a surrogate, from the energy alone{told}"
+        if self._holds_numbers() and self.modes is not None:
+            rows["modes"] = _how_located(self.modes)
         return sheet(title, **rows)
 
-    def _how_reached(self) -> dict[str, str]:
-        if not (self._holds_numbers() and self.reached is not None):
-            return {}
-        modes, levels = self.reached.modes, self.reached.population.schedule.levels.size
-        number = int(modes.num_modes)
-        known = f"{number} located; a further start would meet a new one with a chance of {float(modes.unseen):.1%}"
-        if modes.unseen_mass > 0:
-            known += f" (those met once hold {float(modes.unseen_mass):.0%} of the mass, and so may others)"
-        if modes.num_unexplained > 0:
-            known += f", one of {float(modes.num_unexplained / modes.num_starts):.0%} ended where no Gaussian fits"
-        if modes.narrowest > 0:
-            known += f"; one far away that is less than {float(modes.narrowest):.2g} times as wide as the widest may be missed"
-        return {
-            "reached": f"by {self.settings['road']}, in {levels} levels",
-            "modes": known if number else "none located: no start ended at a peak that a Gaussian fits",
-        }
+    @property
+    def modes(self) -> Modes | None:
+        """Those that a search located; None if there was none."""
+        return self.located if self.reached is None else self.reached.modes
 
     @property
     def _population(self) -> Population | None:
@@ -330,3 +327,19 @@ def _brief_leaves(tree: Any) -> str:
     """One value, or each of a pytree with its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return ", ".join(f"{jax.tree_util.keystr(path, simple=True)} {brief(leaf)}".strip() for path, leaf in leaves)
+
+
+def _how_located(modes: Modes) -> str:
+    number = int(modes.num_modes)
+    if number == 0:
+        return "none located: no start ended at a peak that a Gaussian fits"
+    known = f"{number} located; a further start would meet a new one with a chance of {float(modes.unseen):.1%}"
+    if modes.unseen_mass > 0:
+        known += f" (those met once hold {float(modes.unseen_mass):.0%} of the mass, and so may others)"
+    if modes.num_unexplained > 0:
+        known += f", one of {float(modes.num_unexplained / modes.num_starts):.0%} ended where no Gaussian fits"
+    if modes.narrowest > 0:
+        known += (
+            f"; one far away that is less than {float(modes.narrowest):.2g} times as wide as the widest may be missed"
+        )
+    return known

@@ -10,7 +10,7 @@ and if the mixture has *overlooked* one of a thousandth of the mass,
 
     log p̂(m_k)  <  log p̃(m_k) − log Z − 3,         Z = max(Ẑ, Σ_j M_j),
 
-there is a climb in its place, which looks from all of them.
+there is a climb from them in its place. Else their Gaussians, by mass, stand in where their weights are the more even.
 """
 
 import math
@@ -30,6 +30,7 @@ from ..targets.ends import Ends, no_value
 from ..targets.fitting import Fit, fit_surrogate
 from ..targets.fitting.energy import log_ratios
 from ..targets.fitting.product import DRAWS, find_product, refined
+from ..targets.mixture import GaussianMixture
 from ..targets.product import Product
 from ..targets.samples import Samples
 from ..targets.surrogate import Surrogate
@@ -52,11 +53,16 @@ _LEAST_MASS, _FAR_BELOW = 1e-3, 3.0
 
 
 class StandIn(NamedTuple):
-    """The target to sample, and how it was found: by a fit, or by a climb, perhaps after a fit that was no good."""
+    """The target to sample, and how it was found: by a fit, or by a climb, perhaps after a fit that was no good.
+
+    Attributes:
+        located: modes that a search found, of which the fit had overlooked none.
+    """
 
     target: AbstractTarget
     fit: Fit | None
     reached: Reached | None
+    located: Modes | None = None
     num_energy_evaluations: int = 0
 
 
@@ -81,34 +87,34 @@ def stand_in(
     fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     check_untraced(jax.random.key_data(key), *jax.tree.leaves(eqx.filter(fixed, eqx.is_array)))
     key_fit, key_climb, key_product = jax.random.split(key, 3)
-    fit, spent = None, 0
+    fit, modes, spent = None, None, 0
     if density.dim <= MOST_FITTED:
         options = {"dtype": density.shift.dtype, "starts": starts, "progress": progress}
         fit = fit_surrogate(key_fit, fixed.log_density, density.dim, **options)
         check_untraced(fit.log_z)
         spent = int(fit.num_energy_evaluations)
         if fit.check().ess[fit.num_rounds - 1] >= LEAST_ESS:
-            surrogate = StandIn(Surrogate(density, fit.mixture), fit, None, spent)
             if density.dim <= FEW:
-                return surrogate
-            modes = locate(jax.random.fold_in(key_fit, 1), fixed, starts=starts)
+                return StandIn(Surrogate(density, fit.mixture), fit, None, None, spent)
+            key_modes, key_compare = jax.random.split(jax.random.fold_in(key_fit, 1))
+            modes = locate(key_modes, fixed, starts=starts)
             spent += int(modes.evaluations)
             if not jnp.any(are_overlooked(fixed, fit, modes)):
-                return surrogate._replace(num_energy_evaluations=spent)
-            places = modes.points[: int(modes.num_modes)]
-            starts = places if starts is None else jnp.concatenate([starts, places])
+                mixture, more = more_even(key_compare, fixed, fit.mixture, modes)
+                return StandIn(Surrogate(density, mixture), fit, None, modes, spent + more)
     fitted = None if fit is None else fit.mixture
-    reached = reach(key_climb, fixed, num_samples, starts=starts, fitted=fitted, progress=progress)
+    options = {"starts": starts, "modes": modes, "fitted": fitted, "progress": progress}
+    reached = reach(key_climb, fixed, num_samples, **options)
     population, spent = reached.population, spent + int(reached.num_energy_evaluations)
     if may_factorise and density.dim <= MOST_BLOCKS and reached.modes.has_slopes and not reached.problems():
         product, more = good_product(key_product, fixed, population)
         spent += more
         if product is not None:
-            return StandIn(Surrogate(density, product), fit, reached, spent)
+            return StandIn(Surrogate(density, product), fit, reached, None, spent)
     data, log_z = Samples(population.samples, population.weights), population.log_z
     slopes = jax.vmap(lambda y: no_value(density.log_density(y)))(population.samples)
     weighted = eqx.tree_at(lambda own: own.population.log_weights, reached, population.log_weights + slopes)
-    return StandIn(Ends(density, data, log_z), fit, weighted, spent)
+    return StandIn(Ends(density, data, log_z), fit, weighted, None, spent)
 
 
 @eqx.filter_jit
@@ -118,6 +124,29 @@ def are_overlooked(density: Density, fit: Fit, modes: Modes) -> Bool[Array, " K"
     heights = jax.vmap(density.log_density)(modes.points) - log_z
     below = jax.vmap(fit.mixture.log_density)(modes.points) < heights - _FAR_BELOW
     return below & (modes.log_masses > log_z + math.log(_LEAST_MASS))
+
+
+def more_even(
+    key: Key[Array, ""], density: Density, fitted: GaussianMixture, modes: Modes
+) -> tuple[GaussianMixture, int]:
+    """Of a fitted mixture and the modes' Gaussians, by mass, that of the more even weights, both ways; and evaluations."""
+    if modes.num_modes == 0:
+        return fitted, 0
+    key_draw, key_weigh = jax.random.split(key)
+    own, points, weights = weighed(key_draw, density, fitted)
+    reverse, forward, _ = each_way(key_weigh, density, modes.laplace(by_mass=True), points, weights)
+    better = min(reverse, forward) > own
+    return modes.laplace(by_mass=True) if better else fitted, 3 * DRAWS
+
+
+@eqx.filter_jit
+def weighed(
+    key: Key[Array, ""], density: Density, mixture: GaussianMixture
+) -> tuple[Float[Array, ""], Float[Array, "n d"], Float[Array, " n"]]:
+    """ESS/N of W by draws of the mixture, the draws, and their weights, which sum to one."""
+    draws = mixture.sample(key, DRAWS)
+    log_weights = log_ratios(density, mixture, draws)
+    return effective_size(log_weights) / DRAWS, draws, jax.nn.softmax(log_weights)
 
 
 def good_product(key: Key[Array, ""], density: Density, population: Population) -> tuple[Product | None, int]:
@@ -137,12 +166,16 @@ def good_product(key: Key[Array, ""], density: Density, population: Population) 
 
 @eqx.filter_jit
 def each_way(
-    key: Key[Array, ""], density: Density, product: Product, points: Float[Array, "n d"], weights: Float[Array, " n"]
+    key: Key[Array, ""],
+    density: Density,
+    surrogate: GaussianMixture | Product,
+    points: Float[Array, "n d"],
+    weights: Float[Array, " n"],
 ) -> tuple[Float[Array, ""], Float[Array, ""], Estimate]:
-    """ESS/N of W by draws of the product, E_p̂[W]/E_p[W] by the end points, and log E_p̂[W]."""
-    by_draws = log_ratios(density, product, product.sample(key, len(points)))
+    """ESS/N of W by draws of the surrogate, E_p̂[W]/E_p[W] by weighted points of p, and log E_p̂[W]."""
+    by_draws = log_ratios(density, surrogate, surrogate.sample(key, len(points)))
     log_z = log_evidence(by_draws)
-    log_mean = logsumexp(log_ratios(density, product, points), b=weights)
+    log_mean = logsumexp(log_ratios(density, surrogate, points), b=weights)
     return effective_size(by_draws) / by_draws.size, jnp.exp(log_z.value - log_mean), log_z
 
 

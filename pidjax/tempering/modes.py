@@ -117,7 +117,8 @@ class Modes(eqx.Module):
             >>> int(modes.num_starts), round(float(modes.narrowest), 2)
             (9904, 0.2)
         """
-        return narrowest(self.points.shape[-1], self.num_starts, self.log_masses.dtype)
+        widths = jnp.linspace(0, 1, 1001, dtype=self.log_masses.dtype)
+        return widths[jnp.argmax(are_met(widths, self.points.shape[-1], self.num_starts), axis=-1)]
 
     @property
     def tops(self) -> Tops:
@@ -154,12 +155,11 @@ class Modes(eqx.Module):
         return GaussianMixture.of_factors(points, factors, weights / jnp.sum(weights))
 
 
-def narrowest(dim: int, num_starts: Int[Array, ""], dtype) -> Float[Array, ""]:
-    """ρ of so many starts; see `Modes.narrowest`."""
-    widths = jnp.linspace(0, 1, 1001, dtype=dtype)
+def are_met(widths: Float[Array, " k"], dim: int, num_starts: Int[Array, "*batch"]) -> Bool[Array, "*batch k"]:
+    """Of which ρ so many starts meet the basin; see `Modes.narrowest`."""
     shares = betainc((dim - 1) / 2, 0.5, widths**2) / 2 if dim > 1 else jnp.where(widths > 0, 0.5, 0.0)
     log_missed = num_starts[..., None].astype(widths.dtype) * jnp.log1p(-shares)
-    return widths[jnp.argmax(log_missed <= math.log(1 - _MET), axis=-1)]
+    return log_missed <= math.log(1 - _MET)
 
 
 def shell(dim: int) -> float:

@@ -142,6 +142,7 @@ def reach(
     num_samples: int,
     *,
     starts: Float[Array, "s d"] | None = None,
+    modes: Modes | None = None,
     fitted: GaussianMixture | None = None,
     progress: bool = True,
 ) -> Reached:
@@ -153,6 +154,7 @@ def reach(
         num_samples: how many are wanted. At least 1,024 particles climb, up to four times as many as are wanted where that is
             short and the error of log Z would be above 0.01, and no more than 2²² numbers in all.
         starts: places to look from too.
+        modes: those of a search before, whose evaluations were counted there; looked for if left out.
         fitted: a mixture that was fitted.
         progress: show a bar, if tqdm is installed.
 
@@ -166,7 +168,10 @@ def reach(
     """
     key_modes, key_contest, *keys, key_halo = jax.random.split(key, 7)
     with progress_bar(4, "pidjax", "climb", progress) as advance:
-        modes = locate(key_modes, density, starts=starts)
+        energies = jnp.zeros((), int)
+        if modes is None:
+            modes = locate(key_modes, density, starts=starts)
+            energies = modes.evaluations
         finite = int(jnp.sum(modes.pilot_values > -jnp.inf))
         if finite < 2:
             raise ValueError(
@@ -178,7 +183,7 @@ def reach(
         around = halo(key_halo, density, modes) if modes.num_modes > 0 and density.dim <= MOST_REFITTED else None
         best: Reached | None = None
         standing = math.inf, math.inf
-        energies, gradients = modes.evaluations, jnp.zeros((), int)
+        gradients = jnp.zeros((), int)
         if around is not None:
             energies += around.evaluations
         seen = None if around is None else around.log_z

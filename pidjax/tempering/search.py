@@ -1,12 +1,12 @@
 """The search for modes: chains at all scales, climbs from where they end, and the modes that the climbs lead to.
 
 Where some modes are, others may be near, in basins that few points at all scales around the origin fall into. So there are
-climbs, once more, and more often if there are several modes, from places around those so far, or around their mean m₀,
+eight rounds of climbs, all but the first from places around the modes so far, or around their mean m₀,
 
     y = m_k + s √c ⊙ z,      k = 0 half of the time,      s log-uniform in ¼ … 2,      c the variances of Σ_k N(m_k, L_kL_kᵀ)/K
 
-eight rounds at least, and up to 128 in no more than 32 dimensions, until a mode a fifth as wide as the widest would be met
-(`Modes.narrowest`), or there is room for no more.
+two where most climbs end at no mode; and if there are several modes in no more than 32 dimensions up to 128, until one a fifth
+as wide as the widest would be met (`Modes.narrowest`), or there is room for no more.
 
 Gradients are used only if they are good for something: at most of the ends of the chains they must be finite, not zero, and
 agree with the difference quotient
@@ -34,7 +34,7 @@ from ..targets.fitting.pilot import MOST_THOROUGH, Chains, Sizes, pilot
 from ..targets.fitting.tempered import PARTICLES
 from .climb import climb, value_and_slope
 from .explain import Search, find_modes, most_modes, nothing_found
-from .modes import Modes, narrowest, together
+from .modes import Modes, are_met, together
 
 _MANY_UP_TO = 64
 _OFTEN_UP_TO = 32
@@ -58,8 +58,8 @@ def locate(
        the rest from starts a hundredth to a thousand of that scale away.
     3. *Climbs* from the ends of some of them, 256 up to dimension 64, 128 up to 256, 8 above, and from `starts`.
     4. *Modes*: the ends at which a Gaussian fits, best first, at most 64.
-    5. Up to dimension 256 as many climbs from around what was found; if that is several modes, seven times as many, or in up to
-       32 dimensions 127 times, so that narrow ones are met too.
+    5. Up to dimension 256 seven times as many climbs from around what was found; if that is several modes, in up to 32
+       dimensions up to 127 times, so that narrow ones are met too.
 
     A mode in whose basin no climb starts is not found, and nothing here can tell: `Modes.unseen` is about what other starts of
     this kind would meet. From afar the basins belong to the wider modes.
@@ -103,7 +103,7 @@ def number_of_starts(dim: int) -> int:
 
 
 def number_of_rounds(dim: int) -> tuple[int, int]:
-    """Of climbs, if there are several modes: the fewest, and the most."""
+    """Of climbs, if most end at modes: the fewest, and the most."""
     fewest = 8 if dim <= MOST_THOROUGH else 1
     return fewest, 128 if dim <= _OFTEN_UP_TO else fewest
 
@@ -134,12 +134,12 @@ def _located(
 
     def is_on(climbed: Climbed) -> Bool[Array, ""]:
         search, turn = climbed.search, climbed.turn
-        once_more = (turn == 0) | ((turn == 1) & jnp.any(are_found(search)))
-        are_several = (search.num_modes > 1) & (2 * search.num_unexplained < climbed.num_starts)
-        may_be_more = (search.num_modes < most_modes(dim)) & (
-            narrowest(dim, climbed.num_starts, dtype) > _NARROW_ENOUGH
-        )
-        return (turn < most) & (once_more | (are_several & ((turn < fewest) | may_be_more)))
+        are_first = (turn == 0) | ((turn == 1) & jnp.any(are_found(search)))
+        lead_to_modes = (search.num_modes > 0) & (2 * search.num_unexplained < climbed.num_starts)
+        narrow = jnp.array([_NARROW_ENOUGH], dtype)
+        are_several = (search.num_modes > 1) & (search.num_modes < most_modes(dim))
+        may_be_more = are_several & ~are_met(narrow, dim, climbed.num_starts)[0]
+        return (turn < most) & (are_first | (lead_to_modes & ((turn < fewest) | may_be_more)))
 
     def climb_all(climbed: Climbed) -> Climbed:
         starts, search = climbed.starts, climbed.search
