@@ -1,0 +1,84 @@
+"""A fit is asked for modes that it overlooked, and the modes' own Gaussians stand in where their weights are the more even."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pidjax as pid
+from pidjax.sampling.stand_in import are_overlooked, more_even
+from pidjax.targets.fitting import Fit
+from pidjax.tempering.modes import Modes, Tops
+
+KEY = jax.random.key(5)
+DIM = 6
+NUM_MODES = 3
+"""Rows of modes, the last of which is padding."""
+
+
+@pytest.fixture(scope="module")
+def target():
+    """Two Gaussians, 12 apart, of widths 1 and ½, that hold .7 and .3."""
+    means = jnp.stack([jnp.zeros(DIM), jnp.full(DIM, 12 / DIM**0.5)])
+    return pid.GaussianMixture.isotropic(means, jnp.array([1.0, 0.25]), jnp.array([0.7, 0.3]))
+
+
+def located(target, log_z=0.0) -> Modes:
+    """The target's components as modes."""
+    masses = jnp.append(jnp.log(target.weights) + log_z, -jnp.inf)
+    points = jnp.concatenate([target.means, jnp.zeros((1, DIM))])
+    factors = jnp.concatenate([jnp.sqrt(target.covariances), jnp.eye(DIM)[None]])
+    counts = jnp.array([9, 9, 0])
+    none = Tops(points[:1], factors[:1], jnp.full(1, -jnp.inf))
+    numbers = dict(
+        zip(
+            ("num_modes", "num_starts", "num_unexplained", "num_left", "evaluations"),
+            map(jnp.asarray, (2, 18, 0, 0, 0)),
+        )
+    )
+    flags = {"were_given": jnp.zeros(NUM_MODES, bool), "has_slopes": jnp.array(True)}
+    return Modes(
+        points, factors, masses, counts, ridges=none, pilot_points=points, pilot_values=masses, **numbers, **flags
+    )
+
+
+def fit_of(mixture, log_z) -> Fit:
+    """A fit of one round."""
+    none = jnp.zeros((), int)
+    return Fit(
+        mixture, jnp.array([log_z]), jnp.array([0.95]), none + 1, none, none, none, jnp.zeros(()), jnp.array(True)
+    )
+
+
+def test_a_fit_overlooks_what_it_has_next_to_nothing_of(target):
+    """Whatever the units of log p̃, and not what holds less than a thousandth."""
+    alone = pid.GaussianMixture(target.means[:1], jnp.eye(DIM)[None])
+    for log_z in (0.0, -300.0):
+        density = pid.Density(lambda y, log_z=log_z: target.log_density(y) + log_z, DIM)
+        modes = located(target, log_z)
+        assert are_overlooked(density, fit_of(alone, log_z + np.log(0.7)), modes).tolist() == [False, True, False]
+        assert not are_overlooked(density, fit_of(target, log_z), modes).any()
+    rare = pid.GaussianMixture.isotropic(target.means, jnp.array([1.0, 0.25]), jnp.array([0.9995, 0.0005]))
+    density = pid.Density(rare.log_density, DIM)
+    assert not are_overlooked(density, fit_of(alone, 0.0), located(rare)).any()
+
+
+def test_gaussians_of_modes_stand_in_where_they_are_the_target(target):
+    near = pid.GaussianMixture(target.means, 1.2 * target.covariances, target.weights)
+    mixture, evaluations = more_even(KEY, pid.Density(target.log_density, DIM), near, located(target))
+    np.testing.assert_allclose(mixture.means, target.means)
+    np.testing.assert_allclose(mixture.weights, target.weights, rtol=1e-6)
+    assert evaluations > 0
+
+
+def test_the_fit_stands_in_where_gaussians_miss_a_part(target):
+    """Modes that lack one: by their own draws nothing is missing, by the fit's a third is. And where there are none."""
+    near = pid.GaussianMixture(target.means, 1.1 * target.covariances, target.weights)
+    density = pid.Density(target.log_density, DIM)
+    both = located(target)
+    parts = both.log_masses.at[1].set(-jnp.inf), jnp.array(1)
+    one = eqx.tree_at(lambda own: (own.log_masses, own.num_modes), both, parts)
+    assert more_even(KEY, density, near, one)[0] is near
+    none = eqx.tree_at(lambda own: own.num_modes, both, jnp.array(0))
+    assert more_even(KEY, density, near, none) == (near, 0)
