@@ -2,11 +2,14 @@
 
 import contextlib
 import itertools
+import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
+import pytest
 from scipy import special
 from scipy.stats import halfcauchy, norm
 
@@ -18,6 +21,14 @@ def as_a_user():
     """JAX's own defaults in place of the tests' strictness."""
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+def shared_data(name):
+    """The path of a file of real data; the test is skipped where it is missing."""
+    path = Path(os.environ.get("PIDJAX_DATA", Path(__file__).parents[2] / "shared" / "data")) / name
+    if not path.exists():
+        pytest.skip(f"{name} is not here; set PIDJAX_DATA to its folder")
+    return path
 
 
 def assert_within(estimate, truth, standard_error, sigmas=4):

@@ -1,6 +1,5 @@
 """Images: what files hold, against bytes written here; what is refused; and how they are shown."""
 
-import os
 import pickle
 import struct
 from pathlib import Path
@@ -8,12 +7,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import shared_data
 
 import pidjax as pid
 from pidjax import plot
 from pidjax.images import Images, cifar
-
-SHARED_DATA = Path(os.environ.get("PIDJAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def batch(count=5, seed=0):
@@ -150,10 +148,7 @@ def test_images_of_scikit_learn():
 
 
 def test_the_real_batches():
-    folder = SHARED_DATA / "cifar-10-batches-bin"
-    if not folder.exists():
-        pytest.skip("CIFAR-10 is not there")
-    images = cifar(folder, dtype=jnp.float32)
+    images = cifar(shared_data("cifar-10-batches-bin"), dtype=jnp.float32)
     assert images.names[int(images.labels[0])] == "frog"
     assert len(images) % 5 == 0
     assert 0.4 < float(jnp.mean(images.pixels)) < 0.55
