@@ -2,7 +2,7 @@
 
 The surrogate is a mixture of eight Gaussians fitted to 200 exact draws of the target; the explicit rule takes K = 5 or 10
 `Moment` steps to it. The corrected rule takes the same steps, its network trained by the regression on bridges, to the end
-points of exact steps first and of its own paths twice thereafter. Of each rule
+points of exact steps first and of its own paths nine times thereafter. Of each rule
 
     ESS/N = (Σ_i W_i)²/(N Σ_i W_i²)  of its paths,       forward Z/E[W]  of paths backward from exact draws,
 
@@ -40,7 +40,7 @@ TARGETS: Mapping[str, Callable[[], Target]] = {
 STEPS = (5, 10)
 COMPONENTS, DRAWS, RIDGE = 8, 200, 0.05
 """Of the surrogate: components, draws it is fitted to, and what is added to its variances, in their mean variance."""
-NUM_SAMPLES, NUM_ENDS, ITERATIONS, ROUNDS = 4096, 16_384, 1000, 3
+NUM_SAMPLES, NUM_ENDS, ITERATIONS, ROUNDS = 4096, 16_384, 1000, 10
 RULES = ("explicit", "corrected")
 COLUMNS = ("exact_ess", *(f"{rule}_{what}" for rule in RULES for what in ("ess", "forward_ess", "seconds")))
 """Whose medians are shown."""
