@@ -18,6 +18,7 @@ from pidjax.tempering import Hamiltonian, anneal, broad_base, locate
 from pidjax.tempering.bases import are_all
 from pidjax.tempering.climb import climb
 from pidjax.tempering.explain import find_modes, nothing_found
+from pidjax.tempering.modes import FARTHEST, NEAREST
 from pidjax.tempering.search import is_useful
 
 KEY = jax.random.key(5)
@@ -241,16 +242,22 @@ def test_given_starts_and_jit():
 
 @pytest.mark.slow
 def test_narrowest_is_what_starts_at_random_meet():
-    """In one dimension half of them, in three a cap of the sphere, in nine by directions at random."""
-    directions = np.random.default_rng(0).normal(size=(400_000, 9))
-    sines = np.sqrt(1 - np.minimum(directions[:, 0], 0) ** 2 / np.sum(directions**2, axis=1))
+    """By places at random, of log-uniform distance, that lie in the ball; on a line in closed form."""
     modes = locate(KEY, lambda y: -jnp.sum(y**2), 9)
     share = 1 - 0.05 ** (1 / int(modes.num_starts))
-    inside = np.mean((directions[:, 0] < 0) & (sines < float(modes.narrowest)))
-    assert_within(inside, share, np.sqrt(share / len(directions)))
-    for dim, narrowest in (1, 0), (3, np.sqrt(1 - (1 - 2 * share) ** 2)):
+    rng, number = np.random.default_rng(0), 400_000
+    for dim in (2, 5, 9):
         of_fewer = eqx.tree_at(lambda own: own.points, modes, modes.points[:, :dim])
-        np.testing.assert_allclose(of_fewer.narrowest, narrowest, atol=1e-3)
+        width = float(of_fewer.narrowest)
+        directions = rng.normal(size=(number, dim))
+        distances = np.exp(rng.uniform(np.log(NEAREST), np.log(FARTHEST), (number, 1)))
+        places = distances * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        ball = np.zeros(dim)
+        ball[0] = 2 / (1 - width**2)
+        inside = np.mean(np.linalg.norm(places - ball, axis=1) < 2 * width / (1 - width**2))
+        assert_within(inside, share, np.sqrt(share / number))
+    line = eqx.tree_at(lambda own: own.points, modes, modes.points[:, :1])
+    np.testing.assert_allclose(line.narrowest, np.tanh(share * np.log(FARTHEST / NEAREST)), atol=1e-3)
 
 
 @pytest.mark.slow

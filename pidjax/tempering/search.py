@@ -3,7 +3,7 @@
 Where some modes are, others may be near, in basins that few points at all scales around the origin fall into. So there are
 eight rounds of climbs, all but the first from places around the modes so far, or around their mean m₀,
 
-    y = m_k + s √c ⊙ z,      k = 0 half of the time,      s log-uniform in ¼ … 2,      c the variances of Σ_k N(m_k, L_kL_kᵀ)/K
+    y = m_k + s √c ⊙ z,      k = 0 half of the time,      s log-uniform in ¼ … 16,     c the variances of Σ_k N(m_k, L_kL_kᵀ)/K
 
 two where most climbs end at no mode; and if there are several modes in no more than 32 dimensions up to 128, until one a fifth
 as wide as the widest would be met (`Modes.narrowest`), or there is room for no more.
@@ -34,12 +34,11 @@ from ..targets.fitting.pilot import MOST_THOROUGH, Chains, Sizes, pilot
 from ..targets.fitting.tempered import PARTICLES
 from .climb import climb, value_and_slope
 from .explain import Search, find_modes, most_modes, nothing_found
-from .modes import Modes, are_met, together
+from .modes import FARTHEST, NEAREST, Modes, are_met, together
 
 _MANY_UP_TO = 64
 _OFTEN_UP_TO = 32
 _NARROW_ENOUGH = 0.2
-_NEAREST, _FARTHEST = 0.25, 2.0
 _AGREEMENT = 0.1
 _ROUNDINGS = 8
 
@@ -223,7 +222,7 @@ def around(key: Key[Array, ""], search: Search, before: Starts) -> Starts:
     mean = jnp.sum(share * tops.points, axis=0)[None]
     offsets = tops.points - mean
     widths = jnp.sqrt(jnp.sum(share * (own + offsets**2), axis=0))
-    scales = jax.random.uniform(key_scale, (number, 1), dtype, math.log(_NEAREST), math.log(_FARTHEST))
+    scales = jax.random.uniform(key_scale, (number, 1), dtype, math.log(NEAREST), math.log(FARTHEST))
     chosen = jax.random.categorical(key_top, jnp.log(found), shape=(number,))
     origins = jnp.where(jax.random.bernoulli(key_mean, shape=(number,)), -1, chosen)
     centres = jnp.where(origins[:, None] < 0, mean, tops.points[chosen])
