@@ -82,8 +82,8 @@ def test_far_gaussians_are_found_as_they_are(dtype):
     assert modes.has_slopes
     assert modes.num_unexplained == modes.num_left == 0
     assert modes.unseen == 0
-    assert modes.num_starts == 176 + 7 * 256
-    assert 176 + 7 * 128 < jnp.sum(modes.counts) < modes.num_starts
+    assert modes.num_starts == 176 + 18 * 256
+    assert 176 + 18 * 128 < jnp.sum(modes.counts) < modes.num_starts
     order = jnp.argsort(modes.points[:3, 0])
     base = modes.laplace(by_mass=True)
     assert base.means.dtype == base.factors.dtype == base.weights.dtype == dtype
