@@ -32,7 +32,7 @@ from pidjax import zoo
 
 from .grade import Question
 
-SEED = 20261206
+SEED = 20261207
 COUNT = 32
 
 
