@@ -178,8 +178,8 @@ def share_met(widths: Float[Array, " k"], dim: int) -> Float[Array, " k"]:
     angles = jnp.asarray((nodes + 1) * math.pi / 4, widths.dtype)[:, None]
     sines = widths[None] * jnp.sin(angles)
     stretched = widths[None] * jnp.cos(angles) / jnp.sqrt(1 - sines**2)
-    log_beta = math.lgamma((dim - 1) / 2) + math.lgamma(0.5) - math.lgamma(dim / 2)
-    density = jnp.exp((dim - 2) * jnp.log(sines) - log_beta) * stretched
+    highest = math.exp(math.lgamma(dim / 2) - math.lgamma((dim - 1) / 2)) / math.sqrt(math.pi)
+    density = highest * sines ** (dim - 2) * stretched
     return jnp.asarray(weights * math.pi / 4, widths.dtype) @ (density * seen(stretched))
 
 
