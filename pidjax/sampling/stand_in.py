@@ -62,8 +62,8 @@ class StandIn(NamedTuple):
     target: AbstractTarget
     fit: Fit | None
     reached: Reached | None
-    located: Modes | None = None
     num_energy_evaluations: int = 0
+    located: Modes | None = None
 
 
 def stand_in(
@@ -95,13 +95,13 @@ def stand_in(
         spent = int(fit.num_energy_evaluations)
         if fit.check().ess[fit.num_rounds - 1] >= LEAST_ESS:
             if density.dim <= FEW:
-                return StandIn(Surrogate(density, fit.mixture), fit, None, None, spent)
+                return StandIn(Surrogate(density, fit.mixture), fit, None, spent)
             key_modes, key_compare = jax.random.split(jax.random.fold_in(key_fit, 1))
             modes = locate(key_modes, fixed, starts=starts)
             spent += int(modes.evaluations)
             if not jnp.any(are_overlooked(fixed, fit, modes)):
                 mixture, more = more_even(key_compare, fixed, fit.mixture, modes)
-                return StandIn(Surrogate(density, mixture), fit, None, modes, spent + more)
+                return StandIn(Surrogate(density, mixture), fit, None, spent + more, modes)
     fitted = None if fit is None else fit.mixture
     options = {"starts": starts, "modes": modes, "fitted": fitted, "progress": progress}
     reached = reach(key_climb, fixed, num_samples, **options)
@@ -110,11 +110,11 @@ def stand_in(
         product, more = good_product(key_product, fixed, population)
         spent += more
         if product is not None:
-            return StandIn(Surrogate(density, product), fit, reached, None, spent)
+            return StandIn(Surrogate(density, product), fit, reached, spent)
     data, log_z = Samples(population.samples, population.weights), population.log_z
     slopes = jax.vmap(lambda y: no_value(density.log_density(y)))(population.samples)
     weighted = eqx.tree_at(lambda own: own.population.log_weights, reached, population.log_weights + slopes)
-    return StandIn(Ends(density, data, log_z), fit, weighted, None, spent)
+    return StandIn(Ends(density, data, log_z), fit, weighted, spent)
 
 
 @eqx.filter_jit
@@ -134,9 +134,9 @@ def more_even(
         return fitted, 0
     key_draw, key_weigh = jax.random.split(key)
     own, points, weights = weighed(key_draw, density, fitted)
-    reverse, forward, _ = each_way(key_weigh, density, modes.laplace(by_mass=True), points, weights)
-    better = min(reverse, forward) > own
-    return modes.laplace(by_mass=True) if better else fitted, 3 * DRAWS
+    of_modes = modes.laplace(by_mass=True)
+    reverse, forward, _ = each_way(key_weigh, density, of_modes, points, weights)
+    return of_modes if min(reverse, forward) > own else fitted, 3 * DRAWS
 
 
 @eqx.filter_jit
