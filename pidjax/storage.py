@@ -82,8 +82,8 @@ def load(path: str | PathLike, /, **given: Any) -> Any:
     Args:
         path: of the file.
         given: the functions and classes that the file names but does not hold, by these names, as
-            `load("ring.npz", log_density=log_density)`. A lambda goes by the name of the field that holds it; of several with
-            one name the second is name_2, and so on.
+            `load("ring.npz", log_density=log_density)`. A lambda goes by the name of the field that holds it; of several
+            functions or classes with one name the second is name_2, and so on.
 
     Raises:
         ValueError: no file of this kind, a damaged one, one of a later format; a name that is not given, a class of other
@@ -133,7 +133,16 @@ def _read(path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             arrays = dict(file)
         header = json.loads(arrays.pop("header").tobytes())
         is_ours = header["format"] == "pidjax" and isinstance(header["version"], int)
-    except (zipfile.BadZipFile, KeyError, TypeError, EOFError, OSError, ValueError, AttributeError) as error:
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        TypeError,
+        EOFError,
+        OSError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{path} is no file of pidjax's, or is damaged") from error
@@ -167,11 +176,11 @@ class _Writer:
         if isinstance(value, eqx.Module):
             fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
             parts = {field: self.node(part, field, type(value)) for field, part in fields.items()}
-            return {"module": _class_name(type(value)), "fields": parts}
+            return {"module": self._class(type(value)), "fields": parts}
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             kind: Any = type(value)
             parts = [self.node(part, name) for part in value]
-            return {"named": _class_name(kind), "items": parts, "called": list(kind._fields)}
+            return {"named": self._class(kind), "items": parts, "called": list(kind._fields)}
         if isinstance(value, list | tuple):
             return {"list" if isinstance(value, list) else "tuple": [self.node(part, name) for part in value]}
         if isinstance(value, dict):
@@ -179,20 +188,35 @@ class _Writer:
         if _class_name(type(value)) == _GRAPH:
             return {"graph": [self._array(part) for part in (value.edges, value.order)], "sites": value.num_sites}
         if callable(value):
-            return _known_function(value, name, owner) or {"given": self._name(value, name)}
+            return self._known_function(value, name, owner) or {"given": self._name(value, name)}
         raise TypeError(
             f"{name} is a {type(value).__name__}, which cannot be stored; save what it was made of: modules, arrays, numbers, "
             "strings, functions, graphs, and lists, tuples and dictionaries of them"
         )
 
-    def _name(self, function: Callable, field: str) -> str:
-        """The name that `load` is to be given a function by: its own, or the field's; numbered if another one has it."""
-        called = getattr(function, "__name__", "")
+    def _name(self, given: Callable, field: str) -> str:
+        """The name that `load` is to be given a function or class by: its own, or the field's; numbered if another has it."""
+        called = getattr(given, "__name__", "")
         first = called if called.isidentifier() else field
         names = (first if number == 1 else f"{first}_{number}" for number in itertools.count(1))
-        name = next(name for name in names if self.named.get(name, function) is function)
-        self.named[name] = function
+        name = next(name for name in names if self.named.get(name, given) is given)
+        self.named[name] = given
         return name
+
+    def _class(self, kind: type) -> str:
+        """Room and name of a class of the library's, the name alone of a user's."""
+        return _class_name(kind) if _is_known(kind.__module__) else self._name(kind, kind.__name__)
+
+    def _known_function(self, value: Callable, name: str, owner: type | None) -> dict[str, str] | None:
+        """A function by its public name, or as the default of its owner's constructor."""
+        called = getattr(value, "__name__", "")
+        for room, module in _PUBLIC.items():
+            if getattr(module, called, None) is value:
+                return {"function": f"{room}.{called}"}
+        if owner is not None and name in (parameters := inspect.signature(owner.__init__).parameters):
+            if parameters[name].default is value:
+                return {"default": name, "of": self._class(owner)}
+        return None
 
     def _array(self, value) -> dict[str, Any]:
         if isinstance(value, np.ndarray) and value.dtype.kind not in "biufcUV":
@@ -324,20 +348,7 @@ def _is_known(room: str) -> bool:
 
 
 def _class_name(kind: type) -> str:
-    """Room and name of a class of the library's, the name alone of a user's."""
-    return f"{kind.__module__}:{kind.__qualname__}" if _is_known(kind.__module__) else kind.__name__
-
-
-def _known_function(value: Callable, name: str, owner: type | None) -> dict[str, str] | None:
-    """A function by its public name, or as the default of its owner's constructor."""
-    called = getattr(value, "__name__", "")
-    for room, module in _PUBLIC.items():
-        if getattr(module, called, None) is value:
-            return {"function": f"{room}.{called}"}
-    if owner is not None and name in (parameters := inspect.signature(owner.__init__).parameters):
-        if parameters[name].default is value:
-            return {"default": name, "of": _class_name(owner)}
-    return None
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _names(node: Any) -> set[str]:

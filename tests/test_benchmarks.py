@@ -19,6 +19,7 @@ from benchmarks.data.generated import Generation
 from benchmarks.data.sets import DataSet
 from benchmarks.densities import annealed, run_densities, targets
 from benchmarks.densities import suite as densities
+from benchmarks.densities.rivals import Problem
 from benchmarks.ledger import Ledger
 from benchmarks.neural import methods as neural_methods
 from benchmarks.neural import run_neural
@@ -373,6 +374,11 @@ def test_inner_estimates_know_the_control():
 
     assert value(1.0) < 0.02
     assert value(0.0) == pytest.approx(0.5, abs=0.1)
+
+
+def test_draws_of_inner_estimates_are_wider_than_the_target():
+    problem = Problem(targets.of(pid.zoo.gmm40()), jnp.zeros(2), 23.0)
+    assert jnp.allclose(neural_methods.broad(problem).covariances, (1.5 * 23.0) ** 2 * jnp.eye(2))
 
 
 @pytest.mark.extended

@@ -261,6 +261,22 @@ def test_checkpoints_of_another_descent(tmp_path):
         with pytest.raises(ValueError, match=f"{file} {words}"):
             of_network(60, checkpoint=file, **options)
 
+    with pytest.raises(ValueError, match=f"num_iterations is 20 but {file} has 30 behind it; pass as many, or more"):
+        of_network(20, checkpoint=file)
+
+    def nearer(place, start):
+        return learning.descend(
+            eqx.Partial(lambda place, x: (x - place) ** 2, jnp.array(place)), jnp.array(start), num_iterations=3,
+            checkpoint=tmp_path / "place.npz", progress=False,
+        )  # fmt: skip
+
+    nearer(2.0, 0.0)
+    for place, start in ((-7.0, 0.0), (2.0, 1.0)):
+        with pytest.raises(
+            ValueError, match=r"holds a loss and first parameters of hash .* where this descent has a loss"
+        ):
+            nearer(place, start)
+
     def train(width, **options):
         network = eqx.nn.MLP(2, "scalar", width, 1, key=KEY)
         loss = lambda network: network(jnp.ones(2)) ** 2  # noqa: E731
@@ -457,6 +473,20 @@ def test_sharpness_of_refined_protocols():
     assert [level.parameters.num_pieces for level in levels] == [1, 2, 4]
     first, second, third = (objective(level.parameters) for level in levels)
     assert third < second < 0.4006 < first <= objective(harmonic(6.0, noise_scale=1.0))
+
+
+def test_each_level_goes_on_from_a_file_of_its_own(tmp_path):
+    start = learning.only(lambda one: one.beta, learning.positive(harmonic(2.0, noise_scale=1.0)))
+    options = {"num_levels": 3, "num_iterations": 5, "progress": False}
+
+    def descended(**more):
+        return learning.descend_refining(lambda protocol: jnp.sum((protocol.beta - 1) ** 2), start, **options, **more)
+
+    levels = descended()
+    for _ in range(2):
+        again = descended(checkpoint=tmp_path / "levels")
+        assert eqx.tree_equal([one.free for one in again], [one.free for one in levels])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["levels-1", "levels-2", "levels-3"]
 
 
 @pytest.mark.slow

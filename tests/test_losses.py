@@ -186,6 +186,46 @@ def test_a_control_is_learned_from_its_own_samples():
     assert found.num_evaluations == 6 * 64 * 2
 
 
+@pytest.mark.parametrize("loss", [learning.Regression(refresh=learning.Refresh(5, 20)), learning.TrajectoryBalance()])
+def test_a_parameter_that_the_rule_closes_over_is_learned_alike(loss):
+    """What a loss begins with has no derivative: the slope of a closure is that of a module."""
+
+    def slope(rule):
+        family = learning.Amortised(
+            lambda c: pid.GaussianMixture.isotropic(c[None], 1.0), rule, lambda key: jax.random.normal(key, (2,)),
+            protocol=pid.harmonic(0.0, noise_scale=1.0), grid=pid.uniform_grid(3), loss=loss, num_members=4, num_paths=5,
+        )  # fmt: skip
+        return float(jax.grad(family)(jnp.array(0.4), KEY))
+
+    closure = slope(lambda gain, c: pid.Controlled(lambda t, x: gain * c))
+    module = slope(lambda gain, c: pid.Controlled(eqx.Partial(lambda drift, t, x: drift, gain * c)))
+    assert abs(module) > 0.1
+    assert closure == pytest.approx(module, rel=1e-6)
+
+
+def test_points_without_a_slope_or_a_weight_are_not_learned_from():
+    """With a buffer and a refresh; and where no path of a refresh has a weight the loss is not finite, and so counted."""
+    cusp = pid.Density(lambda y: -jnp.sqrt(jnp.abs(y[0] - 3)), 1)
+    prepared = pid.Problem(cusp, pid.harmonic(0.0, noise_scale=1.0)).prepare(pid.uniform_grid(3))
+    rule = pid.Controlled(lambda t, x: jnp.zeros_like(x))
+    buffer = learning.Buffer(jnp.array([[3.0], [2.5], [3.5], [3.0]]))
+    points = learning.Regression(buffer, refresh=learning.Refresh(5, 8)).start(prepared, rule, KEY).points
+    assert set(points.ends.ravel().tolist()) == {2.5, 3.5}
+    nowhere = pid.Density(lambda y: jnp.where(y[0] < 1e6, -jnp.inf, -jnp.sum(y**2)), 1)
+    prepared = pid.Problem(nowhere, pid.harmonic(0.0, noise_scale=1.0)).prepare(pid.uniform_grid(3))
+    loss = learning.Regression(refresh=learning.Refresh(5, 8), variance=0.1)
+    assert jnp.isnan(loss(prepared, rule, KEY, jnp.arange(4), loss.start(prepared, rule, KEY))[0])
+
+
+def test_a_buffer_that_does_not_fit_is_named(prepared):
+    for loss in (learning.Regression, learning.LogVariance, learning.TrajectoryBalance):
+        with pytest.raises(ValueError, match="buffer is "):
+            loss(jnp.ones((4, 2)))
+        made = loss(learning.Buffer(jnp.ones((4, 3))))
+        with pytest.raises(ValueError, match="buffer has points of dimension 3 but target has dimension 2"):
+            made.start(prepared, corrected(), KEY) or made(prepared, corrected(), KEY, jnp.arange(4), ())
+
+
 @pytest.mark.slow
 def test_a_descent_with_a_buffer_goes_on_where_it_stopped(tmp_path):
     loss = learning.Regression(BUFFER, refresh=learning.Refresh(20, 50), damping=0.1)

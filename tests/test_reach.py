@@ -145,3 +145,29 @@ def test_a_climb_that_does_not_arrive_says_so():
     base = GaussianMixture.isotropic(jnp.zeros((1, 2)), 1.0)
     reached = climb_from(jax.random.key(1), far, base, "fitted", modes, 1024)
     assert Outcome.UNFINISHED in [outcome for outcome, _ in reached.problems()]
+
+
+@pytest.mark.slow
+def test_what_a_later_climb_saw_is_held_against_the_first(monkeypatch):
+    """The first has no problem but few ancestors; the others lost a mode, of more mass: the first is kept, and accused."""
+    climbs = []
+
+    def climbed(*arguments, **options):
+        reached = climb_from(*arguments, **options)
+        own = reached.population
+        if climbs:
+            heavier = dataclasses.replace(own, log_weights=own.log_weights + 1)
+            reached = dataclasses.replace(reached, population=heavier, num_lost=jnp.array(1))
+        else:
+            reached = dataclasses.replace(
+                reached, population=dataclasses.replace(own, ancestors=own.ancestors // 8 * 8)
+            )
+        climbs.append(reached)
+        return reached
+
+    monkeypatch.setattr("pidjax.tempering.reach.climb_from", climbed)
+    reached = reach(KEY, Density(lambda y: -0.5 * jnp.sum(y**2), 3), 1024, progress=False)
+    assert len(climbs) > 1
+    assert not climbs[0].problems()
+    assert reached.population is climbs[0].population
+    assert [outcome for outcome, _ in reached.problems()] == [Outcome.UNSEEN_MASS]

@@ -33,8 +33,8 @@ def located(target, log_z=0.0) -> Modes:
     none = Tops(points[:1], factors[:1], jnp.full(1, -jnp.inf))
     numbers = dict(
         zip(
-            ("num_modes", "num_starts", "num_unexplained", "num_left", "evaluations"),
-            map(jnp.asarray, (2, 18, 0, 0, 0)),
+            ("num_modes", "num_starts", "num_unexplained", "num_left", "evaluations", "num_gradient_evaluations"),
+            map(jnp.asarray, (2, 18, 0, 0, 0, 0)),
         )
     )
     flags = {"were_given": jnp.zeros(NUM_MODES, bool), "has_slopes": jnp.array(True)}
@@ -82,3 +82,42 @@ def test_the_fit_stands_in_where_gaussians_miss_a_part(target):
     assert more_even(KEY, density, near, one)[0] is near
     none = eqx.tree_at(lambda own: own.num_modes, both, jnp.array(0))
     assert more_even(KEY, density, near, none) == (near, 0)
+
+
+def test_a_density_that_closes_over_what_is_traced_is_refused():
+    """Before anything is looked for, in few dimensions and in many."""
+    for dim in (2, 14):
+
+        def log_z(stiffness, dim=dim):
+            density = pid.Density(lambda y: -0.5 * stiffness * jnp.sum(y**2), dim)
+            return pid.sample(KEY, density, progress=False).log_z.value
+
+        for traced in (jax.grad(log_z), lambda one: jax.vmap(log_z)(one[None])):
+            with pytest.raises(
+                ValueError, match="a Density cannot be sampled under jit or vmap, nor differentiated in"
+            ):
+                traced(jnp.array(1.0))
+
+
+@pytest.mark.slow
+def test_few_samples_of_a_climb_pass_and_its_problems_are_told_whatever_the_rule(as_users_have_it):
+    """A Gaussian whose coordinates depend on each other, in 14 dimensions: a climb, and bridges to its end points."""
+    precision = jnp.linalg.inv(0.5 * jnp.eye(14) + 0.5)
+    density = pid.Density(lambda y: -0.5 * y @ precision @ y, 14)
+    few = pid.sample(KEY, density, num_samples=7, progress=False).check()
+    assert few.num_gradient_evaluations > 150_000, "chains and climbs follow gradients"
+    moment = pid.sample(KEY, density, num_samples=256, rule=pid.Moment(), progress=False)
+    text = dict(moment.problems())[pid.Outcome.NOT_FINITE]
+    assert "Use rule Ancestral" in text
+    lost = eqx.tree_at(lambda own: own.reached.num_lost, moment, jnp.array(3))
+    assert pid.Outcome.LOST_MODE in dict(lost.problems())
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+def test_a_climb_without_mass_says_so(as_users_have_it):
+    """The cube [0, 1]¹⁴ has no gradients, and no broad Gaussian has a draw in it."""
+    box = pid.Density(lambda y: jnp.where(jnp.all((y > 0) & (y < 1)), 0.0, -jnp.inf), 14)
+    with pytest.raises(pid.SamplingError, match="every weight is zero: no particle was where") as raised:
+        pid.sample(KEY, box, starts=jax.random.uniform(KEY, (64, 14)), progress=False)
+    assert pid.Outcome.NO_WEIGHT in raised.value.outcomes

@@ -141,6 +141,23 @@ def test_two_functions_of_one_name(tmp_path):
     assert [one.function for one in again] == [*pair, pair[0]]
 
 
+def test_two_classes_of_one_name(tmp_path):
+    def made(factor):
+        class Cup(eqx.Module):
+            depth: jax.Array
+
+            def __call__(self, y):
+                return -factor * jnp.sum(self.depth * y**2)
+
+        return Cup
+
+    one, other = made(1.0), made(2.0)
+    cups = one(jnp.ones(())), other(jnp.ones(())), one(jnp.zeros(()))
+    pid.save(tmp_path / "cups.npz", cups)
+    again = pid.load(tmp_path / "cups.npz", Cup=one, Cup_2=other)
+    assert [type(cup) for cup in again] == [one, other, one]
+
+
 def test_what_is_given_must_fit(tmp_path):
     pid.save(tmp_path / "module.npz", module_on_a_pytree())
     for given in (ring, Bowl(jnp.ones(())), None):

@@ -163,8 +163,7 @@ def inner_regression(key: Key[Array, ""], problem: Problem, solution: pid.Soluti
     key_weights, key_fit, key_solve = jax.random.split(key, 3)
     protocol, grid = _reference(problem, 0.0), pid.uniform_grid(budget.sampler_steps)
     density, number = problem.target.density, budget.correction_iterations
-    broad = pid.GaussianMixture.isotropic(problem.center[None], BROAD * problem.scale)
-    loss = InnerRegression(pid.LocalDraws(density, broad, INNER_DRAWS), budget.batch_size)
+    loss = InnerRegression(pid.LocalDraws(density, broad(problem), INNER_DRAWS), budget.batch_size)
     rule = pid.Controlled(_network(key_weights, problem))
     descent = _trained(key_fit, problem, density, rule, protocol, grid, loss, number, budget.batch_size)
     return Run(
@@ -175,6 +174,11 @@ def inner_regression(key: Key[Array, ""], problem: Problem, solution: pid.Soluti
         descent,
         _counted(descent, loss, 0, budget.batch_size, budget.sampler_steps, 0),
     )
+
+
+def broad(problem: Problem) -> pid.GaussianMixture:
+    """Where the inner estimates draw from."""
+    return pid.GaussianMixture.isotropic(problem.center[None], (BROAD * problem.scale) ** 2)
 
 
 def _network(key, problem: Problem) -> learning.Network:

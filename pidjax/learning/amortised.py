@@ -99,7 +99,7 @@ class Amortised(eqx.Module):
             prepared = Problem(self.target(context), self.protocol).prepare(self.grid)
             rule = self.rule(parameters, context)
             check_kind("rule(parameters, context)", rule, AbstractGaussianRule, "a Gaussian rule, as Corrected(...)")
-            state = self.loss.start(prepared, held(rule), key_start)
+            state = jax.lax.stop_gradient(self.loss.start(prepared, held(rule), key_start))
             return self.loss(prepared, rule, key_paths, jnp.arange(self.num_paths), state)[0]
 
         return jnp.mean(jax.vmap(of_member)(keys_of_paths(key, self.members)))

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from .._doors.checks import as_floating, as_real, check_kind, concrete
 from .._doors.show import shown
+from ..process.unit import UnitProblem
 from ..sampling.solution import Solution
 
 
@@ -59,6 +60,19 @@ class Buffer(eqx.Module):
     def __repr__(self):
         ess = 1 / jnp.sum(self.weights**2)
         return shown("Buffer", points=self.ends.shape[-2], dim=self.ends.shape[-1], ess=ess)
+
+    def ends_in(self, unit: UnitProblem) -> Float[Array, "n d"]:
+        """The points in a unit problem, in its dtype.
+
+        Raises:
+            ValueError: they are of another dimension.
+        """
+        if self.ends.shape[1:] != unit.start.shape:
+            raise ValueError(
+                f"buffer has points of dimension {self.ends.shape[1]} but target has dimension {unit.start.size}; pass samples "
+                "of the target"
+            )
+        return unit.to_unit(self.ends.astype(unit.start.dtype))
 
     @property
     def weights(self) -> Float[Array, " n"]:

@@ -2,8 +2,9 @@
 
     file = names and leaves of what an iteration changes, and of the key  +  history  +  reports  +  what was asked for
 
-The names are the places and shapes of the leaves, so that a file of other parameters, of another optimiser or of a descent that
-was asked for other things is known, and said to be one.
+The names are the places and shapes of the leaves. With them, the key, a hash of the loss's arrays and of the first parameters,
+a file of another descent is known, and said to be one; but for another function of the same name, or another optimiser of the
+same state.
 """
 
 from os import PathLike
@@ -33,7 +34,7 @@ class Checkpoint(NamedTuple):
     reports: Reports
 
 
-def keep(path: str | PathLike, made: Checkpoint, key: Key[Array, ""] | None, asked: list[str]) -> None:
+def keep(path: str | PathLike, made: Checkpoint, key: Key[Array, ""] | None, asked: list[str], origin: str) -> None:
     """Write over the file.
 
     Args:
@@ -41,22 +42,23 @@ def keep(path: str | PathLike, made: Checkpoint, key: Key[Array, ""] | None, ask
         made: how far the descent is.
         key: of the descent.
         asked: what it was asked for, in words that differ where it differs.
+        origin: of the descent, likewise; told last.
     """
-    save(path, _content(made.run, key, asked) | {"history": made.history, "reports": made.reports})
+    save(path, _content(made.run, key, asked, origin) | {"history": made.history, "reports": made.reports})
 
 
-def resumed(path: str | PathLike, run: Any, key: Key[Array, ""] | None, asked: list[str]) -> Checkpoint:
+def resumed(path: str | PathLike, run: Any, key: Key[Array, ""] | None, asked: list[str], origin: str) -> Checkpoint:
     """How far the descent of a file was.
 
     Args:
         path: of the file.
         run: at the start of this descent; what is spread over devices there is spread alike.
-        key, asked: of this descent.
+        key, asked, origin: of this descent.
 
     Raises:
         ValueError: a file that is damaged, or of another descent.
     """
-    saved, wanted = load(path), _content(run, key, asked)
+    saved, wanted = load(path), _content(run, key, asked, origin)
     found = saved["names"] if isinstance(saved, dict) and "names" in saved else [f"a {type(saved).__name__}"]
     for one, other in zip([*found, "no more"], [*wanted["names"], "no more"]):
         if one != other:
@@ -68,10 +70,10 @@ def resumed(path: str | PathLike, run: Any, key: Key[Array, ""] | None, asked: l
     return Checkpoint(run, saved["history"], saved["reports"])
 
 
-def _content(run: Any, key, asked: list[str]) -> dict[str, Any]:
+def _content(run: Any, key, asked: list[str], origin: str) -> dict[str, Any]:
     named, _ = jax.tree_util.tree_flatten_with_path((run, key))
     names = [f"{jax.tree_util.keystr(path[1:])} {in_words(leaf)}".strip() for path, leaf in named]
-    return {"names": [*asked, *names], "leaves": [leaf for _, leaf in named]}
+    return {"names": [*asked, *names, origin], "leaves": [leaf for _, leaf in named]}
 
 
 def _placed_as(leaf: Any, other: Any) -> Any:

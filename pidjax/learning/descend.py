@@ -24,6 +24,7 @@ from .._doors.checks import as_scalar, check_count, check_key, check_kind
 from .._doors.functions import check_on_host, in_words, outcome
 from .._doors.progress import progress_bar
 from .._doors.show import shown
+from ..storage import fingerprint
 from .average import first_average, next_average
 from .checkpoint import Checkpoint, keep, resumed
 from .devices import beside
@@ -144,7 +145,7 @@ def descend(
             0, m, 2m, … and at the end. Its key is never one of the loss's, and it changes nothing of the descent.
         report_every: m.
         checkpoint: a file, written over after every 25 iterations. Where it is there already the descent goes on from it, and
-            all numbers are those of one that was never stopped.
+            all numbers are those of one that was never stopped, if the optimiser is the same.
         progress: show a bar, if tqdm is installed, when it takes more than two seconds.
 
     Raises:
@@ -178,8 +179,15 @@ def descend(
     reports: Reports = {}
     log_decay = None if average is None else jnp.asarray(np.log(float(average)), float)
     asked = _in_words(average, report, report_every, eqx.combine(free, fixed), state, key)
-    if checkpoint is not None and os.path.exists(checkpoint):
-        run, history, reports = resumed(checkpoint, run, key, asked)
+    origin = ""
+    if checkpoint is not None:
+        origin = f"a loss and first parameters of hash {fingerprint((loss, parameters))}"
+        if os.path.exists(checkpoint):
+            run, history, reports = resumed(checkpoint, run, key, asked, origin)
+        if history.size > num_iterations:
+            raise ValueError(
+                f"num_iterations is {num_iterations} but {checkpoint} has {history.size} behind it; pass as many, or more"
+            )
     with progress_bar(num_iterations, "descend", "iteration", progress) as advance:
         advance(history.size)
         while (ended := _outcome(run, history, num_iterations, key, tolerance)) is None:
@@ -196,7 +204,7 @@ def descend(
             if first == 0:
                 _check_start(run, history, any(slopes))
             if checkpoint is not None:
-                keep(checkpoint, Checkpoint(run, history, reports), key, asked)
+                keep(checkpoint, Checkpoint(run, history, reports), key, asked, origin)
             advance(last - first, **_latest({"loss": history} | reports))
     if report is not None:
         reports = with_report(reports, report, eqx.combine(run.free, fixed), run.state, key, history.size)
@@ -219,6 +227,7 @@ def descend_refining(
     *,
     num_levels: int = 4,
     refine: Callable[[Any], Any] = refined,
+    checkpoint: str | PathLike | None = None,
     **options,
 ) -> tuple[Descent, ...]:
     """Descend, cut each piece in two, descend again: 1 → 2 → 4 → 8 pieces in four levels, each from where the last ended.
@@ -228,7 +237,8 @@ def descend_refining(
         parameters: a protocol, with `only` and `positive` as in `descend`.
         num_levels: ≥ 1.
         refine: what makes parameters finer.
-        options: those of `descend`.
+        checkpoint: as of `descend`, with the number of the level behind its name.
+        options: the others of `descend`.
 
     Returns:
         The end of each level.
@@ -250,9 +260,11 @@ def descend_refining(
     check_kind("refine", refine, Callable, "a function of the parameters")
     if refine is refined:
         check_protocol(parameters)
-    levels = [descend(loss, parameters, **options)]
-    while len(levels) < num_levels:
-        levels.append(descend(loss, refine(levels[-1].free), **options))
+    levels: list[Descent] = []
+    for number in range(num_levels):
+        start = refine(levels[-1].free) if levels else parameters
+        file = None if checkpoint is None else f"{os.fspath(checkpoint)}-{number + 1}"
+        levels.append(descend(loss, start, checkpoint=file, **options))
     return tuple(levels)
 
 

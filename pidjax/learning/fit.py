@@ -23,7 +23,7 @@ from ..process.protocol import Protocol
 from ..sampling.problem import Problem
 from ..sampling.rollout import spread
 from ..sampling.rules import AbstractGaussianRule
-from ..targets.base import AbstractTarget, WithDensity, able
+from ..targets.base import AbstractTarget, Tilted, WithDensity, able
 from .descend import Descent, adam, descend
 from .losses import AbstractLoss, RelativeEntropy, evidence
 from .networks import Guided
@@ -59,8 +59,8 @@ def fit(
         protocol: the reference.
         grid: by default 100 equal steps.
         num_iterations, batch_size: how many, and paths in each.
-        optimiser: from optax; by default Adam at 1e-3, decaying to zero, on gradients cut to unit norm. Some targets diverge at
-            5e-3.
+        optimiser: from optax; by default Adam at 1e-3, decaying to zero over `num_iterations`, on gradients cut to unit norm:
+            what goes on from a checkpoint to another number takes one of its own. Some targets diverge at 5e-3.
         loss: by default `RelativeEntropy()`; `LogVariance`, `TrajectoryBalance`, `Regression`, a `Sum` of them, or another.
         report_every: iterations between reports of the `evidence` of a batch of paths, kept in `Descent.reports`; none, if left
             out.
@@ -96,7 +96,7 @@ def fit(
     key_start, key_descent = jax.random.split(key)
     indices = spread(np.arange(batch_size))
     if ends is not None:
-        ends = prepared.unit.to_unit(_checked(ends, batch_size, target.dim))
+        ends = prepared.unit.to_unit(_checked(ends, batch_size, target.dim).astype(prepared.unit.start.dtype))
     descent = descend(
         eqx.Partial(_of_rule, loss, prepared, indices),
         rule,
@@ -110,7 +110,7 @@ def fit(
         checkpoint=checkpoint,
         progress=progress,
     )
-    per_step = _is_guided(rule) + target.evaluations_per_tilt
+    per_step = _is_guided(rule) + (target.evaluations_per_tilt if issubclass(rule.needs, Tilted) else 0)
     spent = loss.num_evaluations(descent.history.size, batch_size, prepared.step_laws.num_steps, per_step)
     return replace(descent, num_evaluations=spent)
 

@@ -30,6 +30,8 @@ from ..sampling.rollout import backward_states, given_log_weights, rollout
 from ..sampling.rules import AbstractGaussianRule
 from .buffer import Buffer
 
+_STARTING = 256
+
 
 class AbstractLoss(eqx.Module):
     """What training goes down."""
@@ -97,6 +99,9 @@ class LogVariance(AbstractLoss):
 
     buffer: Buffer | None = None
 
+    def __check_init__(self):
+        _check_buffer(self.buffer)
+
     def __call__(self, prepared, rule, key, indices, state):
         _check_paths(indices, 2, "variance")
         return jnp.var(_on_fixed_paths(prepared, rule, key, indices, self.buffer), ddof=1), state
@@ -119,19 +124,23 @@ class TrajectoryBalance(AbstractLoss):
     rate: float = eqx.field(static=True, default=0.1)
 
     def __check_init__(self):
+        _check_buffer(self.buffer)
         as_positive("rate", self.rate)
         if self.rate > 1:
             raise ValueError(f"rate is {self.rate}; pass a number in (0, 1]")
 
     def start(self, prepared, rule, key):
-        """c = E[log W] over 256 paths of the rule."""
-        return jnp.mean(_on_fixed_paths(prepared, rule, key, jnp.arange(256), self.buffer))
+        """c = E[log W] over 256 paths."""
+        return jnp.mean(_on_fixed_paths(prepared, rule, key, jnp.arange(_STARTING), self.buffer))
 
     def __call__(self, prepared, rule, key, indices, state):
         _check_paths(indices, 1, "mean")
         log_weights = _on_fixed_paths(prepared, rule, key, indices, self.buffer)
         nearer = state + self.rate * (jnp.mean(jax.lax.stop_gradient(log_weights)) - state)
         return 0.5 * jnp.mean((log_weights - state) ** 2), nearer
+
+    def num_evaluations(self, num_iterations, batch_size, num_steps, per_step):
+        return super().num_evaluations(1, num_iterations * batch_size + _STARTING, num_steps, per_step)
 
 
 class Sum(AbstractLoss):
@@ -185,14 +194,15 @@ def evidence(
     Args:
         ends: samples of the target in the unit problem.
     """
+    key, key_backward = jax.random.split(key)
     log_weights = rollout(prepared, rule, key, indices).log_weights
     log_z = logsumexp(log_weights) - jnp.log(indices.size)
     log_square = logsumexp(2 * log_weights) - jnp.log(indices.size)
     found = {"elbo": jnp.mean(log_weights), "log_z": log_z, "ess": jnp.exp(2 * log_z - log_square)}
     if ends is None:
         return found
-    states = backward_states(prepared, key, indices, ends)
-    backward = given_log_weights(prepared, rule, key, indices, states)
+    states = backward_states(prepared, key_backward, indices, ends)
+    backward = given_log_weights(prepared, rule, key_backward, indices, states)
     log_mean = logsumexp(backward) - jnp.log(indices.size)
     return found | {"eubo": jnp.mean(backward), "forward_ess": jnp.exp(log_z - log_mean)}
 
@@ -212,7 +222,7 @@ def _on_fixed_paths(
         return _known(weigh, paths.log_weights)
     key_choice, key = jax.random.split(key)
     chosen = systematic(key_choice, buffer.weights, indices.size)
-    states = backward_states(prepared, key, indices, prepared.unit.to_unit(buffer.ends[chosen]))
+    states = backward_states(prepared, key, indices, buffer.ends_in(prepared.unit)[chosen])
     return given_log_weights(prepared, rule, key, indices, states)
 
 
@@ -237,6 +247,11 @@ def held(rule: AbstractGaussianRule) -> AbstractGaussianRule:
     """The rule without derivatives."""
     arrays, rest = eqx.partition(rule, eqx.is_array)
     return eqx.combine(jax.lax.stop_gradient(arrays), rest)
+
+
+def _check_buffer(buffer) -> None:
+    if buffer is not None:
+        check_kind("buffer", buffer, Buffer, "a Buffer, as Buffer.of(solution)")
 
 
 def _check_paths(indices, least: int, of: str) -> None:

@@ -148,7 +148,14 @@ class Guided(eqx.Module):
 
 
 def clipped(vector: Float[Array, " d"], longest: float) -> Float[Array, " d"]:
-    """v · min(1, c/|v|), with a finite derivative at v = 0."""
-    squared = jnp.sum(vector**2)
-    long = squared > longest**2
-    return vector * jnp.where(long, longest / jnp.sqrt(jnp.where(long, squared, 1)), 1)
+    """v · min(1, c/|v|), with a finite derivative at v = 0, also where |v|² is too large for the dtype.
+
+    Example:
+        >>> clipped(jnp.array([3e20, 4e20]), 1.0).round(4).tolist(), clipped(jnp.array([0.0, 0.5]), 1.0).tolist()
+        ([0.6000000238418579, 0.800000011920929], [0.0, 0.5])
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vector)))
+    unit = vector / jnp.where(largest > 0, largest, 1)
+    squared = jnp.sum(unit**2)
+    long = jnp.sqrt(jax.lax.stop_gradient(squared)) * largest > longest
+    return jnp.where(long, longest * unit / jnp.sqrt(jnp.where(long, squared, 1)), vector)

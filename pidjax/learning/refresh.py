@@ -85,9 +85,9 @@ class Refresh(AbstractRefresh):
             raise ValueError(f"power is {known:g}; pass a number in [0, 1]")
 
     def __call__(self, prepared, rule, key, points):
-        paths = rollout(prepared, held(rule), key, jnp.arange(self.num_points))
+        paths = jax.lax.stop_gradient(rollout(prepared, held(rule), key, jnp.arange(self.num_points)))
         log_weights = self.power.astype(paths.log_weights.dtype) * paths.log_weights
-        return Points.of(prepared.target, paths.samples, jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights))
+        return Points.of(prepared.target, paths.samples, jnp.where(log_weights < jnp.inf, log_weights, -jnp.inf))
 
     def num_evaluations(self, num_steps, per_step):
         return self.num_points * (2 + per_step * num_steps)

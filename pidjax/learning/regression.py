@@ -49,7 +49,7 @@ class Memory(NamedTuple):
 
 
 class Regression(AbstractLoss):
-    """The regression on bridges to the points of a buffer.
+    """The regression on bridges to the points of a buffer; NaN while none of its points has a weight.
 
     Args:
         buffer: end points with exact weights, as `Buffer.of(solution)`; without one, a `Refresh` gives the first ones.
@@ -91,18 +91,18 @@ class Regression(AbstractLoss):
         if buffer is None and not isinstance(refresh, Refresh):
             raise ValueError("no buffer is given; pass Buffer.of(solution), or a Refresh, whose first paths fill one")
         self.buffer, self.refresh = buffer, refresh
-        self.variance = None if variance is None else _within("variance", variance)
-        self.damping = None if damping is None else _within("damping", damping)
+        self.variance = None if variance is None else _at_least_zero("variance", variance)
+        self.damping = None if damping is None else _at_least_zero("damping", damping)
 
     def start(self, prepared, rule, key):
         if self.buffer is None:
             assert self.refresh is not None
             points = self.refresh(prepared, rule, key, None)
         else:
-            ends = prepared.unit.to_unit(self.buffer.ends)
-            points = Points.of(prepared.target, ends, self.buffer.log_weights)
+            ends = self.buffer.ends_in(prepared.unit)
+            points = Points.of(prepared.target, ends, self.buffer.log_weights.astype(ends.dtype))
             if self.refresh is not None:
-                chosen = systematic(key, self.buffer.weights, self.refresh.num_points)
+                chosen = systematic(key, jax.nn.softmax(points.log_weights), self.refresh.num_points)
                 none = jnp.zeros(chosen.size, ends.dtype)
                 points = Points(points.ends[chosen], none, points.slopes[chosen])
         former = None if self.damping is None else eqx.filter(rule, eqx.is_array)
@@ -122,6 +122,7 @@ class Regression(AbstractLoss):
                 lambda: state,
             )
         value = prepared.step_laws.num_steps * jnp.mean(self._errors(prepared, rule, key, indices, state))
+        value = jnp.where(jnp.max(state.points.log_weights) > -jnp.inf, value, jnp.nan)
         return value, state._replace(iteration=state.iteration + 1)
 
     def _best_variances(self, prepared: Prepared, rule, key: Key[Array, ""], points: Points) -> Float[Array, " K"]:
@@ -203,9 +204,9 @@ def estimate(
     return apply(inverse(plus_identity(variance * product(adjoint(gain), gain))), end + variance * score)
 
 
-def _within(name: str, value: Any, most: float = jnp.inf) -> Float[Array, ""]:
+def _at_least_zero(name: str, value: Any) -> Float[Array, ""]:
     value = as_scalar(name, value)
     known = concrete(value)
-    if known is not None and not 0 <= known <= most:
-        raise ValueError(f"{name} is {known:g}; pass a number " + (">= 0" if most == jnp.inf else f"in [0, {most:g}]"))
+    if known is not None and not known >= 0:
+        raise ValueError(f"{name} is {known:g}; pass a number >= 0")
     return value

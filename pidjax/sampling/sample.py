@@ -32,7 +32,8 @@ from .rules import AbstractRule, Ancestral, EndingOnDraw, Unweighted
 from .solution import Solution
 from .stand_in import StandIn, chosen, stand_in
 
-_MOST_SAMPLES = 2**31 - 1
+_LARGEST_COUNT = 2**31 - 1
+"""Of 32 bits: of paths, and where the count of evaluations stops."""
 _DIVISIBLE_BY = 64
 """What chunks are multiples of, where there are several, so that devices share them evenly however many there are."""
 _ROADS = {
@@ -105,8 +106,10 @@ def sample(
     problem = Problem(target, protocol)
     rule, grid = problem.plan(rule, grid, num_steps)
     num_samples = check_count("num_samples", num_samples)
-    if num_samples > _MOST_SAMPLES:
-        raise ValueError(f"num_samples is {num_samples}; pass at most {_MOST_SAMPLES}, since paths have 32-bit numbers")
+    if num_samples > _LARGEST_COUNT:
+        raise ValueError(
+            f"num_samples is {num_samples}; pass at most {_LARGEST_COUNT}, since paths have 32-bit numbers"
+        )
     if resampling is not None:
         check_resampling(resampling, rule, num_samples)
     if starts is not None:
@@ -123,7 +126,7 @@ def sample(
             checkpoint, target, key=key, protocol=problem.protocol, rule=rule, grid=grid, num_samples=num_samples,
             batch_size=batch_size, save_paths=save_paths, resampling=resampling, starts=starts,
         )  # fmt: skip
-    key_fit, key_paths = jax.random.split(key)
+    key_fit, key_paths, key_ends = jax.random.split(key, 3)
     found = StandIn(target, None, None)
     if type(target) is Density and issubclass(rule.needs, Tilted):
         apart = all(len(shape) < 2 for _, shape in problem.protocol.shapes())
@@ -140,7 +143,7 @@ def sample(
     num_chunks = math.ceil(num_samples / chunk)
     ends = None
     if found.reached is not None and isinstance(target, Ends) and isinstance(rule, Ancestral) and resampling is None:
-        ends = chosen(key_paths, found.reached, num_samples)
+        ends = chosen(key_ends, found.reached, num_samples)
     parts = []
     with progress_bar(num_chunks, "pidjax", "chunk", progress and num_chunks > 1) as advance:
         for number in range(num_chunks):
@@ -168,7 +171,9 @@ def sample(
         choices["road"] = f"a climb from {_ROADS[found.reached.road]}"
     if resampling is not None:
         choices["resampling"] = f"in groups of {resampling.island_size}"
-    per_path = prepared.step_laws.num_steps * target.evaluations_per_tilt + able(target, WithDensity)
+    per_path = 1 if able(target, WithDensity) else 0
+    if issubclass(rule.needs, Tilted) or save_paths:
+        per_path += prepared.step_laws.num_steps * target.evaluations_per_tilt
     evaluations = found.num_energy_evaluations + (num_samples * per_path if ends is None else 0)
     return Solution(
         samples=jax.vmap(target.point)(samples),
@@ -180,7 +185,7 @@ def sample(
         prepared=prepared,
         rule=rule,
         num_nonfinite=num_nonfinite,
-        num_energy_evaluations=jnp.asarray(evaluations),
+        num_energy_evaluations=jnp.asarray(min(evaluations, _LARGEST_COUNT)),
         shared=target.shared_sample if ends is None else None,
         fit=found.fit,
         reached=found.reached,

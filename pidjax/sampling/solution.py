@@ -50,7 +50,7 @@ class Solution(Weighted):
         prepared: the unit problem that was solved; `prepared.unit` holds the shift, scale, horizon, reference and start.
         rule: the step rule that was used.
         num_nonfinite: paths with a NaN or infinite state or a NaN weight.
-        num_energy_evaluations: calls of the log-density, those of a fit included.
+        num_energy_evaluations: calls of the log-density, those of a fit included, up to 2³¹ − 1.
         fit: how the surrogate was found, if one was fitted.
         reached: how end points were reached by a climb, if one was made.
         located: modes that a search found in 5 to 12 dimensions, of which the fit had overlooked none. `modes` are these, or
@@ -153,7 +153,8 @@ class Solution(Weighted):
         return self._population.expectation(lambda y: function(self.target.point(y)))
 
     def _enough(self, least):
-        return super()._enough(least) if self._population is None else self._population._enough(least)
+        enough = super()._enough(least)
+        return enough if self._population is None else min(self._population._enough(least), enough)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -162,7 +163,8 @@ class Solution(Weighted):
     @property
     def num_gradient_evaluations(self) -> int:
         """Of the evaluations, those with the gradient, by which what stands in for a density was found."""
-        return sum(int(part.num_gradient_evaluations) for part in (self.fit, self.reached) if part is not None)
+        parts = self.fit, self.located, self.reached
+        return sum(int(part.num_gradient_evaluations) for part in parts if part is not None)
 
     @property
     def times(self) -> Float[Array, " times"]:
@@ -212,17 +214,23 @@ class Solution(Weighted):
 
     def _problems(self):
         problems = self._spread_out() + self._coarse() + self._disagreeing()
-        if self._population is not None and self.reached is not None:
+        if self.reached is not None:
             own = (Outcome.NO_WEIGHT, Outcome.FEW_EFFECTIVE, Outcome.BLURRED)
-            return problems + [found for found in self.reached.problems() if found[0] not in own]
+            problems += [found for found in self.reached.problems() if found[0] not in own]
+        if self._population is not None:
+            return problems
         if self.num_nonfinite > 0:
             cause = (
-                "the log-density returned NaN or +inf there, a field of the rule was not finite, or a step blew up. Return "
-                "-inf outside the support; use more steps"
-                if self._has_users_density
-                else "a state overflowed, a step blew up, or a control of your own returned NaN. Bring target, noise_scale "
+                "a state overflowed, a step blew up, or a control of your own returned NaN. Bring target, noise_scale "
                 "and force to moderate scales; use more steps"
             )
+            if isinstance(self.target, Ends):
+                cause = "late in time the few end points of a climb near a state have no width. Use rule Ancestral"
+            elif self._has_users_density:
+                cause = (
+                    "the log-density returned NaN or +inf there, a field of the rule was not finite, or a step blew up. Return "
+                    "-inf outside the support; use more steps"
+                )
             text = f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: {cause}, or float64"
             problems.insert(0, (Outcome.NOT_FINITE, text))
         if self.fit is not None and self.fit.non_finite > 0:

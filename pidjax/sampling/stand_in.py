@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from .._doors.checks import concrete
 from .._maths.estimates import Estimate, effective_size, log_evidence
+from .._maths.outcomes import SamplingError
 from ..targets.base import AbstractTarget
 from ..targets.density import Density
 from ..targets.ends import Ends, no_value
@@ -82,26 +83,26 @@ def stand_in(
 
     Raises:
         ValueError: the density is traced by jit or vmap; it is no density, or has no mass that could be found.
+        SamplingError: no particle that climbed has any.
     """
     arrays, rest = eqx.partition(density, eqx.is_array)
     fixed = eqx.combine(jax.lax.stop_gradient(arrays), rest)
     check_untraced(jax.random.key_data(key), *jax.tree.leaves(eqx.filter(fixed, eqx.is_array)))
-    key_fit, key_climb, key_product = jax.random.split(key, 3)
+    check_untraced(fixed.log_density(jnp.zeros(density.dim, density.shift.dtype)))
+    key_fit, key_climb, key_product, key_look = jax.random.split(key, 4)
     fit, modes, spent = None, None, 0
     if density.dim <= MOST_FITTED:
         options = {"dtype": density.shift.dtype, "starts": starts, "progress": progress}
         fit = fit_surrogate(key_fit, fixed.log_density, density.dim, **options)
-        check_untraced(fit.log_z)
         spent = int(fit.num_energy_evaluations)
         if fit.check().ess[fit.num_rounds - 1] >= LEAST_ESS:
             if density.dim <= FEW:
                 return StandIn(Surrogate(density, fit.mixture), fit, None, spent)
-            key_modes, key_compare = jax.random.split(jax.random.fold_in(key_fit, 1))
+            key_modes, key_compare = jax.random.split(key_look)
             modes = locate(key_modes, fixed, starts=starts)
-            spent += int(modes.evaluations)
             if not jnp.any(are_overlooked(fixed, fit, modes)):
                 mixture, more = more_even(key_compare, fixed, fit.mixture, modes)
-                return StandIn(Surrogate(density, mixture), fit, None, spent + more, modes)
+                return StandIn(Surrogate(density, mixture), fit, None, spent + int(modes.evaluations) + more, modes)
     fitted = None if fit is None else fit.mixture
     options = {"starts": starts, "modes": modes, "fitted": fitted, "progress": progress}
     reached = reach(key_climb, fixed, num_samples, **options)
@@ -111,6 +112,8 @@ def stand_in(
         spent += more
         if product is not None:
             return StandIn(Surrogate(density, product), fit, reached, spent)
+    if not jnp.isfinite(population.log_z.value):
+        raise SamplingError(*reached.problems())
     data, log_z = Samples(population.samples, population.weights), population.log_z
     slopes = jax.vmap(lambda y: no_value(density.log_density(y)))(population.samples)
     weighted = eqx.tree_at(lambda own: own.population.log_weights, reached, population.log_weights + slopes)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -73,6 +74,9 @@ def anneal(
     dim: Any = getattr(target, "dim", base.dim)
     if dim != base.dim:
         raise ValueError(f"target has dimension {dim} but base has dimension {base.dim}; pass equal ones")
+    of_point = jax.eval_shape(target.log_density, jax.ShapeDtypeStruct((base.dim,), base.means.dtype))
+    if of_point.dtype != base.means.dtype:
+        raise ValueError(f"target is of {of_point.dtype} but base of {base.means.dtype}; pass equal ones")
     check_kind("stratified", stratified, bool, "True or False")
     strata = base.means.shape[0] if stratified else 1
     islands, size = check_count("num_islands", num_islands), check_count("island_size", island_size)

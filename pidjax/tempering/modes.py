@@ -52,6 +52,7 @@ class Modes(eqx.Module):
         ridges: the best tops, at most 16, of which Laplace's Gaussian tells the place and, roughly, the mass.
         has_slopes: whether the gradients can be climbed by; without them there are no modes.
         evaluations: of log p̃, alone, with its gradient, or with a product of its Hessian and a vector.
+        num_gradient_evaluations: of these, all but those of log p̃ alone.
         pilot_points, pilot_values: the ends of the chains that all this started from, shape (n, d), and log p̃ there, for a
             `broad_base`.
     """
@@ -68,6 +69,7 @@ class Modes(eqx.Module):
     ridges: Tops
     has_slopes: Bool[Array, ""]
     evaluations: Int[Array, ""]
+    num_gradient_evaluations: Int[Array, ""]
     pilot_points: Float[Array, "n d"]
     pilot_values: Float[Array, " n"]
 

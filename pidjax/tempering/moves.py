@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from .._doors.checks import as_floating, check_count
+from .._doors.checks import as_floating, check_below, check_count
 from .._doors.show import shown
 from .metric import Metric, fisher_factors
 from .path import Level, Particles
@@ -202,7 +202,8 @@ class Hamiltonian(AbstractMoves):
 
     def __init__(self, num_moves: int = 4, num_jumps: int = 32, metric=None):
         self.num_moves = check_count("num_moves", num_moves)
-        self.num_jumps = 0 if type(num_jumps) is int and num_jumps == 0 else check_count("num_jumps", num_jumps)
+        check_below("num_jumps", num_jumps, math.inf, "an integer >= 0")
+        self.num_jumps = int(num_jumps)
         self.metric = None if metric is None else as_floating("metric", metric)
         if self.metric is not None and not 1 <= self.metric.ndim <= 3:
             raise ValueError(f"metric has shape {self.metric.shape}; pass K maps, shape (K,), (K, d) or (K, d, d)")

@@ -73,7 +73,7 @@ class Reached(eqx.Module):
         pilot_log_z: of the adaptive climb, by fewer particles.
         base: where both climbed from, and `road` its name: "fitted", "modes", "halo" or "broad".
         modes: what was seen before.
-        seen_log_z: the largest log Z by the importance weights of the halo and climbs before; too low rather than too high.
+        seen_log_z: the largest log Z by the importance weights of the halo and all climbs; too low rather than too high.
         missing: mass into which short steps from the points lead, in units of that found; None where gradients are even, or not
             followed.
         num_lost: modes and ridges that were seen, and where no point is.
@@ -154,7 +154,7 @@ def reach(
         num_samples: how many are wanted. At least 1,024 particles climb, up to four times as many as are wanted where that is
             short and the error of log Z would be above 0.01, and no more than 2²² numbers in all.
         starts: places to look from too.
-        modes: those of a search before, whose evaluations were counted there; looked for if left out.
+        modes: those of a search before, whose evaluations are counted here; looked for if left out.
         fitted: a mixture that was fitted.
         progress: show a bar, if tqdm is installed.
 
@@ -168,10 +168,8 @@ def reach(
     """
     key_modes, key_contest, *keys, key_halo = jax.random.split(key, 7)
     with progress_bar(4, "pidjax", "climb", progress) as advance:
-        energies = jnp.zeros((), int)
-        if modes is None:
-            modes = locate(key_modes, density, starts=starts)
-            energies = modes.evaluations
+        modes = locate(key_modes, density, starts=starts) if modes is None else modes
+        energies, gradients = modes.evaluations, modes.num_gradient_evaluations
         finite = int(jnp.sum(modes.pilot_values > -jnp.inf))
         if finite < 2:
             raise ValueError(
@@ -183,7 +181,6 @@ def reach(
         around = halo(key_halo, density, modes) if modes.num_modes > 0 and density.dim <= MOST_REFITTED else None
         best: Reached | None = None
         standing = math.inf, math.inf
-        gradients = jnp.zeros((), int)
         if around is not None:
             energies += around.evaluations
         seen = None if around is None else around.log_z
@@ -201,7 +198,8 @@ def reach(
             if best is not None and standing[0] == 0 and -standing[1] >= LEAST_SHARE * best.population.num_samples:
                 break
     assert best is not None
-    return dataclasses.replace(best, num_energy_evaluations=energies, num_gradient_evaluations=gradients)
+    spent = {"num_energy_evaluations": energies, "num_gradient_evaluations": gradients}
+    return dataclasses.replace(best, seen_log_z=seen, **spent)
 
 
 def candidates(

@@ -163,7 +163,7 @@ def _located(
     climbed = jax.lax.while_loop(is_on, climb_all, Climbed(zero, nothing, starts, nowhere, below, zero))
     search = climbed.search
     sizes = Sizes.of(dim)
-    spent = PARTICLES + sizes.scouts + sizes.gradients + 3 * number + climbed.evaluations + search.evaluations
+    gradients = sizes.gradients + number + climbed.evaluations + search.evaluations
     return Modes(
         **search.modes._asdict(),
         counts=search.counts,
@@ -174,7 +174,8 @@ def _located(
         num_left=jnp.sum(search.open & climbed.ends.drawn),
         ridges=search.ridges,
         has_slopes=has_slopes,
-        evaluations=spent,
+        evaluations=PARTICLES + sizes.scouts + 2 * number + gradients,
+        num_gradient_evaluations=gradients,
         pilot_points=points,
         pilot_values=values,
     )

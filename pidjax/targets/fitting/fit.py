@@ -26,6 +26,7 @@ from .rounds import (
     DRAWS,
     MOVED,
     ROUNDS,
+    TAIL_DRAWS,
     Population,
     first_population,
     population_monte_carlo,
@@ -76,9 +77,9 @@ class Fit(eqx.Module):
 
     @property
     def last_log_z(self) -> Estimate:
-        """log Z by the last round's draws, of the mixture itself, and its error √((1/ess − 1)/n)."""
+        """log Z by the last round's draws of the mixture itself, n of them, and its error √((1/ess − 1)/n)."""
         last = self.num_rounds - 1
-        return Estimate(self.log_z[last], jnp.sqrt((1 / self.ess[last] - 1) / DRAWS))
+        return Estimate(self.log_z[last], jnp.sqrt(jnp.maximum(1 / self.ess[last] - 1, 0) / (DRAWS - TAIL_DRAWS)))
 
     @property
     def location(self) -> Float[Array, " d"]:

@@ -13,6 +13,7 @@ from ..._maths.small import HIGHEST, cholesky, inverse_triangular
 TAIL_FREEDOM = 3.0
 TAIL_WIDTH = 1.5
 NARROWEST = 1e-15
+MOST_FREE = 3
 
 
 class Gaussians(eqx.Module):
@@ -99,8 +100,9 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
     """One step of r_k(y) = w_k N_k(y)/p̂(y),  w_k = ⟨r_k⟩,  m_k = ⟨r_k y⟩/w_k,  Σ_k = ⟨r_k (y−m_k)(y−m_k)ᵀ⟩/w_k.
 
     `counts` says how many observations each point stands for. The scatter is taken about the old mean, where it is
-    free of cancellation; a component of n observations keeps d/(n+d) of its old covariance and shrinks its
-    correlations by n/(n+d). One whose update is not positive definite, or narrower than 1e-15, stays as it was.
+    free of cancellation; a component of n observations keeps d/(n+d) of its old covariance and, where these are many, in
+    more than three dimensions, shrinks its correlations by n/(n+d): what lies along a thin ridge could not be fitted else.
+    One whose update is not positive definite, or narrower than 1e-15, stays as it was.
     """
     dim = points.shape[0]
     responsibilities = counts[None] * jax.nn.softmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)
@@ -115,9 +117,10 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
             step, step
         )
         covariance = (scatter + dim * jnp.matmul(factor, factor.T, precision=HIGHEST)) / (number + dim)
-        diagonal = covariance * identity
-        shrunk = diagonal + (covariance - diagonal) * number / (number + dim)
-        updated = cholesky(shrunk)
+        if dim > MOST_FREE:
+            diagonal = covariance * identity
+            covariance = diagonal + (covariance - diagonal) * number / (number + dim)
+        updated = cholesky(covariance)
         sound = jnp.all(jnp.diagonal(updated) > NARROWEST) & (number > 0)
         return jnp.where(sound, mean + step, mean), jnp.where(sound, updated, factor)
 
