@@ -21,8 +21,8 @@ from .inner import InnerRegression
 
 HPID, MOMENT = "H-PID", "H-PID, moment steps"
 CORRECTION_STEPS = 20
-COUNTS = (64, 256, 1024)
-"""Numbers of Gaussians that the end points of a climb are fitted by."""
+COUNTS, FITTING = (64, 256, 1024), 20
+"""Numbers of Gaussians that the end points of a climb are fitted by, and the seed of these fits."""
 INNER_DRAWS = 64
 BROAD = 1.5
 """Standard deviation of the Gaussian whose draws the inner estimates weigh, over the target's."""
@@ -64,7 +64,7 @@ def left_alone(key: Key[Array, ""], problem: Problem, solution: pid.Solution, bu
 
 def moment_steps(key: Key[Array, ""], problem: Problem, solution: pid.Solution, budget: Budget) -> Run | str:
     """The rule that is to be corrected, as it is."""
-    surrogate = start(key, problem, solution)
+    surrogate = start(problem, solution)
     if surrogate is None:
         return without_surrogate(solution)
     energies, gradients = fitted(solution)
@@ -82,7 +82,7 @@ def corrected(loss_of: Callable[[learning.Buffer], learning.AbstractLoss], *, bu
     """
 
     def run(key, problem, solution, budget):
-        surrogate = start(key, problem, solution)
+        surrogate = start(problem, solution)
         if surrogate is None:
             return without_surrogate(solution)
         key_weights, key_fit, key_solve = jax.random.split(key, 3)
@@ -104,16 +104,17 @@ def corrected(loss_of: Callable[[learning.Buffer], learning.AbstractLoss], *, bu
     return run
 
 
-def start(key: Key[Array, ""], problem: Problem, solution: pid.Solution) -> pid.Surrogate | None:
+def start(problem: Problem, solution: pid.Solution) -> pid.Surrogate | None:
     """The surrogate that was sampled, without what is there for its weights only; of a climb, one of its end points.
 
-    Of these three quarters are fitted by many Gaussians, and the others choose: that mixture, or the one before the climb.
+    Of these three quarters are fitted by many Gaussians, and the others choose: that mixture, or the one before the climb. It
+    is the same for all methods.
     """
     if isinstance(solution.target, pid.Surrogate):
         return learning.undefended(solution.target)
     if not solution.pinned:
         return None
-    key_ends, key_fit = jax.random.split(key)
+    key_ends, key_fit = jax.random.split(jax.random.key(FITTING))
     ends = solution.resample(key_ends)
     known, held_out = jnp.split(ends, [3 * len(ends) // 4])
     found = [

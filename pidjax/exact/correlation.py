@@ -57,7 +57,7 @@ def correlation(target: AbstractTarget, protocol: Protocol, times: ArrayLike) ->
 def weighted_state_correlation(
     target: AbstractTarget, protocol: Protocol, times: ArrayLike, *, nodes: Nodes | None = None
 ) -> Float[Array, " n"]:
-    """Â(t) = E|x̂_t|² / E|x_1|²: from |E x_1|²/E|x_1|² at the start to 1 at the end.
+    """Â(t) = E|x̂_t|² / E|x_1|²: from |E x_1|²/E|x_1|² at the start, if that is a point, to 1 at the end.
 
     Args:
         target, protocol, times: as in `correlation`.

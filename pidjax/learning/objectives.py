@@ -20,12 +20,15 @@ from .._maths.small import matmul
 from ..exact.correlation import transition_time, weighted_state_correlation
 from ..exact.law import as_mixture, check_problem, inner_times, laws, marginals
 from ..process.bridge import observe
-from ..process.protocol import Protocol
+from ..process.protocol import GaussianStart, Protocol
 from ..process.reference import Times
 from ..process.unit import UnitProblem
 from ..targets.base import AbstractTarget
 from ..targets.mixture import GaussianMixture
 from ..targets.quadrature import Nodes, check_nodes, default_nodes, expectation, lattice
+
+_EARLIEST = 1e-4
+"""The share of the horizon at which what starts anywhere is looked at first."""
 
 
 def sharpness(
@@ -68,9 +71,13 @@ def sharpness(
         raise ValueError(f"late_penalty is {known:g}; pass a number >= 0")
     mean, covariance = mixture.mean(), mixture.covariance()
     shares = jnp.linspace(0, 1, num_times, dtype=mean.dtype)
-    inner = weighted_state_correlation(target, protocol, shares[1:-1] * protocol.horizon, nodes=_nodes(nodes, target))
-    first = jnp.sum(mean**2) / (jnp.trace(covariance) + jnp.sum(mean**2))
-    curve = jnp.concatenate([first[None], inner, jnp.ones((1,), mean.dtype)])
+    if isinstance(protocol.start, GaussianStart):
+        early, first = jnp.array([_EARLIEST], mean.dtype), jnp.zeros(0, mean.dtype)
+    else:
+        early, first = shares[:0], jnp.sum(mean**2)[None] / (jnp.trace(covariance) + jnp.sum(mean**2))
+    times = jnp.concatenate([early, shares[1:-1]]) * protocol.horizon
+    inner = weighted_state_correlation(target, protocol, times, nodes=_nodes(nodes, target))
+    curve = jnp.concatenate([first, inner, jnp.ones((1,), mean.dtype)])
     late = jnp.maximum(transition_time(shares, curve) - 0.5, 0)
     return jnp.trapezoid(1 - jnp.abs(2 * curve - 1), shares) + late_penalty * late**2
 

@@ -18,6 +18,7 @@ from .population import Population
 from .schedule import Schedule, with_length
 from .white import is_white, restored, whitened
 
+_LARGEST_COUNT = 2**31 - 1
 _LEVELS_AT_ONCE = 64
 """Buffers of schedules are multiples of this, so that one of another length seldom compiles again."""
 
@@ -186,7 +187,11 @@ def _shares(island_log_z: Float[Array, " islands"], weights: Float[Array, " K"],
 
 def _population(ascent: Ascent, weights: Float[Array, " K"], layout: Layout) -> Population:
     climber, spent = ascent.climber, ascent.climber.spent
-    number: Int[Array, ""] = jnp.asarray(layout.num_particles)
+    number, most = layout.num_particles, _LARGEST_COUNT // layout.num_particles
+
+    def of_all(count: Int[Array, ""]) -> Int[Array, ""]:
+        return number * jnp.minimum(count, most)
+
     return Population(
         samples=climber.places,
         log_weights=_shares(climber.island_log_z, weights, layout),
@@ -196,8 +201,8 @@ def _population(ascent: Ascent, weights: Float[Array, " K"], layout: Layout) -> 
         walled=climber.walled,
         acceptance=ascent.acceptance,
         schedule=ascent.schedule,
-        num_gradient_evaluations=number * spent.gradients,
-        num_energy_evaluations=number * (spent.energies + spent.gradients),
+        num_gradient_evaluations=of_all(spent.gradients),
+        num_energy_evaluations=of_all(spent.energies + spent.gradients),
         num_nonfinite=spent.invalid,
         num_islands=layout.num_islands,
         num_strata=layout.strata,
