@@ -334,7 +334,6 @@ def test_end_points_of_a_climb_are_fitted_to_be_corrected(monkeypatch, as_users_
     truth = pid.GaussianMixture.isotropic(jnp.array([[-5.0, 0.0], [0.0, 4.0], [5.0, 0.0]]), 1.0)
     problem = SimpleNamespace(target=SimpleNamespace(density=pid.Density(truth.log_density, 2)))
     solution = SimpleNamespace(target=None, pinned=True, fit=None, resample=lambda key: truth.sample(key, 2000))
-    key = jax.random.key(4)
     found = neural_methods.start(problem, solution).mixture
     np.testing.assert_allclose(jnp.sort(found.means[:, 0]), [-5, 0, 5], atol=4 / np.sqrt(500))
     before = mixture_of(
