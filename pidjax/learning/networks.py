@@ -151,8 +151,8 @@ def clipped(vector: Float[Array, " d"], longest: float) -> Float[Array, " d"]:
     """v · min(1, c/|v|), with a finite derivative at v = 0, also where |v|² is too large for the dtype.
 
     Example:
-        >>> clipped(jnp.array([3e20, 4e20]), 1.0).round(4).tolist(), clipped(jnp.array([0.0, 0.5]), 1.0).tolist()
-        ([0.6000000238418579, 0.800000011920929], [0.0, 0.5])
+        >>> [[round(float(part), 3) for part in clipped(jnp.array(one), 1.0)] for one in ([3e20, 4e20], [0.0, 0.5])]
+        [[0.6, 0.8], [0.0, 0.5]]
     """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vector)))
     unit = vector / jnp.where(largest > 0, largest, 1)
