@@ -217,6 +217,14 @@ def test_points_without_a_slope_or_a_weight_are_not_learned_from():
     assert jnp.isnan(loss(prepared, rule, KEY, jnp.arange(4), loss.start(prepared, rule, KEY))[0])
 
 
+def test_a_bare_density_has_no_laws_to_correct():
+    density = pid.Density(TRUTH.log_density, 2)
+    with pytest.raises(
+        ValueError, match="target is a Density, which has no tilted laws for the rule Corrected; pass what"
+    ):
+        learning.fit(KEY, density, corrected(), protocol=pid.harmonic(), loss=learning.Regression(BUFFER))
+
+
 def test_a_buffer_that_does_not_fit_is_named(prepared):
     for loss in (learning.Regression, learning.LogVariance, learning.TrajectoryBalance):
         with pytest.raises(ValueError, match="buffer is "):

@@ -149,6 +149,11 @@ def _check_arguments(key, target, rule, protocol, grid, loss) -> None:
             f"target is a {type(target).__name__}, which has no log-density; pass a GaussianMixture or Density"
         )
     check_kind("rule", rule, AbstractGaussianRule, "Controlled(...), Euler(correction=...) or Moment()")
+    if issubclass(rule.needs, Tilted) and not able(target, Tilted):
+        raise ValueError(
+            f"target is a {type(target).__name__}, which has no tilted laws for the rule {type(rule).__name__}; pass what "
+            "stands in for it, pidjax.sample(key, density).target, or a Surrogate"
+        )
     check_kind("protocol", protocol, Protocol, "learning.brownian(key, target), harmonic(...) or another")
     if grid is not None:
         check_kind("grid", grid, AbstractGrid, "log_snr_grid(...), uniform_grid(...) or at_times(...)")

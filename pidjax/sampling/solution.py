@@ -236,7 +236,7 @@ class Solution(Weighted):
         if self.fit is not None and self.fit.non_finite > 0:
             text = (
                 f"the log-density returned NaN or +inf {int(self.fit.non_finite)} times while its surrogate was fitted: return "
-                "-inf outside the support"
+                "-inf outside the support, and keep what overflows far out, as an exponential, from being NaN"
             )
             problems.append((Outcome.FIT_NOT_FINITE, text))
         return problems
