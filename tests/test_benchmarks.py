@@ -269,7 +269,7 @@ def test_networks_are_trained_counted_and_shown(tmp_path, monkeypatch, as_users_
         (1064, 0),
         (1128, 64),
         (1064 + 32, 0),
-        (1128 + 32, 0),
+        (1128 + 32 + 256, 0),
         (1064, 32),
         (2 * 16 * neural_methods.INNER_DRAWS + 64, 0),
         (64, 3 * 16 * 5 + 64 * 4),
@@ -299,7 +299,7 @@ def test_a_network_that_learned_nothing_changes_nothing(tmp_path, monkeypatch, a
     """The suite `weak`, its training left out: both rules are one, path by path, and the page says so."""
 
     def untrained(key, target, rule, **options):
-        assert options["num_iterations"] == 3000
+        assert options["num_iterations"] == 10_000
         return SimpleNamespace(parameters=rule, num_evaluations=7)
 
     def run():
