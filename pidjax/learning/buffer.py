@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._doors.checks import as_floating, as_real, check_kind, concrete
 from .._doors.show import shown
@@ -61,8 +61,8 @@ class Buffer(eqx.Module):
         ess = 1 / jnp.sum(self.weights**2)
         return shown("Buffer", points=self.ends.shape[-2], dim=self.ends.shape[-1], ess=ess)
 
-    def ends_in(self, unit: UnitProblem) -> Float[Array, "n d"]:
-        """The points in a unit problem, in its dtype.
+    def ends_in(self, unit: UnitProblem, chosen: Int[Array, " m"] | slice = slice(None)) -> Float[Array, "m d"]:
+        """The points, or those chosen, in a unit problem, in its dtype.
 
         Raises:
             ValueError: they are of another dimension.
@@ -72,7 +72,7 @@ class Buffer(eqx.Module):
                 f"buffer has points of dimension {self.ends.shape[1]} but target has dimension {unit.start.size}; pass samples "
                 "of the target"
             )
-        return unit.to_unit(self.ends.astype(unit.start.dtype))
+        return unit.to_unit(self.ends[chosen].astype(unit.start.dtype))
 
     @property
     def weights(self) -> Float[Array, " n"]:

@@ -222,7 +222,7 @@ def _on_fixed_paths(
         return _known(weigh, paths.log_weights)
     key_choice, key = jax.random.split(key)
     chosen = systematic(key_choice, buffer.weights, indices.size)
-    states = backward_states(prepared, key, indices, buffer.ends_in(prepared.unit)[chosen])
+    states = backward_states(prepared, key, indices, buffer.ends_in(prepared.unit, chosen))
     return given_log_weights(prepared, rule, key, indices, states)
 
 

@@ -14,6 +14,7 @@ TAIL_FREEDOM = 3.0
 TAIL_WIDTH = 1.5
 NARROWEST = 1e-15
 MOST_FREE = 3
+"""Dimensions up to which the correlations of a component are left as they come."""
 
 
 class Gaussians(eqx.Module):
@@ -107,7 +108,6 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
     dim = points.shape[0]
     responsibilities = counts[None] * jax.nn.softmax(mixture.log_joint(mixture.squared_distances(points)), axis=0)
     numbers = jnp.sum(responsibilities, axis=1)
-    identity = jnp.eye(dim, dtype=points.dtype)
 
     def update(component):
         responsibility, number, mean, factor = component
@@ -118,7 +118,7 @@ def expectation_maximisation(mixture: Gaussians, points: Float[Array, "d n"], co
         )
         covariance = (scatter + dim * jnp.matmul(factor, factor.T, precision=HIGHEST)) / (number + dim)
         if dim > MOST_FREE:
-            diagonal = covariance * identity
+            diagonal = jnp.diag(jnp.diagonal(covariance))
             covariance = diagonal + (covariance - diagonal) * number / (number + dim)
         updated = cholesky(covariance)
         sound = jnp.all(jnp.diagonal(updated) > NARROWEST) & (number > 0)
