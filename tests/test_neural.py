@@ -18,6 +18,7 @@ from pidjax import learning
 LOG_Z = 1.3
 MEAN = jnp.array([1.5, -0.5])
 PROTOCOL = pid.harmonic(beta=0.0, noise_scale=1.0)
+MIXTURE = pid.GaussianMixture.isotropic(jnp.array([[-1.0], [1.0]]), 0.3)
 
 
 class Shifted(eqx.Module):
@@ -222,11 +223,15 @@ def test_clipped_gradient_is_no_longer_than_asked(target):
         ({"key": 0}, r"key is 0; pass one typed key"),
         ({"target": pid.Samples(jnp.ones((3, 1)))}, r"target is a Samples, which has no log-density"),
         ({"rule": pid.Ancestral()}, r"rule is a Ancestral; pass Controlled"),
-        ({"rule": pid.Euler()}, r"rule has nothing to train"),
+        ({"rule": pid.Euler()}, r"target is a Density, which has no tilted laws for the rule Euler"),
+        ({"target": MIXTURE, "rule": pid.Euler()}, r"rule has nothing to train"),
         ({"num_iterations": 0}, r"num_iterations is 0; pass an integer >= 1"),
         ({"batch_size": 1.5}, r"batch_size is 1.5; pass an integer >= 1"),
         (
-            {"rule": pid.Euler(correction=learning.Network(jax.random.key(0), 1, dtype=jnp.float32))},
+            {
+                "target": MIXTURE,
+                "rule": pid.Euler(correction=learning.Network(jax.random.key(0), 1, dtype=jnp.float32)),
+            },
             r"rule has arrays of float32 but the target is of float64",
         ),
     ],
