@@ -49,7 +49,7 @@ def test_noising_kernels_are_green_functions_over_a_green_function(beta, grid):
 def test_the_first_and_the_last_step_are_points(beta):
     """Gains are 1 to a rounding; the zeros are exact."""
     _, bridges = along(beta, log_snr_grid(5))
-    on_the_left, on_the_right = (1, 0, 0, 0, 0), (0, 1, 0, 0, 0)
+    on_the_left, on_the_right = (1, 0, 0, 0, 0, 0), (0, 1, 0, 0, 0, 0)
     ends = [(bridges.ahead, -1, on_the_right), (bridges.noising, 0, on_the_left), (bridges.observation, 0, on_the_left)]
     for law, k, point in ends:
         np.testing.assert_allclose([leaf[k] for leaf in law], point, rtol=np.finfo(float).eps)

@@ -142,6 +142,14 @@ def test_decisions():
     assert predicted.mean_time.value < found.mean_time.value, "the paper's probabilities are over-confident"
 
 
+def test_who_never_decides_has_not_decided_at_the_end():
+    paths = three_mode_paths()[1]
+    even = jnp.full((*paths.states.shape[:2], 3), 1 / 3)
+    found = diagnostics.decisions(paths, even)
+    assert jnp.all(found.decided.value == 0)
+    assert jnp.all(found.times == paths.times[-1])
+
+
 def test_each_threshold_of_a_decision():
     times = jnp.linspace(0, 1, 11)
 

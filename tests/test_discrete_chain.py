@@ -39,6 +39,17 @@ class TestChain:
         np.testing.assert_allclose(green[0], np.linalg.multi_dot(np.asarray(chain.transitions)), atol=1e-14)
         np.testing.assert_array_equal(green[-1], np.eye(4))
 
+    def test_forward_derivatives_where_a_state_is_never_reached(self):
+        chain = df.Dense(jnp.array([[[0.5, 0.5, 0.0]] * 3]))
+        costs = jnp.array([0.0, 1.0, -1e4])
+
+        def log_z(costs):
+            return df.solve_control(chain, costs).log_z
+
+        np.testing.assert_allclose(jax.jacfwd(log_z)(costs), jax.grad(log_z)(costs), rtol=1e-12)
+        single = df.log_backward(chain, None, jnp.zeros(3, jnp.float32))
+        np.testing.assert_array_equal(single, df.log_backward(chain, None, jnp.zeros(3)))
+
     @pytest.mark.parametrize("costly", [False, True])
     @pytest.mark.slow
     def test_final_law_is_that_of_the_energy(self, chain, costly):

@@ -229,3 +229,35 @@ def test_gradients_by_finite_differences():
     h = 1e-4
     difference = (kinetic(jnp.array(h)) - kinetic(jnp.array(-h))) / (2 * h)
     np.testing.assert_allclose(slope, difference, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_slopes_in_time_hold_at_the_end():
+    """Of the cost until t and of the law at t, where the covariance of the bridge is zero and its slope is not."""
+    target, protocol = plane_mixture(), harmonic(1.0, noise_scale=1.0)
+
+    def cost(t):
+        return exact.costs(target, protocol, until=t, entropy=1.0).total
+
+    def variances(t):
+        return exact.marginal(target, protocol, t).covariances
+
+    for function, derivative in ((cost, jax.grad(cost)), (variances, jax.jacfwd(variances))):
+        h, end = 1e-5, jnp.array(1.0)
+        backward = (3 * function(end) - 4 * function(end - h) + function(end - 2 * h)) / (2 * h)
+        np.testing.assert_allclose(derivative(end), backward, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_protocol_of_another_precision_and_the_slope_in_a_start():
+    target = plane_mixture()
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), target)
+    known = exact.guide_cost(target, harmonic(1.0, noise_scale=1.0))
+    np.testing.assert_allclose(exact.guide_cost(single, harmonic(1.0, noise_scale=1.0)), known, rtol=1e-5)
+
+    def cost(variance):
+        start = pid.GaussianStart(jnp.zeros(2), variance)
+        return exact.potential_cost(target, harmonic(-0.5, start=start, noise_scale=1.0))
+
+    h, at = 1e-5, jnp.array(0.3)
+    np.testing.assert_allclose(jax.grad(cost)(at), (cost(at + h) - cost(at - h)) / (2 * h), rtol=1e-7)

@@ -141,6 +141,13 @@ def test_product_of_experts(trust):
 
 
 @pytest.mark.slow
+def test_a_product_with_a_wide_expert_keeps_its_digits():
+    wide, narrow = (GaussianMixture.isotropic(jnp.zeros((1, 2), jnp.float32), v) for v in (1e3, 1e-7))
+    fused = [guides.product_of_experts(pair, (1, 1)).covariances for pair in ([wide, narrow], [narrow, wide])]
+    np.testing.assert_allclose(fused, np.broadcast_to(1e-7 * np.eye(2), (2, 1, 2, 2)), rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_published_product():
     first, second = experts()
     fused = guides.product_of_experts([first, second], (1, 1))

@@ -198,7 +198,8 @@ def test_paths_that_disagree_with_the_draws_of_their_surrogate_are_told(solution
     def fitted(log_z, ess):
         none = jnp.array(0)
         fit = Fit(
-            SCALED.mixture, jnp.array([log_z, jnp.nan]), jnp.array([ess, jnp.nan]), none + 1, none, none, none, 0.0, none > 0
+            SCALED.mixture, jnp.array([log_z, jnp.nan]), jnp.array([ess, jnp.nan]), none + 1, none, none, none, none, 0.0,
+            none > 0,
         )  # fmt: skip
         return eqx.tree_at(lambda one: one.fit, solution, fit, is_leaf=lambda leaf: leaf is None)
 
@@ -210,6 +211,25 @@ def test_paths_that_disagree_with_the_draws_of_their_surrogate_are_told(solution
         with pytest.raises(pid.SamplingError, match="draws of the surrogate") as found:
             fitted(log_z, 0.7).check()
         assert found.value.outcomes == (pid.Outcome.DISAGREEING,)
+
+
+@pytest.mark.slow
+def test_a_log_density_that_is_nan_far_out_is_told_only_where_mass_may_lie():
+    """A Gaussian that is NaN beyond 50 widths is right; beyond one it is not, and both are read as −∞."""
+    far, near = (
+        pid.sample(jax.random.key(0), pid.Density(eqx.Partial(_nan_beyond, jnp.array(edge)), 1), progress=False)
+        for edge in (50.0, 1.0)
+    )
+    assert far.fit.non_finite > 0
+    assert "mostly far out" in repr(far)
+    assert_within(far.check().log_z.value, 0.5 * jnp.log(2 * jnp.pi), far.log_z.standard_error)
+    with pytest.raises(pid.SamplingError, match=r"NaN or \+inf at \d+ of the last 8192 places") as error:
+        near.check()
+    assert pid.Outcome.FIT_NOT_FINITE in error.value.outcomes
+
+
+def _nan_beyond(edge, y):
+    return jnp.where(y[0] > edge, jnp.nan, -0.5 * y[0] ** 2)
 
 
 def test_what_went_wrong_is_an_outcome_and_a_text_of_its_target():

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_within
 
 import pidjax as pid
 from pidjax.sampling.stand_in import are_overlooked, more_even
@@ -47,7 +48,7 @@ def fit_of(mixture, log_z) -> Fit:
     """A fit of one round."""
     none = jnp.zeros((), int)
     return Fit(
-        mixture, jnp.array([log_z]), jnp.array([0.95]), none + 1, none, none, none, jnp.zeros(()), jnp.array(True)
+        mixture, jnp.array([log_z]), jnp.array([0.95]), none + 1, none, none, none, none, jnp.zeros(()), jnp.array(True)
     )
 
 
@@ -111,6 +112,39 @@ def test_few_samples_of_a_climb_pass_and_its_problems_are_told_whatever_the_rule
     assert "Use rule Ancestral" in text
     lost = eqx.tree_at(lambda own: own.reached.num_lost, moment, jnp.array(3))
     assert pid.Outcome.LOST_MODE in dict(lost.problems())
+
+
+def boxes(y):
+    """Two, of volumes 1 and 9, without a slope anywhere: log Z = log 10."""
+    inside = jnp.all(jnp.abs(y) < 0.5) | jnp.all(jnp.abs(y - 20) < 1.5)
+    return jnp.where(inside, 0.0, -jnp.inf)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("starts", [None, jnp.array([[20.0, 20.0]])])
+def test_a_support_in_pieces_is_found_without_slopes_and_from_a_start(as_users_have_it, starts):
+    found = pid.sample(jax.random.key(1), pid.Density(boxes, 2), starts=starts, progress=False).check()
+    assert_within(found.log_z.value, np.log(10), found.log_z.standard_error)
+    share = found.expectation(lambda y: (y[0] > 10).astype(y.dtype))
+    assert_within(share.value, 0.9, share.standard_error)
+
+
+@pytest.mark.slow
+def test_a_start_in_a_support_without_the_origin_is_where_one_looks(as_users_have_it):
+    """A cube of volume 8 around (3, 3, 3): from the origin none of its points is met."""
+    cube = pid.Density(lambda y: jnp.where(jnp.all(jnp.abs(y - 3) < 1), 0.0, -jnp.inf), 3)
+    found = pid.sample(KEY, cube, starts=jnp.full((1, 3), 3.0), progress=False).check()
+    assert_within(found.log_z.value, np.log(8), found.log_z.standard_error)
+
+
+@pytest.mark.slow
+def test_a_narrow_mode_is_kept_from_a_start(as_users_have_it):
+    """Half the mass in three dimensions, 0.02 wide, 42 away: a chain's one end would be one point among thousands."""
+    means = jnp.array([[0.0, 0.0, 0.0], [31.0, -17.0, 23.0]])
+    mixture = pid.GaussianMixture.isotropic(means, jnp.array([1.0, 0.02**2]))
+    density = pid.Density(mixture.log_density, 3)
+    found = pid.sample(jax.random.key(2), density, starts=means[::-1], progress=False).check()
+    assert_within(found.log_z.value, 0, found.log_z.standard_error + 1e-4)
 
 
 @pytest.mark.extended

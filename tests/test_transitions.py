@@ -82,6 +82,7 @@ def test_two_gaussians_in_any_dimension(dim):
 
 
 def test_formula_at_one():
+    assert jax.grad(lambda ratio: exact.two_gaussians(ratio, 2.0, 3.0))(0.0) == pytest.approx(2.0, rel=1e-9)
     assert exact.two_gaussians(1.0, 1.0, 1e-30) == pytest.approx(0.775200, abs=5e-7)
 
 

@@ -48,6 +48,15 @@ class Estimate(NamedTuple):
         """Whether one is below the other."""
         return self.is_below(other) or other.is_below(self)
 
+    def hides(self, share: Array | float) -> bool:
+        """Of log Z: whether it would not show that such a share of the mass is lost, being less than a quarter of the error.
+
+        Example:
+            >>> Estimate(0.0, 0.01).hides(0.001), Estimate(0.0, 0.01).hides(0.1)
+            (True, False)
+        """
+        return bool(share == 0) or bool(share < 0.25 * self.standard_error)
+
 
 @jax.jit
 def effective_size(log_weights: Float[Array, " N"]) -> Float[Array, ""]:

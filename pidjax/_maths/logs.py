@@ -6,6 +6,7 @@
 An empty sum is −inf, with derivative 0. At p_i = 0 the derivative in p_i is still right, which log p_i would lose.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -56,7 +57,8 @@ def _(primals, tangents):
     (log_values, probabilities), (value_tangent, probability_tangent) = primals, tangents
     result = log_mean(log_values, probabilities)
     dead = jnp.isneginf(result)[..., None]
-    ratios = jnp.where(dead, 0, jnp.exp(log_values - _finite(result)[..., None]))
+    highest = math.log(jnp.finfo(log_values.dtype).max)  # Above, where p_i = 0, a tangent of zero would meet +∞.
+    ratios = jnp.where(dead, 0, jnp.exp(jnp.minimum(log_values - _finite(result)[..., None], highest)))
     counted = jnp.where(probabilities > 0, ratios * probabilities, 0)
     return result, jnp.sum(counted * value_tangent + ratios * probability_tangent, -1)
 
@@ -85,7 +87,7 @@ def log_scatter(
 
 
 def pick(log_values: Float[Array, " q"], uniform: Float[Array, ""]) -> Int[Array, ""]:
-    """The value v, with probability ∝ e^{a_v}, at which the cumulative law passes `uniform_grid` in [0, 1).
+    """The value v, with probability ∝ e^{a_v}, at which the cumulative law passes `uniform` in [0, 1).
 
     Example:
         >>> int(pick(jnp.log(jnp.array([0.3, 0.7])), jnp.array(0.31)))
@@ -93,5 +95,5 @@ def pick(log_values: Float[Array, " q"], uniform: Float[Array, ""]) -> Int[Array
     """
     masses = jnp.exp(log_values - _finite(jnp.max(log_values)))
     cumulative = jnp.cumsum(masses)
-    passed = cumulative > uniform * cumulative[-1]
+    passed = (cumulative > uniform * cumulative[-1]) & (masses > 0)
     return jnp.where(jnp.any(passed), jnp.argmax(passed), jnp.argmax(masses))

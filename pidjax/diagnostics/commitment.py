@@ -12,6 +12,7 @@ paper evaluates the target's own responsibilities at x̂ in place of r, which is
 
 from typing import NamedTuple, cast
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,37 +95,43 @@ def class_probabilities(
         >>> class_probabilities(mixture, pid.harmonic(), paths)[0, 0].tolist()
         [0.5, 0.5]
     """
-    labels = target.labels if isinstance(target, Samples) else None
-    if isinstance(target, Samples) and labels is None:
+    if isinstance(target, Samples) and target.labels is None:
         raise ValueError("target has no labels; pass Samples(points, labels=labels)")
     if not isinstance(target, Samples):
         _check_mixture(target)
     check_process(paths, protocol, target)
-    problem, horizon = Problem(target, protocol), paths.times[-1]
+    return _class_probabilities(Problem(target, protocol), paths.times, paths.states)
+
+
+@eqx.filter_jit
+def _class_probabilities(problem: Problem, times, states) -> Float[Array, "N times k"]:
+    target, horizon = problem.target, times[-1]
 
     def at(t, x):
         law = problem.at(t, x, remaining=horizon - t).law
-        return jnp.exp(law.log_weights) if labels is None else law.class_probabilities
+        return law.class_probabilities if isinstance(target, Samples) else jnp.exp(law.log_weights)
 
     def at_end(y):
-        if isinstance(target, GaussianMixture):
-            return responsibilities(target, y)
-        return jax.nn.one_hot(cast(Array, labels)[target.nearest(y)], target.num_classes, dtype=y.dtype)
+        if isinstance(target, Samples):
+            return jax.nn.one_hot(cast(Array, target.labels)[target.nearest(y)], target.num_classes, dtype=y.dtype)
+        return responsibilities(cast(GaussianMixture, target), y)
 
     def along(path):
-        return jnp.concatenate(
-            [jax.lax.map(lambda now: at(*now), (paths.times[:-1], path[:-1])), at_end(path[-1])[None]]
-        )
+        return jnp.concatenate([jax.lax.map(lambda now: at(*now), (times[:-1], path[:-1])), at_end(path[-1])[None]])
 
-    at_once = default_batch(target.numbers_per_tilt, len(paths.states))
-    return jax.jit(lambda states: jax.lax.map(along, states, batch_size=at_once))(paths.states)
+    return jax.lax.map(along, states, batch_size=default_batch(target.numbers_per_tilt, len(states)))
 
 
 def predicted_class_probabilities(target: GaussianMixture, paths: Ensemble) -> Float[Array, "N times k"]:
     """The responsibilities of the target at the weighted states x̂: the quantity of the paper."""
     _check_mixture(target)
     check_target(paths, target)
-    return jax.jit(jax.vmap(jax.vmap(lambda y: responsibilities(target, y))))(paths.weighted_states)
+    return _responsibilities(target, paths.weighted_states)
+
+
+@eqx.filter_jit
+def _responsibilities(target: GaussianMixture, points) -> Float[Array, "N times k"]:
+    return jax.vmap(jax.vmap(lambda y: responsibilities(target, y)))(points)
 
 
 def decisions(
@@ -154,7 +161,7 @@ def decisions(
     decided_at = jnp.where(jnp.any(reliable, axis=1), times[jnp.argmax(reliable, axis=1)], times[-1])
     labels = jnp.argmax(probabilities, axis=-1)
     correct = (labels == labels[:, -1:]).astype(times.dtype)
-    by_now = (decided_at[:, None] <= times[None]).astype(times.dtype)
+    by_now = jax.lax.cummax(reliable.astype(times.dtype), axis=1)
     return Decisions(
         times=decided_at,
         mean_time=average(decided_at, paths),

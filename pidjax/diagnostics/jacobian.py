@@ -13,6 +13,7 @@ from .._maths.small import eigenvalues, matmul, matvec
 from ..metrics import Estimate
 from ..process.protocol import Protocol
 from ..sampling.problem import Problem
+from ..sampling.rollout import default_batch
 from ..targets.base import AbstractTarget
 from .average import average
 from .ensemble import Ensemble, check_process
@@ -80,6 +81,10 @@ def _sensitivity(problem: Problem, paths: Ensemble) -> Sensitivity:
         return norm, jnp.sum(omega**2), jnp.trace(omega), rates[-1], rates[0], along(omega), along(gain)
 
     t = paths.times[:-1]
-    of_times = jax.vmap(at, in_axes=(0, 0, 0))
-    values = jax.vmap(of_times, in_axes=(None, None, 0))(t, paths.times[-1] - t, paths.states[:, :-1])
+    numbers = problem.target.numbers_per_tilt * paths.start.size
+    values = jax.lax.map(
+        lambda path: jax.lax.map(lambda now: at(*now), (t, paths.times[-1] - t, path)),
+        paths.states[:, :-1],
+        batch_size=default_batch(numbers, len(paths.states)),
+    )
     return Sensitivity(*(average(value, paths) for value in values))

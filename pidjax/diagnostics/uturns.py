@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from .._doors.checks import as_floating, check_key
+from .._doors.checks import as_floating, as_points, check_key
 from .._doors.show import shown
 from ..exact import time_at_snr
 from ..metrics import Estimate
@@ -77,6 +77,7 @@ def uturns(
     ratios = as_floating("ratios", ratios)
     if ratios.ndim != 1 or ratios.size == 0:
         raise ValueError(f"ratios has shape {ratios.shape}; pass shape (n,), n at least 1")
+    points = as_points("points", points, target.dim).astype(target.place().mean.dtype)
     protocol = harmonic() if protocol is None else protocol
     times = time_at_snr(target, protocol, ratios)
     turned = [
@@ -93,5 +94,5 @@ def uturns(
         before, after = nearest_rows(target, points[:, None]), nearest_rows(target, jnp.stack(turned, axis=1))
         datum = share(after, before)
         label = None if target.labels is None else share(target.labels[after], target.labels[before])
-    change = jnp.stack([jnp.sum((ends - points.astype(ends.dtype)) ** 2, axis=-1) for ends in turned], axis=1)
+    change = jnp.stack([jnp.sum((ends - points) ** 2, axis=-1) for ends in turned], axis=1)
     return UTurns(times, ratios, datum, label, average(change, weights))

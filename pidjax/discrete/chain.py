@@ -145,9 +145,11 @@ class Sparse(AbstractChain):
 
 def log_forward(chain: AbstractChain, costs: ArrayLike | None = None) -> Float[Array, "times n"]:
     """log π_t(s): the prior's mass at s, its running costs taken as killing; shape (T+1, n)."""
+    return _log_forward(chain, as_costs(chain, "costs", costs))
 
-    costs = as_costs(chain, "costs", costs)
 
+@eqx.filter_jit
+def _log_forward(chain: AbstractChain, costs: Float[Array, "T n"]) -> Float[Array, "times n"]:
     def step(log_masses, inputs):
         time, cost = inputs
         log_masses = chain.forward(time, log_masses - cost)
@@ -162,9 +164,14 @@ def log_backward(
     chain: AbstractChain, costs: ArrayLike | None, log_final: Float[Array, " n"]
 ) -> Float[Array, "times n"]:
     """log ψ_t(s) for every t and s, shape (T+1, n): the backward recursion. With log_final = log δ_y it is log G_t(s|y)."""
-    costs = as_costs(chain, "costs", costs)
     log_final = -as_cost("-log_final", -jnp.asarray(log_final), (chain.num_states,))
+    return _log_backward(chain, as_costs(chain, "costs", costs), log_final.astype(chain.start.dtype))
 
+
+@eqx.filter_jit
+def _log_backward(
+    chain: AbstractChain, costs: Float[Array, "T n"], log_final: Float[Array, " n"]
+) -> Float[Array, "times n"]:
     def step(log_psi, inputs):
         time, cost = inputs
         log_psi = chain.backward(time, log_psi) - cost
@@ -178,7 +185,7 @@ def log_green(chain: AbstractChain, costs: ArrayLike | None = None) -> Float[Arr
     """log G_t(s|y), the prior's Green function from s at t to y at T; shape (T+1, n, n)."""
     costs = as_costs(chain, "costs", costs)
     deltas = jnp.where(jnp.eye(chain.num_states, dtype=bool), jnp.zeros((), chain.start.dtype), -jnp.inf)
-    return jax.vmap(lambda delta: log_backward(chain, costs, delta), out_axes=2)(deltas)
+    return jax.vmap(lambda delta: _log_backward(chain, costs, delta), out_axes=2)(deltas)
 
 
 def as_costs(chain: AbstractChain, name: str, costs: ArrayLike | None) -> Float[Array, "T n"]:

@@ -80,6 +80,10 @@ class Decisions(eqx.Module):
     def sample(self, key: Key[Array, ""], num_samples: int) -> Int[Array, "num_samples times"]:
         """Independent paths s_0 … s_T of the optimal chain; path i has the key fold_in(key, i)."""
         check_key("key", key)
+        return self._paths(key, check_count("num_samples", num_samples))
+
+    @eqx.filter_jit
+    def _paths(self, key, num_samples: int):
         first = safe_log(self.chain.start)
 
         def path(index):
@@ -96,7 +100,7 @@ class Decisions(eqx.Module):
 
             return jnp.append(state, jax.lax.scan(decide, state, (jnp.arange(self.chain.num_steps), uniforms[1:]))[1])
 
-        return jax.vmap(path)(jnp.arange(check_count("num_samples", num_samples)))
+        return jax.vmap(path)(jnp.arange(num_samples))
 
     def __repr__(self):
         return shown("Decisions", chain=self.chain, log_psi=self.log_psi)

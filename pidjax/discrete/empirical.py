@@ -59,7 +59,11 @@ class Empirical(AbstractPrior):
     def sample(self, key: Key[Array, ""], num_samples: int) -> Int[Array, "num_samples n"]:
         """Equally weighted configurations, decided site by site; dependent, for they share the K paths."""
         check_key("key", key)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(check_count("num_samples", num_samples)))
+        return self._configurations(key, check_count("num_samples", num_samples))
+
+    @eqx.filter_jit
+    def _configurations(self, key, num_samples: int):
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_samples))
         return jax.lax.map(lambda key: reveal(key, self, 1)[0][0], keys, batch_size=64)
 
     def __repr__(self):

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .._doors.checks import check_count, check_key, concrete
 from .._doors.show import shown
-from .._maths.logs import log_sum
+from .._maths.logs import log_sum, pick
 from .model import Pairwise, as_model
 from .solution import Solution
 
@@ -155,11 +155,17 @@ class Enumeration(AbstractExact):
         return log_sum(self.log_densities(model), 0)
 
     def draw(self, key, num_samples):
-        cumulative = jnp.cumsum(self.probabilities)
-        uniforms = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), (), cumulative.dtype))
-        positions = uniforms(jnp.arange(num_samples)) * cumulative[-1]
-        found = jnp.searchsorted(cumulative, positions, side="right").astype(int)
-        return self.configurations[jnp.minimum(found, jnp.argmax(cumulative))]
+        """The first half of the sites, then the others given them: one uniform is too coarse for a million states."""
+        rows = self.model.num_values ** (self.model.num_sites // 2)
+        log_joint = self.log_densities(self.model).reshape(rows, -1)
+        log_rows = log_sum(log_joint, 1)
+
+        def of_path(index):
+            first, second = jax.random.uniform(jax.random.fold_in(key, index), (2,), log_rows.dtype)
+            row = pick(log_rows, first)
+            return row * log_joint.shape[1] + pick(log_joint[row], second)
+
+        return self.configurations[jax.lax.map(of_path, jnp.arange(num_samples), batch_size=2**10)]
 
 
 def digits(index: Int[Array, "*k"], base: int, count: int) -> Int[Array, "*k count"]:

@@ -205,7 +205,8 @@ def autocorrelation_time(series: ArrayLike) -> Estimate:
     centred = series - jnp.mean(series)
     spectrum = jnp.abs(jnp.fft.rfft(centred, 2 * length, axis=1)) ** 2
     covariance = jnp.mean(jnp.fft.irfft(spectrum, axis=1)[:, :length], axis=0)
-    if concrete(covariance) is not None and not covariance[0] > 0:
+    least = jnp.finfo(series.dtype).eps * jnp.mean(series**2)
+    if concrete(covariance) is not None and not covariance[0] > least:
         raise ValueError("series is constant: it has no autocorrelation time")
     times = 2 * jnp.cumsum(covariance / covariance[0]) - 1
     lag = jnp.arange(length)

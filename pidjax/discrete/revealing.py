@@ -78,6 +78,7 @@ def reveal(
     return _revealed(key, prior, check_count("num_samples", num_samples))[:2]
 
 
+@eqx.filter_jit
 def _revealed(key, prior: AbstractPrior, num_samples: int):
     """Configurations, their log p, and how many laws on the way were faulty."""
     dtype = law_of(prior).dtype
@@ -138,7 +139,7 @@ def _filter(key, target: Pairwise, prior: AbstractPrior, population: int):
         return (values, estimates + added, log_weights + gains, num_faulty + jnp.sum(faulty)), None
 
     keys = jax.random.split(key, prior.num_sites)
-    zeros = jnp.zeros(population, law_of(prior).dtype)
+    zeros = jnp.zeros(population, jnp.result_type(law_of(prior).dtype, target.dtype))
     start = jnp.full((population, prior.num_sites), UNKNOWN), zeros, zeros, jnp.zeros((), int)
     values, estimates, log_weights, num_faulty = jax.lax.scan(step, start, (jnp.arange(prior.num_sites), keys))[0]
     return values, log_weights - estimates, num_faulty

@@ -268,6 +268,7 @@ def _derivative(target, protocol: Protocol, direction: Protocol, until, starts) 
 def _only(protocol: Protocol, where, values) -> Protocol:
     """A direction in the space of protocols: these values there, zero elsewhere."""
     zeros = jax.tree.map(jnp.zeros_like, protocol)
+    values = jax.tree.map(lambda value, zero: value.astype(zero.dtype), values, where(zeros))
     return eqx.tree_at(where, zeros, values, is_leaf=lambda leaf: leaf is None or isinstance(leaf, Affine))
 
 

@@ -86,7 +86,7 @@ def speciation_snr(variances: ArrayLike) -> Float[Array, ""]:
         variances: λ_i, shape (d,), from `spectrum`.
 
     Raises:
-        ValueError: variances that are negative or all zero.
+        ValueError: variances of which none is > 0.
 
     Example:
         >>> speciation_snr(jnp.array([0.5, 4.0])).item()
@@ -103,7 +103,7 @@ def collapse_snr(variances: ArrayLike, count: ArrayLike) -> Float[Array, ""]:
         count: n > 1; of weighted data the exponential of the weights' entropy.
 
     Raises:
-        ValueError: variances that are negative or all zero; a count that is not above 1.
+        ValueError: variances of which none is > 0; a count that is not above 1.
 
     Example:
         >>> print(f"{collapse_snr(jnp.ones(3072), 4660):.6f} {4660 ** (2 / 3072) - 1:.6f}")
@@ -113,8 +113,11 @@ def collapse_snr(variances: ArrayLike, count: ArrayLike) -> Float[Array, ""]:
     known = concrete(count)
     if known is not None and not known > 1:
         raise ValueError(f"count is {known:g}; pass more than one datum")
-    log_count = jnp.log(count).astype(variances.dtype)
+    return _collapse_snr(variances, jnp.log(count).astype(variances.dtype))
 
+
+@jax.jit
+def _collapse_snr(variances: Float[Array, " d"], log_count: Float[Array, ""]) -> Float[Array, ""]:
     def newton(log_ratio, variances, log_count):
         seen = jnp.exp(log_ratio) * variances
         return log_ratio - (0.5 * jnp.sum(jnp.log1p(seen)) - log_count) / (0.5 * jnp.sum(seen / (1 + seen)))
@@ -151,9 +154,12 @@ def two_gaussians(ratio: ArrayLike, distance: ArrayLike, variance: ArrayLike) ->
         raise ValueError(f"ratio holds {known.min():g}; pass signal-to-noise ratios >= 0")
     distance, variance = distance.astype(ratio.dtype), variance.astype(ratio.dtype)
     nodes = lattice(1, 400, ratio.dtype)
-    separation = jnp.sqrt(distance**2 * ratio / (1 + ratio * variance))[..., None]
+    squared = (distance**2 * ratio / (1 + ratio * variance))[..., None]
+    apart = squared > 0
+    separation = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1)), 0)
     points = nodes.points[:, 0].reshape(*[1] * ratio.ndim, -1)
-    return jax.nn.sigmoid(2 * separation * (separation + points)) @ nodes.weights
+    # By the symmetry of z the odd part of σ drops out, and 2c² may be taken for itself: so the slope at c = 0 is right.
+    return jax.nn.sigmoid(2 * (squared + separation * points)) @ nodes.weights
 
 
 def _variances(variances: ArrayLike) -> Float[Array, " d"]:

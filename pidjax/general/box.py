@@ -4,7 +4,6 @@ Cells of equal size, centres x_i = lower + (i + ½) h along each axis. Nothing l
 not `inside`: walls reflect.
 """
 
-import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -14,7 +13,7 @@ from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from .._doors.checks import as_floating, check_count, check_kind, concrete
+from .._doors.checks import as_floating, as_point, as_positive, check_count, check_kind, concrete
 from .._doors.functions import outcome
 from .._doors.show import shown
 from ..targets.base import AbstractTarget
@@ -95,14 +94,19 @@ class Box(eqx.Module):
             horizon: the time that paths take.
             inside: as of `Box`.
 
+        Raises:
+            ValueError: no target; a start of another shape; a horizon that is not positive; as `Box`.
+
         Example:
             >>> target = pid.GaussianMixture.isotropic(jnp.array([[4.0]]), 0.5)
             >>> Box.around(target)
             Box(lower=[-4], upper=[8.243], shape=(128,))
         """
+        check_kind("target", target, AbstractTarget, "a target, whose place and width are known")
         place = target.place()
-        start = jnp.zeros_like(place.mean) if start is None else as_floating("start", start).astype(place.mean.dtype)
-        noise = _NOISES * math.sqrt(horizon)
+        start = jnp.zeros_like(place.mean) if start is None else as_point("start", start, target.dim)
+        start = start.astype(place.mean.dtype)
+        noise = _NOISES * jnp.sqrt(as_positive("horizon", horizon)).astype(place.mean.dtype)
         lower = jnp.minimum(start - noise, place.mean - _REACH * place.spread)
         upper = jnp.maximum(start + noise, place.mean + _REACH * place.spread)
         return cls(lower, upper, (cells,) * lower.size, inside)

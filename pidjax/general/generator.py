@@ -30,7 +30,7 @@ from .box import Box, at_points
 from .process import Process
 
 _TERMS = 9
-_SQUARINGS = 20
+_SQUARINGS = 40
 _SMALL = 1e-2
 _COMPARISONS = frozenset(
     {"eq", "ne", "lt", "le", "gt", "ge", "is_finite", "argmax", "argmin", "sort", "top_k", "pure_callback"}

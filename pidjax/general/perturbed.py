@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from .._doors.checks import as_floating, check_count, check_key, check_kind
-from .._maths.estimates import weighted_sum
+from .._maths.estimates import living, weighted_sum
 from .._maths.small import matvec
 from ..process.bridge import StepLaws
 from ..process.grids import uniform_grid
@@ -178,9 +178,9 @@ def nearest_harmonic(process: Process, paths: Solution | Steered, num_pieces: in
     horizon, number = paths.times[-1], check_count("num_pieces", num_pieces)
     middles = horizon * (jnp.arange(number).astype(horizon.dtype) + 0.5) / number
     nearest = jnp.argmin(jnp.abs(paths.times[None] - middles[:, None]), axis=1)
-    points = jnp.swapaxes(paths.states[:, nearest], 0, 1)
+    points = jnp.swapaxes(living(paths.states[:, nearest], paths.weights), 0, 1)
     beta, linear, constant, force, gauge = _coefficients(process, middles, points, paths.weights)
-    edges = horizon * jnp.arange(number + 1).astype(horizon.dtype) / number
+    edges = (horizon * jnp.arange(number + 1).astype(horizon.dtype) / number).at[-1].set(horizon)
     start = paths.states[0, 0]
     return piecewise(
         beta, edges=edges, linear=linear, constant=constant, force=force, gauge=gauge, start=start, noise_scale=1.0

@@ -189,7 +189,7 @@ def path_integral(
         1.0
     """
     check_key("key", key)
-    run = _checked(process, control, cost, x, horizon, t)
+    run = _checked(process, control, cost, x, horizon, t, names=("x", "t"))
     num_samples, num_steps = check_count("num_samples", num_samples), check_count("num_steps", num_steps)
     found = _value(key, *run, num_samples, num_steps)
     known = concrete(found.log_psi.value)
@@ -201,13 +201,13 @@ def path_integral(
     return found
 
 
-def _checked(process, control, cost, start, horizon, since):
+def _checked(process, control, cost, start, horizon, since, names=("start", "since")):
     check_kind("process", process, Process, "general.Process(potential=..., force=..., gauge=...)")
     check_kind("cost", cost, Cost, "general.Cost(function); of a law, the cost that Solved.cost gives")
-    start = as_floating("start", start)
+    start = as_floating(names[0], start)
     if start.ndim != 1 or start.size == 0:
-        raise ValueError(f"start has shape {start.shape}; pass one point of shape (d,)")
-    horizon, since = (one.astype(start.dtype) for one in (as_positive("horizon", horizon), as_scalar("since", since)))
+        raise ValueError(f"{names[0]} has shape {start.shape}; pass one point of shape (d,)")
+    horizon, since = (one.astype(start.dtype) for one in (as_positive("horizon", horizon), as_scalar(names[1], since)))
     begin, end = concrete(since), concrete(horizon)
     if begin is not None and end is not None and not 0 <= begin < end:
         raise ValueError(f"paths begin at {begin:g}; pass a time from 0 to below the horizon, {end:g}")

@@ -59,14 +59,15 @@ def corridor_loss(target: AbstractTarget, protocol: Protocol, corridor: Corridor
     check_kind("corridor", corridor, Corridor, "a Corridor")
     laws = marginals(target, protocol, corridor.times)
     n, d = len(corridor.times), target.dim
-    for name, leaf, shape in (
-        ("centres", corridor.centres, (n, d)),
-        ("whitenings", corridor.whitenings, (n, d, d)),
-    ):
-        if as_floating(name, leaf).shape != shape:
+    centres, whitenings = (
+        as_floating(name, leaf).astype(laws.means.dtype)
+        for name, leaf in (("centres", corridor.centres), ("whitenings", corridor.whitenings))
+    )
+    for name, leaf, shape in (("centres", centres, (n, d)), ("whitenings", whitenings, (n, d, d))):
+        if leaf.shape != shape:
             raise ValueError(f"{name} has shape {leaf.shape}; pass shape {shape}")
 
     def inside(law, centre, whitening):
         return jnp.exp(law.tilt(Observation(whitening, matvec(whitening, centre))).log_mass)
 
-    return 1 - jnp.mean(jax.vmap(inside)(laws, corridor.centres, corridor.whitenings))
+    return 1 - jnp.mean(jax.vmap(inside)(laws, centres, whitenings))

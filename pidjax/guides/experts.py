@@ -19,7 +19,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
 from .._doors.checks import as_scalar, check_kind, concrete
-from .._maths.maps import apply, inverse
+from .._maths.maps import apply, inverse, symmetric
 from .._maths.small import cholesky, inverse_triangular, log_diagonal, matmul, matvec, transpose
 from ..learning.parameters import check_protocol
 from ..process.protocol import Protocol
@@ -70,14 +70,14 @@ def product_of_experts(experts: Sequence[GaussianMixture], trust: Sequence[int])
 
 
 def _product(first: GaussianMixture, second: GaussianMixture) -> GaussianMixture:
-    """N₁N₂ = N(m₁; m₂, C₁+C₂) N(·; m, C) with C = C₁ − C₁(C₁+C₂)⁻¹C₁ and m = m₁ + C₁(C₁+C₂)⁻¹(m₂ − m₁), over pairs."""
+    """N₁N₂ = N(m₁; m₂, C₁+C₂) N(·; m, C) with C = C₁(C₁+C₂)⁻¹C₂ and m = m₁ + C₁(C₁+C₂)⁻¹(m₂ − m₁), over pairs."""
 
     def of_pair(log_weight, mean, covariance, other_log_weight, other_mean, other_covariance):
         whiten = inverse_triangular(cholesky(covariance + other_covariance))
         gain = matmul(whiten, covariance)
         white = matvec(whiten, other_mean - mean)
         log_overlap = log_diagonal(whiten) - 0.5 * jnp.sum(white**2)
-        fused = covariance - matmul(transpose(gain), gain)
+        fused = symmetric(matmul(transpose(gain), matmul(whiten, other_covariance)))
         return log_weight + other_log_weight + log_overlap, mean + matvec(transpose(gain), white), fused
 
     over_second = jax.vmap(of_pair, in_axes=(None, None, None, 0, 0, 0))

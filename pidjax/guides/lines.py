@@ -175,6 +175,8 @@ def following_cost(
         raise ValueError(f"effort is {known:g}; pass a number >= 0")
     twice = jnp.full(protocol.num_pieces, 2, line.dtype)
     distance = quadratic_cost(target, protocol, twice, line)
+    if known is not None and known == 0:
+        return distance
     return distance + effort.astype(distance.dtype) * costs(target, protocol, entropy=entropy).kinetic
 
 

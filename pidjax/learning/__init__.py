@@ -23,7 +23,8 @@ from .amortised import Amortised
 from .brownian import brownian
 from .buffer import Buffer
 from .context import Given
-from .descend import Descent, DescentError, Outcome, descend, descend_refining
+from .descend import descend
+from .descent import Descent, DescentError, Outcome
 from .fit import fit
 from .losses import AbstractLoss, LogVariance, RelativeEntropy, Sum, TrajectoryBalance, evidence
 from .networks import Guided, Network
@@ -31,6 +32,7 @@ from .objectives import control_gradient, energy, sharpness
 from .optimiser import adam
 from .parameters import Fixed, Parameter, Positive, is_learned, only, positive, refined, resolve
 from .particles import ParticleNetwork, centred_basis
+from .refining import descend_refining
 from .refresh import AbstractRefresh, Refresh, Turns
 from .regression import Regression
 

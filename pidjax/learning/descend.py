@@ -9,7 +9,6 @@ what a later call needs to go on. An iteration whose loss or gradient is not fin
 import itertools
 import os
 from collections.abc import Callable
-from enum import StrEnum
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -18,87 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from .._doors.checks import as_scalar, check_count, check_key, check_kind
 from .._doors.functions import check_on_host, in_words, outcome
 from .._doors.progress import progress_bar
-from .._doors.show import shown
 from ..storage import fingerprint
 from .average import first_average, next_average
 from .checkpoint import Checkpoint, keep, resumed
+from .descent import Descent, Outcome
 from .devices import beside
 from .optimiser import adam
-from .parameters import check_protocol, is_learned, refined, resolve
+from .parameters import is_learned, resolve
 from .reports import Reports, given, kinds, with_report
 
 _STRETCH = 25
-
-
-class DescentError(RuntimeError):
-    """What `Descent.check` raises: what went wrong, and what to try."""
-
-
-class Outcome(StrEnum):
-    """How a descent ended: at the last iteration, by its stopping rule, or where nothing is finite any more."""
-
-    COMPLETED = "completed"
-    SETTLED = "settled"
-    NOT_FINITE = "not finite"
-
-
-class Descent(eqx.Module):
-    """The end of a descent, and what it took.
-
-    Attributes:
-        free: the parameters with what `only` and `positive` put around them: pass them to `descend` again to go on.
-        state: of the loss, if it has one.
-        history: the loss at every iteration before its update, shape (n,).
-        num_nonfinite: iterations whose loss or gradient was not finite.
-        outcome: how it ended.
-        num_evaluations: what the loss cost, in states at which the log-density or its gradient was asked for, where `fit` and
-            `discrete.train` count them. What the backward pass computes again is not counted, nor is what reports cost.
-        average: as `free`, with the averages of what is learned; None where none was asked for.
-        reports: by name, one value for each entry of `reports["iteration"]`; empty where none were asked for.
-    """
-
-    free: Any
-    state: Any
-    history: Float[np.ndarray, " n"]
-    num_nonfinite: int = eqx.field(static=True)
-    outcome: Outcome = eqx.field(static=True)
-    num_evaluations: int | None = eqx.field(static=True, default=None)
-    average: Any = None
-    reports: Reports = eqx.field(default_factory=dict)
-
-    def __repr__(self):
-        facts = {"num_nonfinite": self.num_nonfinite, "outcome": str(self.outcome)}
-        return shown("Descent", iterations=self.history.size, loss=self.history[-1, ...], **facts)
-
-    @property
-    def parameters(self) -> Any:
-        """The parameters as the loss sees them."""
-        return resolve(self.free)
-
-    @property
-    def averaged(self) -> Any:
-        """The parameters as the loss sees them, with the averages of what was learned in the place of its last values.
-
-        Raises:
-            ValueError: none was asked for.
-        """
-        if self.average is None:
-            raise ValueError("this descent kept no average; ask for one, as descend(..., average=0.999)")
-        return resolve(self.average)
-
-    def check(self) -> None:
-        """Raise `DescentError` if an iteration was not finite, saying what to try."""
-        if self.num_nonfinite:
-            raise DescentError(
-                f"{self.num_nonfinite} of {self.history.size} iterations had a loss or gradient that is not finite and "
-                "changed nothing. A step was too large, or crossed a bound or a conjugate point: take a smaller "
-                "learning rate, a `positive` stiffness, more paths, or a reference whose scale is nearer the target's"
-            )
 
 
 class _Run(NamedTuple):
@@ -219,53 +152,6 @@ def descend(
         average=None if average is None else eqx.combine(run.average, fixed),
         reports=reports,
     )
-
-
-def descend_refining(
-    loss: Callable[..., Any],
-    parameters: Any,
-    *,
-    num_levels: int = 4,
-    refine: Callable[[Any], Any] = refined,
-    checkpoint: str | PathLike | None = None,
-    **options,
-) -> tuple[Descent, ...]:
-    """Descend, cut each piece in two, descend again: 1 → 2 → 4 → 8 pieces in four levels, each from where the last ended.
-
-    Args:
-        loss: as in `descend`; it must take protocols of any number of pieces.
-        parameters: a protocol, with `only` and `positive` as in `descend`.
-        num_levels: ≥ 1.
-        refine: what makes parameters finer.
-        checkpoint: as of `descend`, with the number of the level behind its name.
-        options: the others of `descend`.
-
-    Returns:
-        The end of each level.
-
-    Raises:
-        ValueError: fewer than one level; as `descend`.
-
-    Example:
-        >>> from pidjax import harmonic
-        >>> from pidjax.learning import only, positive
-        >>> start = only(lambda protocol: protocol.beta, positive(harmonic(1.0)))
-        >>> levels = descend_refining(lambda protocol: jnp.sum(protocol.beta**2), start, num_levels=3, num_iterations=5)
-        >>> [level.parameters.num_pieces for level in levels]
-        [1, 2, 4]
-
-    Source: Chertkov & Behjoo, *Adaptive Path Integral Diffusion*, arXiv 2512.11858.
-    """
-    num_levels = check_count("num_levels", num_levels)
-    check_kind("refine", refine, Callable, "a function of the parameters")
-    if refine is refined:
-        check_protocol(parameters)
-    levels: list[Descent] = []
-    for number in range(num_levels):
-        start = refine(levels[-1].free) if levels else parameters
-        file = None if checkpoint is None else f"{os.fspath(checkpoint)}-{number + 1}"
-        levels.append(descend(loss, start, checkpoint=file, **options))
-    return tuple(levels)
 
 
 def _guarded(optimiser: optax.GradientTransformation) -> Any:

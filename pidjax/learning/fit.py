@@ -24,9 +24,11 @@ from ..sampling.problem import Problem
 from ..sampling.rollout import spread
 from ..sampling.rules import AbstractGaussianRule
 from ..targets.base import AbstractTarget, Tilted, WithDensity, able
-from .descend import Descent, adam, descend
+from .descend import descend
+from .descent import Descent
 from .losses import AbstractLoss, RelativeEntropy, evidence
 from .networks import Guided
+from .optimiser import adam
 from .parameters import is_learned
 
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from .._maths.maps import Factor, Map, adjoint, apply, cholesky, identity, inverse_factor, log_volume, product
+from .._maths.maps import Factor, Map, apply, cholesky, identity, inverse_factor, log_volume, product
 
 
 class Bridge(NamedTuple):
@@ -30,12 +30,14 @@ class Bridge(NamedTuple):
     Attributes:
         left, right: linear maps: scalars, diagonals or matrices.
         offset: shape (d,), or a scalar zero.
+        covariance: L Lᵀ, a map; unlike L it can be differentiated in time where it vanishes.
         factor, whitening: L and L⁻¹, lower triangular maps; both zero where the law is a point.
     """
 
     left: Map
     right: Map
     offset: Float[Array, "..."]
+    covariance: Map
     factor: Factor
     whitening: Factor
 
@@ -44,16 +46,13 @@ class Bridge(NamedTuple):
         """From the covariance, which is positive definite where `is_spread` and is taken for zero elsewhere."""
         factor = cholesky(jnp.where(is_spread, covariance, identity(covariance)))
         whitening = inverse_factor(factor)
-        return cls(left, right, offset, jnp.where(is_spread, factor, 0), jnp.where(is_spread, whitening, 0))
+        covariance = jnp.where(is_spread, covariance, covariance - jax.lax.stop_gradient(covariance))
+        return cls(left, right, offset, covariance, jnp.where(is_spread, factor, 0), jnp.where(is_spread, whitening, 0))
 
     @property
     def is_spread(self) -> Array:
         """Whether the law is more than a point."""
         return jnp.any(self.factor > 0)
-
-    @property
-    def covariance(self) -> Map:
-        return product(self.factor, adjoint(self.factor))
 
     def mean(self, start: Float[Array, " d"], end: Float[Array, " d"]) -> Float[Array, " d"]:
         return apply(self.left, start) + apply(self.right, end) + self.offset

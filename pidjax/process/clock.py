@@ -32,8 +32,9 @@ def time_at_snr(green: Green, ratio: Float[Array, "*times"]) -> tuple[Float[Arra
         )
 
     remaining = arc(ratio)
-    elapsed = arc(jnp.where(stiff, 2 * w * excess / decay, 1 / sinhc**2) / ratio)
-    late = remaining < 0.5
+    inner = jnp.where(stiff, 2 * w * excess / decay, 1 / sinhc**2) / ratio
+    elapsed, is_lost = arc(inner), stiff & (inner + excess == 0)
+    late = (remaining < 0.5) | is_lost
     return jnp.where(late, 1 - remaining, elapsed), jnp.where(late, remaining, 1 - elapsed)
 
 

@@ -36,10 +36,11 @@ def check_conjugate(
     Raises:
         ValueError: with the time of the conjugate point in the user's units.
     """
-    values = [concrete(array) for array in (stiffness, drift, edges, horizon)]
+    given = [stiffness, drift, edges, horizon, *([] if start_covariance is None else [start_covariance])]
+    values = [concrete(array) for array in given]
     if any(value is None for value in values):
         return
-    stiffnesses, drifts, ends, end = (np.asarray(value, dtype=np.float64) for value in values)
+    stiffnesses, drifts, ends, end, *starts = (np.asarray(value, dtype=np.float64) for value in values)
     if not (np.isfinite(stiffnesses).all() and np.isfinite(drifts).all()):
         raise ValueError(
             "beta, force and gauge are not finite in the unit problem, where they are β σ²T², T f and σ²T A: pass a smaller "
@@ -52,10 +53,10 @@ def check_conjugate(
     )
     if (smallest >= -1e-6 * (1 + np.abs(stiffnesses).reshape(len(smallest), -1).max(1))).all():
         return
-    if stiffnesses.ndim == drifts.ndim == 1 and np.ndim(0 if start_covariance is None else start_covariance) == 0:
+    if stiffnesses.ndim == drifts.ndim == 1 and all(np.ndim(start) == 0 for start in starts):
         dim = 1
     maps = list(zip(_matrices(stiffnesses, dim), _matrices(drifts, dim), strict=True))
-    begun = None if start_covariance is None else _matrices(np.asarray(start_covariance, np.float64)[None], dim)[0]
+    begun = _matrices(starts[0][None], dim)[0] if starts else None
     time = first_conjugate_time(maps, ends, begun)
     if time is not None:
         narrower = "" if begun is None else ", a narrower start"

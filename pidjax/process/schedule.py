@@ -147,7 +147,7 @@ def from_function(
     """
     num_pieces = check_count("num_pieces", num_pieces)
     horizon = as_positive("horizon", horizon)
-    edges = horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces
+    edges = (horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces).at[-1].set(horizon)
     middles = (edges[:-1] + edges[1:]) / 2
 
     def stacked(name, value) -> Any:

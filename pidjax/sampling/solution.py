@@ -19,6 +19,7 @@ from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.ends import Ends
 from ..targets.fitting import Fit
+from ..targets.fitting.rounds import DRAWS
 from ..targets.local import LocalDraws
 from ..targets.mixture import GaussianMixture
 from ..targets.pool import Pool
@@ -95,6 +96,10 @@ class Solution(Weighted):
             )
         elif self.fit is not None:
             told = "; a mode that the fit did not find is missing here" if self.located is None else ""
+            if self._holds_numbers() and self.fit.non_finite > 0:
+                told += (
+                    f"; the log-density was NaN or +inf {int(self.fit.non_finite)} times, mostly far out, read as -inf"
+                )
             rows["fitted"] = f"a surrogate, from the energy alone{told}"
         if self._holds_numbers() and self.modes is not None:
             rows["modes"] = _how_located(self.modes)
@@ -233,10 +238,11 @@ class Solution(Weighted):
                 )
             text = f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: {cause}, or float64"
             problems.insert(0, (Outcome.NOT_FINITE, text))
-        if self.fit is not None and self.fit.non_finite > 0:
+        if self.fit is not None and not self.fit.last_log_z.hides(self.fit.non_finite_near / DRAWS):
             text = (
-                f"the log-density returned NaN or +inf {int(self.fit.non_finite)} times while its surrogate was fitted: return "
-                "-inf outside the support, and keep what overflows far out, as an exponential, from being NaN"
+                f"the log-density returned NaN or +inf at {int(self.fit.non_finite_near)} of the last {DRAWS} places where its "
+                "surrogate was fitted, which were read as -inf: return -inf outside the support, and keep what overflows far "
+                "out, as an exponential, from being NaN"
             )
             problems.append((Outcome.FIT_NOT_FINITE, text))
         return problems

@@ -6,7 +6,7 @@ A surrogate has the better answer: independent samples, as many as one likes, ea
 mixture, fitted to the energy; else a product of mixtures over blocks of coordinates that look independent at the end points.
 
 A fit sees the modes that its chains met, and from five dimensions on these are the wider ones. So modes are looked for again,
-and if the mixture has *overlooked* one of a thousandth of the mass,
+as they are from places that the user gave, and if the mixture has *overlooked* one of a thousandth of the mass,
 
     log p̂(m_k)  <  log p̃(m_k) − log Z − 3,         Z = max(Ẑ, Σ_j M_j),
 
@@ -96,7 +96,7 @@ def stand_in(
         fit = fit_surrogate(key_fit, fixed.log_density, density.dim, **options)
         spent = int(fit.num_energy_evaluations)
         if fit.check().ess[fit.num_rounds - 1] >= LEAST_ESS:
-            if density.dim <= FEW:
+            if density.dim <= FEW and starts is None:
                 return StandIn(Surrogate(density, fit.mixture), fit, None, spent)
             key_modes, key_compare = jax.random.split(key_look)
             modes = locate(key_modes, fixed, starts=starts)

@@ -149,10 +149,11 @@ class Population(Weighted):
 
     def _problems(self):
         problems = []
-        if self.num_nonfinite > 0:
+        if not self.log_z.hides(self.num_nonfinite / self.num_energy_evaluations):
             text = (
-                f"the log-density was NaN or +inf, or had no finite gradient, {int(self.num_nonfinite)} times: no particle "
-                "stays there. Return -inf outside the support; make the gradient finite (jnp.where inside of what diverges)"
+                f"the log-density was NaN or +inf, or had no finite gradient, {int(self.num_nonfinite)} times of "
+                f"{int(self.num_energy_evaluations)}: no particle stays there. Return -inf outside the support; make the "
+                "gradient finite (jnp.where inside of what diverges)"
             )
             problems.append((Outcome.NOT_FINITE, text))
         if not self.schedule.levels[-1] >= 1:

@@ -30,7 +30,7 @@ from .._maths.once import compiled_once
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.fitting.fit import as_starts
-from ..targets.fitting.pilot import MOST_THOROUGH, Chains, Sizes, pilot
+from ..targets.fitting.pilot import MOST_THOROUGH, Chains, Sizes, pilot, where_to_look
 from ..targets.fitting.tempered import PARTICLES
 from .climb import climb, value_and_slope
 from .explain import Search, find_modes, most_modes, nothing_found
@@ -92,8 +92,9 @@ def locate(
         raise ValueError(f"dim is {dim} but target has dimension {own_dim}; leave it out")
     given = as_starts(starts, own_dim, dtype)
     key_pilot, key_climbs = jax.random.split(key)
-    width, chains = pilot(key_pilot, known.log_density, jnp.zeros(own_dim, dtype), given)
-    return _located(key_climbs, known, width, chains, given)
+    centre = where_to_look(known.log_density, given)
+    width, chains = pilot(key_pilot, known.log_density, centre, given)
+    return _located(key_climbs, known, centre, width, chains, given)
 
 
 def number_of_starts(dim: int) -> int:
@@ -109,11 +110,16 @@ def number_of_rounds(dim: int) -> tuple[int, int]:
 
 @partial(compiled_once, level=1)
 def _located(
-    key: Key[Array, ""], target: WithDensity, width: Float[Array, ""], chains: Chains, given: Float[Array, "s d"]
+    key: Key[Array, ""],
+    target: WithDensity,
+    centre: Float[Array, " d"],
+    width: Float[Array, ""],
+    chains: Chains,
+    given: Float[Array, "s d"],
 ) -> Modes:
     """The modes to which climbs from the ends of chains, and from given places, lead."""
     dim, dtype = given.shape[1], given.dtype
-    points, values = width * chains.points.T, chains.values - dim * jnp.log(width)
+    points, values = centre[None] + width * chains.points.T, chains.values - dim * jnp.log(width)
 
     number = number_of_starts(dim)
     order = chains.order

@@ -20,7 +20,7 @@ from ..mixture import GaussianMixture
 from .defence import DEFENCE_WIDTH, defended
 from .energy import Energy
 from .gaussians import Gaussians, expectation_maximisation, seed
-from .pilot import DEEPER, DEEPEST, Chains, Sizes, pilot
+from .pilot import DEEPER, DEEPEST, Chains, Sizes, pilot, where_to_look
 from .rounds import (
     CHAIN_MOVES,
     DRAWS,
@@ -51,7 +51,8 @@ class Fit(eqx.Module):
             after the last round, whose mixture is the one returned.
         num_rounds, num_energy_evaluations: what was spent.
         num_gradient_evaluations: of these evaluations, those with the gradient.
-        non_finite: log-densities of NaN or +∞, which were read as −∞.
+        non_finite: log-densities of NaN or +∞, which were read as −∞, from the farthest scouts on.
+        non_finite_near: those of the last round's draws of the mixture and of its heavier twin.
         unresolved: the mass of components that were left out: so near the origin, and so narrow, that the roundings of the
             place y − shift show in them.
         converged: the rounds ended before their limit, or at it, with ess ≥ 0.1; below that not even the standard errors are
@@ -65,6 +66,7 @@ class Fit(eqx.Module):
     num_energy_evaluations: Int[Array, ""]
     num_gradient_evaluations: Int[Array, ""]
     non_finite: Int[Array, ""]
+    non_finite_near: Int[Array, ""]
     unresolved: Float[Array, ""]
     converged: Bool[Array, ""]
 
@@ -138,7 +140,7 @@ def fit_surrogate(
 ) -> Fit:
     """The mixture p̂ whose weights p̃/p̂ are even, from log p̃ alone and its slopes, where it has useful ones.
 
-    1. *Probe*: the scale of what carries mass around `centre` (the origin unless given).
+    1. *Probe*: the scale of what carries mass around `centre`.
     2. *Langevin chains* from starts at all scales, a hundredth to a thousand of that one: where else there is mass.
     3. *Tempered sequential Monte Carlo*: particles of p̃, hence its place, and coordinates in which they are white.
     4. *Mixture*: D² seeding and expectation maximisation on the particles and the ends of the chains.
@@ -153,8 +155,8 @@ def fit_surrogate(
             arrays are then arguments of the compiled programs, and new values do not compile again.
         dim: d ≥ 1; the number of components depends on it only.
         dtype: of the fit; JAX's default if left out.
-        centre: where to look first, shape (d,).
-        starts: places from which Langevin chains start too, shape (s, d).
+        centre: where to look first, shape (d,); by default the origin, or, if it has no mass, the best of `starts`.
+        starts: places from which Langevin chains start too, eight from each, shape (s, d).
         progress: show a bar, if tqdm is installed, when the rounds take more than two seconds.
 
     Raises:
@@ -167,11 +169,11 @@ def fit_surrogate(
     """
     check_key("key", key)
     dim, dtype = check_count("dim", dim), as_dtype(dtype)
-    centre = jnp.zeros(dim, dtype) if centre is None else as_floating("centre", centre).astype(dtype)
+    check_scalar("log_density", log_density, jnp.zeros(dim, dtype), where="pass the dim that log_density means")
+    starts = as_starts(starts, dim, dtype)
+    centre = where_to_look(log_density, starts) if centre is None else as_floating("centre", centre).astype(dtype)
     if centre.shape != (dim,):
         raise ValueError(f"centre has shape {centre.shape} but dim is {dim}; pass a ({dim},) vector")
-    check_scalar("log_density", log_density, centre, where="pass the dim that log_density means")
-    starts = as_starts(starts, dim, dtype)
 
     key_pilot, key_cloud, key_seed, key_rounds = jax.random.split(key, 4)
     width, chains = pilot(key_pilot, log_density, centre, starts)
@@ -230,6 +232,7 @@ def _finish(energy: Energy, population: Population, spent: Int[Array, ""], inval
         num_energy_evaluations=spent + DRAWS * population.rounds + MOVED * CHAIN_MOVES * refits,
         num_gradient_evaluations=jnp.asarray(Sizes.of(energy.shift.size).gradients),
         non_finite=invalid + population.invalid,
+        non_finite_near=population.last_invalid,
         unresolved=jnp.sum(jnp.where(resolved, 0, weights)),
         converged=population.ess[refits] >= TRUSTED,
     )

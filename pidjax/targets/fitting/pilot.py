@@ -7,8 +7,8 @@
 The unit of length is what a probe finds. Scouts start at s z with s log-uniform over five decades, and a quarter of them at
 b ± s e_i, on the coordinate lines through the highest top b so far: a mode much narrower than another basin is met only near
 it, and modes often differ in one coordinate. Chains start at the scouts' tops and at points s z. Each chain has its own step ε:
-× 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient is zero, or not finite, there are no tops, and the
-moves are a random walk's.
+× 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient is zero, or not finite, a scout is its own top, and
+the moves are a random walk's.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..._maths.once import compiled_once
@@ -108,7 +109,7 @@ def scouted(
     a top near.
 
     The slope at y + δu, u = ∇log p'/|∇log p'|, gives the curvature along u. The top of a round Gaussian's is its centre, from
-    wherever in its basin.
+    wherever in its basin. Where a top has no mass, beyond a wall, or there is no slope, on a plateau, the point stays.
     """
     dim, dtype = energy.shift.shape[0], energy.shift.dtype
     batches = Sizes.of(dim).scouts // _SCOUTS_AT_ONCE
@@ -123,7 +124,7 @@ def scouted(
         around = jr.normal(key_start, (dim, _SCOUTS_AT_ONCE), dtype)
         offsets = _scales(key_scale, _SCOUTS_AT_ONCE, dtype)[None] * jnp.where(on_lines, directions, around)
         points = jnp.where(on_lines, best[0], jnp.zeros_like(best[0]))[:, None] + offsets
-        _, slopes, invalid = energy.with_slope(points)
+        own_values, slopes, invalid = energy.with_slope(points)
         steepness, radius = (jnp.linalg.norm(columns, axis=0)[None] for columns in (slopes, offsets))
         upward = slopes / jnp.maximum(steepness, jnp.finfo(dtype).tiny)
         _, ahead, invalid_ahead = energy.with_slope(points + _PROBE_STEP * radius * upward)
@@ -131,7 +132,9 @@ def scouted(
         has_top = (steepness > 0) & (steepness < FARTHEST_TOP * radius * bend)
         tops = points + jnp.where(has_top, steepness / jnp.where(has_top, bend, 1), 0) * upward
         values, invalid_top = energy(tops)
-        values = jnp.where(has_top[0], values, -jnp.inf)
+        is_outside = values == -jnp.inf
+        tops, values = jnp.where(is_outside[None], points, tops), jnp.where(is_outside, own_values, values)
+        values = jnp.where((has_top | (steepness == 0))[0], values, -jnp.inf)
         highest = jnp.argmax(values)
         is_higher = values[highest] > best[1]
         best = jnp.where(is_higher, tops[:, highest], best[0]), jnp.where(is_higher, values[highest], best[1])
@@ -146,11 +149,11 @@ def pilot_chains(key: Key[Array, ""], energy: Energy, given: Float[Array, "s d"]
     """The end points of 512 chains of 200 steps, above 256 dimensions of 64.
 
     Eight start at each of 48 tops that lie far apart, 6 above 256 dimensions, of those that scouts saw; the rest, or all where
-    there are no tops, at random at all scales; the last of them at places that are given.
+    there are no tops, at random at all scales; the last of them, eight each, at places that are given.
 
     Args:
         energy: in coordinates in which what lies near the origin is of unit scale.
-        given: in these coordinates; no more than an eighth of the chains start there.
+        given: in these coordinates. No more than an eighth of the chains start there, spread over the places if these are many.
 
     Source: Roberts & Tweedie, *Bernoulli* 1996, for the moves. Steps that adapt all along leave no law invariant, and none is
     asked for: the chains say where to look.
@@ -163,8 +166,11 @@ def pilot_chains(key: Key[Array, ""], energy: Energy, given: Float[Array, "s d"]
     chosen = jnp.repeat(far_apart(key_choose, tops, alive, num_tops)[0].T, CHAINS_PER_TOP, axis=1)
     points = at_all_scales(key_scale, key_start, dim, number, dtype)
     points = points.at[:, : sizes.of_tops].set(jnp.where(jnp.any(alive), chosen, points[:, : sizes.of_tops]))
-    own = number - min(len(given), number // 8)
-    points = points.at[:, own:].set(given[: number - own].T)
+    room = number // 8
+    places = np.arange(min(len(given), room)) * len(given) // max(1, min(len(given), room))
+    each = min(CHAINS_PER_TOP, room // max(1, len(places)))
+    own = number - each * len(places)
+    points = points.at[:, own:].set(jnp.repeat(given[places].T, each, axis=1))
     chains = jnp.arange(number)
     drawn = jnp.where(chains < sizes.of_tops, chains % CHAINS_PER_TOP == 0, chains < own)
     values, slopes, invalid = energy.with_slope(points)
@@ -201,3 +207,12 @@ def _pilot(
 
 pilot = compiled_once(_pilot, level=1)
 """One program for all who search the same density."""
+
+
+def where_to_look(log_density: Callable, given: Float[Array, "s d"]) -> Float[Array, " d"]:
+    """The origin, or, if it has no mass, the given place that has the most."""
+    origin = jnp.zeros(given.shape[1], given.dtype)
+    if len(given) == 0:
+        return origin
+    values, _ = Energy(log_density, origin, jnp.ones((), given.dtype))(jnp.concatenate([origin[None], given]).T)
+    return jnp.where(values[0] > -jnp.inf, origin, given[jnp.argmax(values[1:])])

@@ -51,7 +51,10 @@ class Draws(eqx.Module):
 
 
 class Population(eqx.Module):
-    """The mixture, the batch it was last fitted to, and the history of log Z and ESS/N (NaN after the last round)."""
+    """The mixture, the batch it was last fitted to, and the history of log Z and ESS/N (NaN after the last round).
+
+    `invalid` counts all rounds, `last_invalid` the draws of the last one.
+    """
 
     mixture: Gaussians
     batch: Batch
@@ -59,6 +62,7 @@ class Population(eqx.Module):
     ess: Float[Array, " rounds"]
     rounds: Int[Array, ""]
     invalid: Int[Array, ""]
+    last_invalid: Int[Array, ""]
     stop: Bool[Array, ""]
 
 
@@ -69,7 +73,7 @@ def first_population(mixture: Gaussians) -> Population:
     history = jnp.full((ROUNDS,), jnp.nan, dtype)
     nothing = Batch(jnp.zeros((dim, number), dtype), jnp.zeros((number,), dtype))
     zero = jnp.zeros((), int)
-    return Population(mixture, nothing, history, history, zero, zero, jnp.zeros((), bool))
+    return Population(mixture, nothing, history, history, zero, zero, zero, jnp.zeros((), bool))
 
 
 def population_monte_carlo(
@@ -96,7 +100,8 @@ def population_monte_carlo(
             lambda: (population.mixture, population.batch, draws.invalid),
             lambda: refit(key_refit, energy, population, draws),
         )
-        return Population(mixture, batch, log_z, ess, rounds, population.invalid + invalid, stop)
+        invalid = population.invalid + invalid
+        return Population(mixture, batch, log_z, ess, rounds, invalid, draws.invalid, stop)
 
     def goes_on(population: Population):
         return ~population.stop & (population.rounds < until)
