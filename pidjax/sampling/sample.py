@@ -24,6 +24,7 @@ from ..targets.base import AbstractTarget, Tilted, WithDensity, able
 from ..targets.density import Density
 from ..targets.ends import Ends
 from ..targets.fitting.fit import as_starts
+from ..tempering.annealing import LARGEST_COUNT
 from .checkpoint import Checkpoint
 from .problem import Prepared, Problem
 from .resampling import Resampling, check_resampling
@@ -32,8 +33,6 @@ from .rules import AbstractRule, Ancestral, EndingOnDraw, Unweighted
 from .solution import Solution
 from .stand_in import StandIn, chosen, stand_in
 
-_LARGEST_COUNT = 2**31 - 1
-"""Of 32 bits: of paths, and where the count of evaluations stops."""
 _DIVISIBLE_BY = 64
 """What chunks are multiples of, where there are several, so that devices share them evenly however many there are."""
 _ROADS = {
@@ -106,10 +105,8 @@ def sample(
     problem = Problem(target, protocol)
     rule, grid = problem.plan(rule, grid, num_steps)
     num_samples = check_count("num_samples", num_samples)
-    if num_samples > _LARGEST_COUNT:
-        raise ValueError(
-            f"num_samples is {num_samples}; pass at most {_LARGEST_COUNT}, since paths have 32-bit numbers"
-        )
+    if num_samples > LARGEST_COUNT:
+        raise ValueError(f"num_samples is {num_samples}; pass at most {LARGEST_COUNT}, since paths have 32-bit numbers")
     if resampling is not None:
         check_resampling(resampling, rule, num_samples)
     if starts is not None:
@@ -185,7 +182,7 @@ def sample(
         prepared=prepared,
         rule=rule,
         num_nonfinite=num_nonfinite,
-        num_energy_evaluations=jnp.asarray(min(evaluations, _LARGEST_COUNT)),
+        num_energy_evaluations=jnp.asarray(min(evaluations, LARGEST_COUNT)),
         shared=target.shared_sample if ends is None else None,
         fit=found.fit,
         reached=found.reached,

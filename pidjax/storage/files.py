@@ -33,6 +33,7 @@ def save(path: str | PathLike, value: Any) -> None:
         value: what to keep. Its functions are kept by name, but for those of `jax.nn` and `jax.numpy`.
 
     Raises:
+        FileNotFoundError: no folder of this name.
         TypeError: a part that is neither module, container, array, number, string nor function.
         ValueError: arrays of a transformation, which have no values yet.
 
@@ -53,6 +54,9 @@ def save(path: str | PathLike, value: Any) -> None:
     written = np.frombuffer(json.dumps(header).encode(), np.uint8)
     entries: dict[str, Any] = {str(number): array for number, array in enumerate(arrays)}
     check_kind("path", path, str | PathLike, "the name of a file")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"path is {path}, but there is no folder {folder}; make it first")
     unfinished = f"{os.fspath(path)}.unfinished"
     with open(unfinished, "wb") as file:
         np.savez(file, header=written, **entries)

@@ -18,7 +18,8 @@ from .population import Population
 from .schedule import Schedule, with_length
 from .white import is_white, restored, whitened
 
-_LARGEST_COUNT = 2**31 - 1
+LARGEST_COUNT = 2**31 - 1
+"""Of 32 bits: of paths, and where counts of evaluations stop."""
 _LEVELS_AT_ONCE = 64
 """Buffers of schedules are multiples of this, so that one of another length seldom compiles again."""
 
@@ -187,7 +188,7 @@ def _shares(island_log_z: Float[Array, " islands"], weights: Float[Array, " K"],
 
 def _population(ascent: Ascent, weights: Float[Array, " K"], layout: Layout) -> Population:
     climber, spent = ascent.climber, ascent.climber.spent
-    number, most = layout.num_particles, _LARGEST_COUNT // layout.num_particles
+    number, most = layout.num_particles, LARGEST_COUNT // layout.num_particles
 
     def of_all(count: Int[Array, ""]) -> Int[Array, ""]:
         return number * jnp.minimum(count, most)

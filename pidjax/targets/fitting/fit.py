@@ -103,9 +103,9 @@ class Fit(eqx.Module):
         if not jnp.isfinite(self.log_z[self.num_rounds - 1]):
             raise ValueError(
                 f"log_density was finite at none of the points where the last round looked, {invalid} of {tried} values in all "
-                "being NaN or +inf: its support is small, or far from the origin for its size, or it has no finite mass and "
-                "the fit ran away. Shift and scale it so that the origin lies within, or pass pidjax.fit_surrogate(..., "
-                "centre=...) a place inside; bound it, or add a prior"
+                "being NaN or +inf: its support is small, or far from the origin for its size, or it grows outwards (is its "
+                "sign right?) or has no finite mass, and the fit ran away. Shift and scale it so that the origin lies within, "
+                "or pass starts=... with a place inside; bound it, or add a prior"
             )
         finite = all(jnp.isfinite(part).all() for part in (self.mixture.means, self.mixture.factors))
         if not (finite and (self.converged or jnp.all(self.scale < FARTHEST))):
