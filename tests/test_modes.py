@@ -236,7 +236,7 @@ def test_given_starts_and_jit():
     assert base.weights.tolist() == [0.5, 0.5, *[0.0] * 62]
     place = jnp.ones(10)
     np.testing.assert_allclose(base.log_density(place), modes.laplace().log_density(place))
-    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=32814, num_unexplained=0, has_slopes=True")
+    assert repr(modes).startswith("Modes(dim=10, num_modes=2, num_starts=32807, num_unexplained=0, has_slopes=True")
     assert "float64[]" in repr(eqx.filter_eval_shape(lambda: modes))
 
 
@@ -295,14 +295,14 @@ def test_modes_in_small_basins_are_met_from_around_the_others(seed):
 
 @pytest.mark.slow
 def test_one_chain_for_each_top_counts():
-    """Numbers 0, 8, …, 376 begin at tops of their own, and 384, …, 511 anywhere but for two that are given: by turns, and
-    before all the others."""
+    """Numbers 0, 8, …, 376 begin at tops of their own, and 384, …, 511 anywhere but for eight each at two places
+    that are given: by turns, and before all the others."""
     energy = Energy(zoo.nine().log_density, jnp.zeros(2), jnp.ones(()))
     chains = jax.jit(pilot_chains)(KEY, energy, jnp.full((2, 2), 5.0))
     assert chains.order[:6].tolist() == [0, 384, 8, 385, 16, 386]
     assert sorted(chains.order.tolist()) == list(range(512))
-    assert chains.drawn[chains.order].tolist() == [True] * 174 + [False] * 338
-    np.testing.assert_allclose(chains.points[:, -2:], 5, atol=3)
+    assert chains.drawn[chains.order].tolist() == [True] * 160 + [False] * 352
+    np.testing.assert_allclose(chains.points[:, -16:], 5, atol=3)
     assert Sizes.of(1600) == (2048, 6, 64)
 
 
