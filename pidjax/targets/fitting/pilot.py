@@ -109,7 +109,7 @@ def scouted(
     a top near.
 
     The slope at y + δu, u = ∇log p'/|∇log p'|, gives the curvature along u. The top of a round Gaussian's is its centre, from
-    wherever in its basin. Where a top has no mass, beyond a wall, or there is no slope, on a plateau, the point stays.
+    wherever in its basin. On a plateau, where there is no slope, the point stays.
     """
     dim, dtype = energy.shift.shape[0], energy.shift.dtype
     batches = Sizes.of(dim).scouts // _SCOUTS_AT_ONCE
@@ -124,7 +124,7 @@ def scouted(
         around = jr.normal(key_start, (dim, _SCOUTS_AT_ONCE), dtype)
         offsets = _scales(key_scale, _SCOUTS_AT_ONCE, dtype)[None] * jnp.where(on_lines, directions, around)
         points = jnp.where(on_lines, best[0], jnp.zeros_like(best[0]))[:, None] + offsets
-        own_values, slopes, invalid = energy.with_slope(points)
+        _, slopes, invalid = energy.with_slope(points)
         steepness, radius = (jnp.linalg.norm(columns, axis=0)[None] for columns in (slopes, offsets))
         upward = slopes / jnp.maximum(steepness, jnp.finfo(dtype).tiny)
         _, ahead, invalid_ahead = energy.with_slope(points + _PROBE_STEP * radius * upward)
@@ -132,8 +132,6 @@ def scouted(
         has_top = (steepness > 0) & (steepness < FARTHEST_TOP * radius * bend)
         tops = points + jnp.where(has_top, steepness / jnp.where(has_top, bend, 1), 0) * upward
         values, invalid_top = energy(tops)
-        is_outside = values == -jnp.inf
-        tops, values = jnp.where(is_outside[None], points, tops), jnp.where(is_outside, own_values, values)
         values = jnp.where((has_top | (steepness == 0))[0], values, -jnp.inf)
         highest = jnp.argmax(values)
         is_higher = values[highest] > best[1]
