@@ -189,6 +189,8 @@ def next_level(gains: Float[Array, "islands n"], level: Float[Array, ""]) -> Flo
     Example:
         >>> round(float(next_level(jnp.array([[0.0, 10.0]]), jnp.zeros(()))), 3)
         0.069
+        >>> bool(next_level(jnp.array([[0.0, 1e30]]), jnp.zeros(())) > 0)
+        True
     """
     rest = 1 - level
     alive = gains > -jnp.inf
@@ -202,8 +204,8 @@ def next_level(gains: Float[Array, "islands n"], level: Float[Array, ""]) -> Flo
         enough = share(middle) >= SHARE
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-    low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(rest), 2 * rest))
-    above = level + jnp.maximum(low, jnp.finfo(low.dtype).eps * level)
+    low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(rest), 2 * rest))
+    above = level + jnp.maximum(jnp.where(low > 0, low, high), jnp.finfo(low.dtype).eps * level)
     return jnp.where((low >= rest) | ~jnp.any(alive), 1, above)
 
 
