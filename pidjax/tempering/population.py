@@ -149,7 +149,7 @@ class Population(Weighted):
 
     def _problems(self):
         problems = []
-        if not self.log_z.hides(self.num_nonfinite / self.num_energy_evaluations):
+        if self.num_nonfinite > 0:
             text = (
                 f"the log-density was NaN or +inf, or had no finite gradient, {int(self.num_nonfinite)} times of "
                 f"{int(self.num_energy_evaluations)}: no particle stays there. Return -inf outside the support; make the "
