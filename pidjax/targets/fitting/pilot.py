@@ -165,9 +165,10 @@ def pilot_chains(key: Key[Array, ""], energy: Energy, given: Float[Array, "s d"]
     points = at_all_scales(key_scale, key_start, dim, number, dtype)
     points = points.at[:, : sizes.of_tops].set(jnp.where(jnp.any(alive), chosen, points[:, : sizes.of_tops]))
     room = number // 8
-    places = np.arange(min(len(given), room)) * len(given) // max(1, min(len(given), room))
-    each = min(CHAINS_PER_TOP, room // max(1, len(places)))
-    own = number - each * len(places)
+    count = min(len(given), room)
+    places = np.arange(count) * len(given) // max(1, count)
+    each = min(CHAINS_PER_TOP, room // max(1, count))
+    own = number - each * count
     points = points.at[:, own:].set(jnp.repeat(given[places].T, each, axis=1))
     chains = jnp.arange(number)
     drawn = jnp.where(chains < sizes.of_tops, chains % CHAINS_PER_TOP == 0, chains < own)
