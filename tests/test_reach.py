@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pidjax import Density, GaussianMixture, Outcome, sample, zoo
+from pidjax._maths.estimates import Estimate
 from pidjax.tempering import locate
 from pidjax.tempering.halo import DRAWS, ROUNDS, are_strays, halo, scatter
 from pidjax.tempering.reach import climb_from, reach
@@ -138,13 +139,35 @@ def test_sample_climbs_from_a_halo():
 
 
 @pytest.mark.slow
-def test_a_climb_that_does_not_arrive_says_so():
-    """From a base on which log p̃ differs by 1e30 no level is near enough: its particles are the pilot's."""
+def test_a_climb_that_does_not_arrive_says_so(monkeypatch):
+    """Ten levels are too few to get to the top of N(0, 1) from 10⁶ away: the particles are the pilot's."""
+    monkeypatch.setattr("pidjax.tempering.ladder.MOST_LEVELS", 10)
     modes = locate(jax.random.key(0), lambda y: -jnp.sum(y**2), 2)
-    far = Density(lambda y: -1e30 * jnp.sum((y - 1) ** 2), 2)
+    far = Density(lambda y: -0.5 * jnp.sum((y - 1e6) ** 2), 2)
     base = GaussianMixture.isotropic(jnp.zeros((1, 2)), 1.0)
-    reached = climb_from(jax.random.key(1), far, base, "fitted", modes, 1024)
+    reached = climb_from(jax.random.key(1), far, base, "fitted", modes, 1000)
     assert Outcome.UNFINISHED in [outcome for outcome, _ in reached.problems()]
+
+
+@pytest.mark.slow
+def test_of_two_climbs_the_more_certain_is_taken():
+    """Little mass that is missing for certain does less harm than an error that would hide it; much of it more."""
+    modes = locate(KEY, lambda y: -0.5 * jnp.sum(y**2), 2)
+    density = Density(lambda y: -0.5 * jnp.sum(y**2), 2)
+    fine = climb_from(KEY, density, GaussianMixture.isotropic(jnp.zeros((1, 2)), 1.5), "fitted", modes, 8192)
+    few = dataclasses.replace(fine.population, ancestors=fine.population.ancestors // 64 * 64)
+    rough = dataclasses.replace(fine, population=few)
+    error = float(rough.population.log_z.standard_error)
+    assert fine.problems() == rough.problems() == []
+
+    def missing(share):
+        return dataclasses.replace(fine, missing=Estimate(jnp.array(share), jnp.array(0.001)))
+
+    assert fine.doubt() < rough.doubt()
+    assert missing(0.3 * error).doubt() < rough.doubt() < missing(3 * error).doubt()
+    assert [found for found, _ in missing(0.3 * error).problems()] == [Outcome.UNSEEN_MASS]
+    lost = dataclasses.replace(fine, num_lost=jnp.array(1))
+    assert rough.doubt() < lost.doubt()
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ their own moments, all climb from there. A mode or ridge k of Laplace's mass M_k
 If the importance weights of the halo tell of clearly more mass than a climb found, or short steps from its points lead to such,
 there is mass that the climb has not seen; if it started from modes, and those met by chance only once hold much, there may be.
 
+If something speaks against each, that of the fewest problems is taken, and of these that of the least error of log Z.
+
 Modes are a base if they are few and explain most starts. If one was met only once, which tells of others, not met, they are the
 last one that is tried.
 """
@@ -95,6 +97,23 @@ class Reached(eqx.Module):
         facts: dict[str, Any] = {"levels": self.population.schedule.levels.shape[-1], "modes": self.modes.num_modes}
         return shown("Reached", road=self.road, **facts, unseen=self.modes.unseen, lost=self.num_lost)
 
+    @property
+    def missed(self) -> float:
+        """The missing mass if it is there for certain, and more than the error of log Z covers; else 0."""
+        if self.missing is None:
+            return 0.0
+        value, error = self.missing
+        least = max(_UNLIKELY * error, _SMALL * self.population.log_z.standard_error)
+        return float(value) if value > least else 0.0
+
+    def doubt(self) -> tuple[int, float]:
+        """Its problems, and then the error of log Z, to which mass missed by short steps is added.
+
+        That mass is no problem here: where the error is large it is not seen, and not less.
+        """
+        error = float(self.population.log_z.standard_error) + self.missed
+        return len(self.problems()) - (self.missed > 0), math.inf if math.isnan(error) else error
+
     def problems(self) -> list[tuple[Outcome, str]]:
         """What speaks against it: see `Outcome`."""
         found = self.population.problems()
@@ -118,11 +137,10 @@ class Reached(eqx.Module):
                 "nearer to the target"
             )
             found.append((Outcome.DISAGREEING, text))
-        missing = self.missing
-        if missing is not None and missing.value > max(_UNLIKELY * missing.standard_error, _SMALL * one.standard_error):
+        if self.missed > 0:
             text = (
-                f"short steps from the samples led on to {float(missing.value):.1%} more mass, as far as they went: a narrow "
-                "part that the climb did not enter (the neck of a funnel). Use another variable, as a hierarchy not centred"
+                f"short steps from the samples led on to {self.missed:.1%} more mass, as far as they went: a narrow part that "
+                "the climb did not enter (the neck of a funnel). Use another variable, as a hierarchy not centred"
             )
             found.append((Outcome.UNSEEN_MASS, text))
         seen = self.seen_log_z
@@ -180,7 +198,6 @@ def reach(
         advance(1)
         around = halo(key_halo, density, modes) if modes.num_modes > 0 and density.dim <= MOST_REFITTED else None
         best: Reached | None = None
-        standing = math.inf, math.inf
         if around is not None:
             energies += around.evaluations
         seen = None if around is None else around.log_z
@@ -192,10 +209,9 @@ def reach(
             energies += reached.num_energy_evaluations
             gradients += reached.num_gradient_evaluations
             advance(1)
-            own = len(reached.problems()), -float(reached.population.ess)
-            if own < standing:
-                best, standing = reached, own
-            if best is not None and standing[0] == 0 and -standing[1] >= LEAST_SHARE * best.population.num_samples:
+            if best is None or reached.doubt() < best.doubt():
+                best = reached
+            if not best.problems() and best.population.ess >= LEAST_SHARE * best.population.num_samples:
                 break
     assert best is not None
     spent = {"num_energy_evaluations": energies, "num_gradient_evaluations": gradients}
