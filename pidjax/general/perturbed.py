@@ -33,7 +33,7 @@ from .._maths.small import matvec
 from ..process.bridge import StepLaws
 from ..process.grids import uniform_grid
 from ..process.protocol import GaussianStart, Protocol
-from ..process.schedule import piecewise
+from ..process.schedule import even_edges, piecewise
 from ..process.unit import LogGreen
 from ..sampling.problem import Prepared, Problem
 from ..sampling.rollout import backward_states
@@ -176,11 +176,11 @@ def nearest_harmonic(process: Process, paths: Solution | Steered, num_pieces: in
     if paths.states is None:
         raise ValueError("paths have no states; pass save_paths=True where they are made")
     horizon, number = paths.times[-1], check_count("num_pieces", num_pieces)
-    middles = horizon * (jnp.arange(number).astype(horizon.dtype) + 0.5) / number
+    edges = even_edges(number, horizon)
+    middles = (edges[:-1] + edges[1:]) / 2
     nearest = jnp.argmin(jnp.abs(paths.times[None] - middles[:, None]), axis=1)
     points = jnp.swapaxes(living(paths.states[:, nearest], paths.weights), 0, 1)
     beta, linear, constant, force, gauge = _coefficients(process, middles, points, paths.weights)
-    edges = (horizon * jnp.arange(number + 1).astype(horizon.dtype) / number).at[-1].set(horizon)
     start = paths.states[0, 0]
     return piecewise(
         beta, edges=edges, linear=linear, constant=constant, force=force, gauge=gauge, start=start, noise_scale=1.0

@@ -147,7 +147,7 @@ def from_function(
     """
     num_pieces = check_count("num_pieces", num_pieces)
     horizon = as_positive("horizon", horizon)
-    edges = (horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces).at[-1].set(horizon)
+    edges = even_edges(num_pieces, horizon)
     middles = (edges[:-1] + edges[1:]) / 2
 
     def stacked(name, value) -> Any:
@@ -164,6 +164,11 @@ def from_function(
         if value is not None
     }
     return piecewise(stacked("beta", beta), **given, edges=edges, start=start, noise_scale=noise_scale)
+
+
+def even_edges(num_pieces: int, horizon: Float[Array, ""]) -> Float[Array, " P+1"]:
+    """The ends of equal pieces of [0, T]; the last is T, to its last digit."""
+    return (horizon * jnp.arange(num_pieces + 1, dtype=horizon.dtype) / num_pieces).at[-1].set(horizon)
 
 
 def _checked(*, beta, centre, force, gauge, linear, constant, edges, start, noise_scale, shown: int) -> Protocol:
