@@ -346,7 +346,7 @@ def _brief_leaves(tree: Any) -> str:
 def _how_located(modes: Modes) -> str:
     number = int(modes.num_modes)
     if number == 0:
-        return "none located: no start ended at a peak that a Gaussian fits"
+        return f"none located: {modes.why_none}"
     known = f"{number} located; a further start would meet a new one with a chance of {float(modes.unseen):.1%}"
     if modes.unseen_mass > 0:
         known += f" (those met once hold {float(modes.unseen_mass):.0%} of the mass, and so may others)"

@@ -23,7 +23,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Key
 
 from .._doors.checks import concrete
-from .._maths.estimates import Estimate, effective_size, log_evidence
+from .._maths.estimates import Estimate, effective_size, living, log_evidence
 from .._maths.outcomes import SamplingError
 from ..targets.base import AbstractTarget
 from ..targets.density import Density
@@ -115,7 +115,7 @@ def stand_in(
     if not jnp.isfinite(population.log_z.value):
         raise SamplingError(*reached.problems())
     data, log_z = Samples(population.samples, population.weights), population.log_z
-    slopes = jax.vmap(lambda y: no_value(density.log_density(y)))(population.samples)
+    slopes = jax.vmap(lambda y: no_value(density.log_density(y)))(living(population.samples, population.weights))
     weighted = eqx.tree_at(lambda own: own.population.log_weights, reached, population.log_weights + slopes)
     return StandIn(Ends(density, data, log_z), fit, weighted, spent)
 

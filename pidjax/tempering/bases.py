@@ -86,6 +86,30 @@ def effective_share(key: Key[Array, ""], density: WithDensity, mixture: Gaussian
     return jnp.nan_to_num(effective_size(log_ratios(density, mixture, draws))) / _DRAWS
 
 
+def shrunk_moments(
+    points: Float[Array, "n d"], weights: Float[Array, " n"], count: Float[Array, ""] | None = None
+) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """m = Σ_i w_i y_i/Σw, and a factor of Σ_i w_i (y_i − m)(y_i − m)ᵀ/Σw with correlations less by d/(count + d).
+
+    Args:
+        points, weights: shapes (n, d) and (n,).
+        count: of independent points; (Σw)²/Σw² by default.
+
+    Example:
+        >>> mean, factor = shrunk_moments(jnp.array([[0.0, 1.0], [2.0, 3.0], [9.0, 9.0]]), jnp.array([1.0, 1.0, 0.0]))
+        >>> mean.tolist(), (factor @ factor.T).tolist()
+        ([1.0, 2.0], [[1.0, 0.5], [0.5, 1.0]])
+    """
+    dim = points.shape[1]
+    shares = weights / jnp.sum(weights)
+    shrinkage = dim / ((1 / jnp.sum(shares**2) if count is None else count) + dim)
+    mean = jnp.sum(shares[:, None] * points, axis=0)
+    offsets = points - mean[None]
+    covariance = jnp.matmul((shares[:, None] * offsets).T, offsets, precision=HIGHEST)
+    variances = jnp.diag(jnp.diagonal(covariance))
+    return mean, cholesky((1 - shrinkage) * covariance + shrinkage * variances)
+
+
 def refitted(base: GaussianMixture, population: Population) -> GaussianMixture:
     """The base with the moments of the particles of each of its strata, which started in its components, in turn.
 

@@ -7,11 +7,17 @@ points: where it is larger the base is too thin to tell. A walk y → y' that le
     P(log p̃/p̂ (y') > c)  =  P(log p̃/p̂ (y) > c)
 
 if the points are the target's. What the left side is larger by is missing, at least, in units of the mass that was found. Where
-the base is thinner elsewhere, as in a wide end of the target, c is of there, and a neck stays hidden.
+the base is thinner elsewhere, as in a wide end of the target, c is of there, and a neck stays hidden. With mean m and
+covariance S of the ends y' beyond,
+
+    p̂  ←  (1 − α) p̂ + α N(m, 1.5 S),      α = min(4 P(log p̃/p̂ (y') > c), ½)
+
+is a base from which a climb enters.
 
 Necks show in gradients g whose lengths are very uneven: E|g|⁴/(E|g|²)² is 1 + 2/d for a Gaussian, in its own metric.
 """
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -22,6 +28,7 @@ from jaxtyping import Array, Float, Int, Key
 from .._maths.estimates import Estimate
 from ..targets.base import WithDensity
 from ..targets.mixture import GaussianMixture
+from .bases import shrunk_moments
 from .metric import Metric, fisher_factors
 from .moves import hamiltonian
 from .path import Base, Path
@@ -33,6 +40,8 @@ MOVES = 24
 _STEP = 0.12
 """Of d^(−¼), in the Fisher metric: a tenth of what a climb takes."""
 _BEYOND = 0.002
+_LIKELY = 2.0
+_WIDER, _HEAVIER, _MOST = 1.5, 4.0, 0.5
 
 
 class Edge(NamedTuple):
@@ -40,11 +49,30 @@ class Edge(NamedTuple):
 
     Attributes:
         missing: the mass that is missing at least, in units of that found, and its error.
+        beyond: the weight of the ends beyond the edge, of all.
+        mean, factor: m and L of these ends, L Lᵀ = S with correlations less by d/(count + d).
         gradients: evaluations, for all points together.
     """
 
     missing: Estimate
+    beyond: Float[Array, ""]
+    mean: Float[Array, " d"]
+    factor: Float[Array, "d d"]
     gradients: Int[Array, ""]
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether mass seems to be missing."""
+        return bool(self.missing.value > _LIKELY * self.missing.standard_error)
+
+    def widened(self, base: GaussianMixture) -> GaussianMixture:
+        """A base of dense factors, with a component for what lies beyond."""
+        weight = jnp.minimum(_HEAVIER * self.beyond, _MOST)
+        return GaussianMixture.of_factors(
+            jnp.concatenate([base.means, self.mean[None]]),
+            jnp.concatenate([base.factors, math.sqrt(_WIDER) * self.factor[None]]),
+            jnp.append((1 - weight) * base.weights, weight),
+        )
 
 
 @jax.jit
@@ -89,7 +117,9 @@ def walk_beyond(key: Key[Array, ""], target: WithDensity, base: GaussianMixture,
     order = jnp.argsort(before)
     edge = before[order][jnp.searchsorted(jnp.cumsum(weights[order]), 1 - _BEYOND)]
     gained = (after > edge).astype(dtype) - (before > edge).astype(dtype)
-    return Edge(population._mean(gained, weights), number * (1 + jnp.sum(gradients)))
+    beyond = jnp.where(after > edge, weights, 0)
+    mean, factor = shrunk_moments(ends.places, beyond)
+    return Edge(population._mean(gained, weights), jnp.sum(beyond), mean, factor, number * (1 + jnp.sum(gradients)))
 
 
 def _metric(slopes: Float[Array, "N d"]) -> Metric:

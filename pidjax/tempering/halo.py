@@ -30,10 +30,11 @@ from jaxtyping import Array, Bool, Float, Key
 
 from .._maths.estimates import Estimate, log_evidence
 from .._maths.maps import inverse_factor, log_volume
-from .._maths.small import HIGHEST, cholesky
+from .._maths.small import HIGHEST
 from ..targets.base import WithDensity
 from ..targets.fitting.energy import as_read
 from ..targets.mixture import GaussianMixture
+from .bases import shrunk_moments
 from .modes import Modes, shell, squares
 
 WIDTHS = 11
@@ -84,7 +85,8 @@ def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
     strays = are_strays(modes)
     if jnp.sum(strays) >= FEWEST_STRAYS:
         mean, factor = scatter(modes.pilot_points, strays)
-        means, factors = jnp.concatenate([means, mean[None]]), jnp.concatenate([factors, factor[None]])
+        if jnp.all(jnp.isfinite(factor)):
+            means, factors = jnp.concatenate([means, mean[None]]), jnp.concatenate([factors, factor[None]])
     weights, log_z = _weighed(key, target, means, factors)
     kept = (weights > _NEGLIGIBLE).nonzero()
     centre, width = kept if kept[0].size else (weights >= 0).nonzero()
@@ -110,17 +112,10 @@ def are_strays(modes: Modes) -> Bool[Array, " n"]:
 @jax.jit
 def scatter(points: Float[Array, "n d"], chosen: Bool[Array, " n"]) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
     """m and L of the chosen of the points, with correlations less by d/(count + d)."""
-    dim = points.shape[1]
     count = jnp.sum(chosen).astype(points.dtype)
-    shrinkage = dim / (count + dim)
 
     def moments(weights):
-        shares = (weights / jnp.sum(weights))[:, None]
-        mean = jnp.sum(shares * points, axis=0)
-        offsets = points - mean[None]
-        covariance = jnp.matmul((shares * offsets).T, offsets, precision=HIGHEST)
-        variances = jnp.diag(jnp.diagonal(covariance))
-        return mean, cholesky((1 - shrinkage) * covariance + shrinkage * variances)
+        return shrunk_moments(points, weights, count)
 
     def reweighted(_, found):
         mean, factor = found

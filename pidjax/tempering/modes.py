@@ -116,6 +116,7 @@ class Modes(eqx.Module):
             P = E_θ[ min(2 artanh(√(ρ² − sin²θ)/cos θ)/ℓ, 1) ; θ < arcsin ρ ],      one of n with probability 1 − (1 − P)ⁿ,
 
         if |a| is in this range, ¼ to 16 times the spread of what was found: so ever fewer as d grows, whatever the mode holds.
+        1 where starts are too few to meet any.
 
         Example:
             >>> target = pid.GaussianMixture(9 * jnp.eye(2, 5), jnp.array([1.0, 4.0]), jnp.array([0.2, 0.8]))
@@ -124,7 +125,13 @@ class Modes(eqx.Module):
             (32688, 0.28)
         """
         widths = jnp.linspace(0, 1, 1001, dtype=self.log_masses.dtype)
-        return widths[jnp.argmax(are_met(widths, self.points.shape[-1], self.num_starts), axis=-1)]
+        met = are_met(widths, self.points.shape[-1], self.num_starts)
+        return jnp.where(met[..., -1], widths[jnp.argmax(met, axis=-1)], 1)
+
+    @property
+    def why_none(self) -> str:
+        """Why there are no modes, where there are none."""
+        return "no start ended at a peak that a Gaussian fits" if self.has_slopes else "gradients are of no use"
 
     @property
     def tops(self) -> Tops:
@@ -153,8 +160,9 @@ class Modes(eqx.Module):
         check_single("the modes", self.points, 2)
         found = concrete(self.num_modes)
         if found is not None and found == 0:
-            why = "no start ended at a peak that a Gaussian fits" if self.has_slopes else "gradients are of no use"
-            raise ValueError(f"no modes were found: {why}. Take broad_base(modes.pilot_points, modes.pilot_values)")
+            raise ValueError(
+                f"no modes were found: {self.why_none}. Take broad_base(modes.pilot_points, modes.pilot_values)"
+            )
         count = self.points.shape[0] if found is None else int(found)
         points, factors, log_masses = (leaf[:count] for leaf in (self.points, self.factors, self.log_masses))
         weights = jnp.exp(log_masses - jnp.max(log_masses)) if by_mass else (log_masses > -jnp.inf).astype(points.dtype)

@@ -10,7 +10,8 @@ halo before both if nine tenths of its mass are at other widths than the modes' 
 
 Each is climbed from twice: adaptively by few particles, which choose the schedule, then by all of them with that schedule
 frozen, so that E[Ẑ] = Z, and both estimates must agree. If few particles need fewer levels from the modes' Gaussians with
-their own moments, all climb from there. A mode or ridge k of Laplace's mass M_k with hardly a sample near it is *lost* if
+their own moments, all climb from there; and if short steps from the points lead on, into a neck, again from a mixture or halo
+widened by what they met, up to three times. A mode or ridge k of Laplace's mass M_k with hardly a sample near it is *lost* if
 
     ESS · q_k  ≥  10,      Σ_i W_i 1[|L_k⁻¹(y_i − m_k)|² < d + 4 √(2d) + 16]  <  q_k/20,      q_k = M_k/max(Ẑ, Σ_j M_j).
 
@@ -40,9 +41,9 @@ from .._maths.maps import inverse_factor
 from .._maths.outcomes import Outcome
 from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
-from .annealing import anneal
+from .annealing import LARGEST_COUNT, anneal
 from .bases import are_a_base, are_all, broad_base, effective_share, refitted
-from .edge import MOST_EVEN, unevenness, walk_beyond
+from .edge import MOST_EVEN, Edge, unevenness, walk_beyond
 from .halo import Halo, halo
 from .modes import Modes, Tops, shell, squares
 from .moves import Differences, Hamiltonian
@@ -56,6 +57,7 @@ LEAST_PARTICLES = 1024
 AIM, MOST_TIMES = 0.01, 4
 """The error of log Z for which a climb from modes, which is short, is made by up to so many times the particles."""
 MOST_REFITTED = 256
+MOST_WIDENED = 3
 _FEW_LEVELS = 2
 _PILOT_SHARE = 4
 _MOST_NUMBERS = 2**22
@@ -187,7 +189,7 @@ def reach(
     key_modes, key_contest, *keys, key_halo = jax.random.split(key, 7)
     with progress_bar(4, "pidjax", "climb", progress) as advance:
         modes = locate(key_modes, density, starts=starts) if modes is None else modes
-        energies, gradients = modes.evaluations, modes.num_gradient_evaluations
+        energies, gradients = int(modes.evaluations), int(modes.num_gradient_evaluations)
         finite = int(jnp.sum(modes.pilot_values > -jnp.inf))
         if finite < 2:
             raise ValueError(
@@ -202,20 +204,19 @@ def reach(
             energies += around.evaluations
         seen = None if around is None else around.log_z
         for key, (road, base) in zip(keys, candidates(key_contest, density, modes, fitted, around), strict=False):
-            reached = climb_from(key, density, base, road, modes, num_samples, seen_log_z=seen)
+            reached = climb_from(key, density, base, road, modes, num_samples)
             found = reached.population
             if found.schedule.levels[-1] >= 1 and (seen is None or found.log_z.value > seen.value):
                 seen = found.log_z
-            energies += reached.num_energy_evaluations
-            gradients += reached.num_gradient_evaluations
+            energies += int(reached.num_energy_evaluations)
+            gradients += int(reached.num_gradient_evaluations)
             advance(1)
-            if best is None or reached.doubt() < best.doubt():
-                best = reached
+            compared = [dataclasses.replace(one, seen_log_z=seen) for one in (best, reached) if one is not None]
+            best = min(compared, key=Reached.doubt)
             if not best.problems() and best.population.ess >= LEAST_SHARE * best.population.num_samples:
                 break
     assert best is not None
-    spent = {"num_energy_evaluations": energies, "num_gradient_evaluations": gradients}
-    return dataclasses.replace(best, seen_log_z=seen, **spent)
+    return dataclasses.replace(best, **_counts(energies, gradients))
 
 
 def candidates(
@@ -243,10 +244,34 @@ def climb_from(
     road: str,
     modes: Modes,
     num_samples: int,
-    *,
-    seen_log_z: Estimate | None = None,
 ) -> Reached:
-    """An adaptive climb from a base by a quarter of the particles and, if it reached the target, a frozen one by all."""
+    """A climb from a base; where short steps lead on from its points, and nothing else is wrong, again from a wider one."""
+    key, *keys = jax.random.split(key, 1 + MOST_WIDENED)
+    reached, edge = _climbed(key, density, base, road, modes, num_samples)
+    energies, gradients = int(reached.num_energy_evaluations), int(reached.num_gradient_evaluations)
+    for key in keys if road in ("fitted", "halo") else []:
+        if edge is None or not edge.leads_on or reached.doubt()[0] > 0:
+            break
+        reached, edge = _climbed(key, density, edge.widened(reached.base), road, modes, num_samples)
+        energies += int(reached.num_energy_evaluations)
+        gradients += int(reached.num_gradient_evaluations)
+    return dataclasses.replace(reached, **_counts(energies, gradients))
+
+
+def _counts(energies: int, gradients: int) -> dict[str, Any]:
+    return {
+        "num_energy_evaluations": jnp.asarray(min(energies, LARGEST_COUNT)),
+        "num_gradient_evaluations": jnp.asarray(min(gradients, LARGEST_COUNT)),
+    }
+
+
+def _climbed(
+    key: Key[Array, ""], density: Density, base: GaussianMixture, road: str, modes: Modes, num_samples: int
+) -> tuple[Reached, Edge | None]:
+    """An adaptive climb from a base by a quarter of the particles and, if it reached the target, a frozen one by all.
+
+    With what short steps from the points met, if gradients are uneven.
+    """
     strata = base.means.shape[0] if road == "modes" else 1
     islands = strata * max(2, ISLANDS // strata)
     room = max(LEAST_PARTICLES, _MOST_NUMBERS // density.dim)
@@ -277,22 +302,24 @@ def climb_from(
         size = math.ceil(number / islands)
         population = anneal(key_all, density, base, schedule=first.schedule, island_size=size, **options)
         spent.append(population)
-    slopes, walked = population.slopes, None
+    slopes, edge = population.slopes, None
     if slopes is not None and unevenness(slopes) > MOST_EVEN:
-        walked = walk_beyond(key_edge, density, base, population)
-    gradients = 0 if walked is None else walked.gradients
-    return Reached(
+        edge = walk_beyond(key_edge, density, base, population)
+    walked = 0 if edge is None else int(edge.gradients)
+    energies = walked + sum(int(one.num_energy_evaluations) for one in spent)
+    gradients = walked + sum(int(one.num_gradient_evaluations) for one in spent)
+    reached = Reached(
         population=population,
         pilot_log_z=first.log_z,
         base=base,
         modes=modes,
-        seen_log_z=seen_log_z,
-        missing=None if walked is None else walked.missing,
+        seen_log_z=None,
+        missing=None if edge is None else edge.missing,
         num_lost=num_lost(population, modes.tops),
-        num_energy_evaluations=jnp.asarray(sum(one.num_energy_evaluations for one in spent) + gradients),
-        num_gradient_evaluations=jnp.asarray(sum(one.num_gradient_evaluations for one in spent) + gradients),
         road=road,
+        **_counts(energies, gradients),
     )
+    return reached, edge
 
 
 @eqx.filter_jit

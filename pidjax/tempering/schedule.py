@@ -52,7 +52,7 @@ class Rung(eqx.Module):
         cloud = self.cloud
         if cloud is not None:
             groups, size, dim = cloud.shape
-            cloud = cloud[:, : size // groups].reshape(1, -1, dim)
+            cloud = cloud[:, ::groups][:, : size // groups].reshape(1, -1, dim)
         return Rung(self.level, self.step, self.num_jumps, factors, cloud)
 
 

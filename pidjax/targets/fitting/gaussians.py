@@ -86,10 +86,15 @@ def seed(key: PRNGKeyArray, points: Float[Array, "d n"], count: int) -> Gaussian
 def far_apart(
     key: PRNGKeyArray, points: Float[Array, "d n"], alive: Bool[Array, " n"], count: int
 ) -> tuple[Float[Array, "count d"], Float[Array, " n"]]:
-    """Living points, each next one drawn with probability ∝ its squared distance to those so far, and the last distances."""
+    """Living points, each next one drawn with probability ∝ its squared distance to those so far, and the last distances.
+
+    Where all others are at no distance, any of the living; of any points where none lives.
+    """
+    living = jnp.where(alive | ~jnp.any(alive), 0.0, -jnp.inf).astype(points.dtype)
 
     def choose(nearest, key):
-        chosen = points[:, jr.categorical(key, jnp.log(jnp.where(alive, nearest, 0)))]
+        apart = living + jnp.log(nearest)
+        chosen = points[:, jr.categorical(key, jnp.where(jnp.any(apart > -jnp.inf), apart, living))]
         return jnp.minimum(nearest, jnp.sum((points - chosen[:, None]) ** 2, axis=0)), chosen
 
     farthest = jnp.full(points.shape[1:], jnp.finfo(points.dtype).max, points.dtype)
