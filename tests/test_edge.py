@@ -5,12 +5,14 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers import EFFECTS, ERRORS, eight_schools
 from jax.scipy.stats import norm
 
-from pidjax import Density, GaussianMixture, sample, supports, tempering, zoo
+from pidjax import Density, GaussianMixture, Outcome, sample, supports, tempering, zoo
 from pidjax.tempering.edge import unevenness, walk_beyond
+from pidjax.tempering.reach import _climbed, climb_from
 
 KEY = jax.random.key(5)
 NUMBER, MOUTH = 2048, -2.0
@@ -19,7 +21,7 @@ NUMBER, MOUTH = 2048, -2.0
 @pytest.fixture(scope="module")
 def funnel():
     known = zoo.funnel(3**0.5, dim=3)
-    base = GaussianMixture.isotropic(jnp.zeros((1, 3)), 20.0)
+    base = GaussianMixture(jnp.zeros((1, 3)), 20 * jnp.eye(3)[None])
     climbed = tempering.anneal(KEY, known.target, base, island_size=NUMBER // 8)
 
     def population(samples):
@@ -47,7 +49,31 @@ def test_a_neck_that_samples_lack_is_found_by_short_steps(funnel):
     outside = population(draws[draws[:, 0] > MOUTH][:NUMBER])
     found = walk_beyond(KEY, known.target, base, outside).missing
     inside = norm.cdf(MOUTH, scale=3**0.5)
+    edge = walk_beyond(KEY, known.target, base, outside)
+    wider = edge.widened(base)
+    assert edge.leads_on
+    assert wider.means[-1, 0] < MOUTH
+    np.testing.assert_allclose(wider.weights, [1 - 4 * edge.beyond, 4 * edge.beyond], rtol=1e-6)
+    assert jnp.all(jnp.diagonal(wider.factors[-1]) > 0)
     assert 4 * found.standard_error < found.value < inside / (1 - inside) + 4 * found.standard_error
+
+
+@pytest.mark.extended
+def test_a_climb_enters_the_neck_from_a_widened_base():
+    """From a component for each of y₀ = −2, −1, …, 9, of a funnel with sd 3, which has 20 % of its mass below −2.5."""
+    known = zoo.funnel(3.0)
+    slices = jnp.arange(-2.0, 10.0)
+    variances = jnp.concatenate([jnp.full((12, 1), 0.5), jnp.exp(slices)[:, None] * jnp.ones((1, 9))], axis=1)
+    means = slices[:, None] * jnp.eye(1, 10)
+    mouth = GaussianMixture(means, jax.vmap(jnp.diag)(variances), norm.pdf(slices, scale=3))
+    modes = tempering.locate(KEY, known.target)
+    first, _ = _climbed(KEY, known.target, mouth, "fitted", modes, 4096)
+    assert Outcome.UNSEEN_MASS in [outcome for outcome, _ in first.problems()]
+    reached = climb_from(KEY, known.target, mouth, "fitted", modes, 4096)
+    assert reached.problems() == []
+    log_z = reached.population.log_z
+    assert log_z.standard_error < 0.05
+    assert abs(log_z.value) < 4 * log_z.standard_error
 
 
 @pytest.mark.extended

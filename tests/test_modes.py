@@ -1,5 +1,6 @@
 """Climbs end on the known maxima, modes have the known Gaussians, and what has none is said to have none."""
 
+import dataclasses
 from functools import partial
 
 import equinox as eqx
@@ -250,6 +251,11 @@ def test_given_starts_and_jit():
 
 
 @pytest.mark.slow
+def test_narrowest_is_1_where_starts_are_too_few():
+    modes = locate(KEY, lambda y: -jnp.sum(y**2), 2)
+    assert dataclasses.replace(modes, num_starts=jnp.array(1)).narrowest == 1
+
+
 def test_narrowest_is_what_starts_at_random_meet():
     """By places at random, of log-uniform distance, that lie in the ball; on a line in closed form."""
     modes = locate(KEY, lambda y: -jnp.sum(y**2), 9)

@@ -36,6 +36,15 @@ def wide(dim, sd=3.0, dtype=jnp.float64):
     return GaussianMixture.isotropic(jnp.zeros((1, dim), dtype), sd**2)
 
 
+def test_a_pooled_cloud_has_places_of_every_stratum():
+    """Two groups of four islands, strata 0 … 3 in turn: each keeps half of its places, of every island."""
+    islands = jnp.repeat(jnp.arange(8.0), 16).reshape(2, 64, 1)
+    one = jnp.ones(())
+    pooled = Rung(one, one, jnp.zeros((), int), None, islands).pooled()
+    assert pooled.known_cloud.shape == (1, 64, 1)
+    assert jnp.unique_counts(pooled.known_cloud).counts.tolist() == 8 * [8]
+
+
 def many_well(y):
     return jnp.sum(0.5 * y[0::2] + 6 * y[0::2] ** 2 - y[0::2] ** 4 - 0.5 * y[1::2] ** 2)
 

@@ -103,11 +103,13 @@ def weighted_mean(
 def error_of_sum(terms: Inexact[Array, "N ..."], num_islands: int | None = None) -> Float[Array, "..."]:
     """√Σ_g |Σ_{i∈g} t_i|², the standard error of a sum of terms whose islands have mean zero; each its own if None.
 
+    NaN of one island alone.
+
     Example:
         >>> error_of_sum(jnp.array([3.0, 1.0, 2.0, 1.0]), 2).item()
         5.0
     """
-    if num_islands == 1 and terms.shape[0] > 1:
+    if 1 in (num_islands, terms.shape[0]):
         return jnp.full(terms.shape[1:], jnp.nan, terms.real.dtype)
     if num_islands is not None:
         terms = jnp.sum(terms.reshape(num_islands, -1, *terms.shape[1:]), axis=1)

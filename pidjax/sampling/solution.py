@@ -238,9 +238,10 @@ class Solution(Weighted):
                 )
             text = f"{int(self.num_nonfinite)} of {self.num_samples} paths were not finite: {cause}, or float64"
             problems.insert(0, (Outcome.NOT_FINITE, text))
-        if self.fit is not None and not self.fit.last_log_z.hides(self.fit.non_finite_near / DRAWS):
+        fit = self.fit if self.reached is None else None
+        if fit is not None and not fit.last_log_z.hides(fit.non_finite_near / DRAWS):
             text = (
-                f"the log-density returned NaN or +inf at {int(self.fit.non_finite_near)} of the last {DRAWS} places where its "
+                f"the log-density returned NaN or +inf at {int(fit.non_finite_near)} of the last {DRAWS} places where its "
                 "surrogate was fitted, which were read as -inf: return -inf outside the support, and keep what overflows far "
                 "out, as an exponential, from being NaN"
             )

@@ -1,9 +1,10 @@
-"""What stands in for a bare density: a surrogate p̂ if one is good both ways, else the end points of a climb.
+"""What stands in for a bare density: a surrogate p̂ if one is good, else the end points of a climb.
 
-    E_p̂[W²] / E_p̂[W]²  ≤  2,      E_p[W] / E_p̂[W]  ≤  2,      W = p̃/p̂
+    E_p̂[W]² / E_p̂[W²],      E_p̂[W] / E_p[W],      W = p̃/p̂
 
 A surrogate has the better answer: independent samples, as many as one likes, each weighted by W. In few dimensions it is one
-mixture, fitted to the energy; else a product of mixtures over blocks of coordinates that look independent at the end points.
+mixture, fitted to the energy, if the first of these is 0.9; else a product of mixtures over blocks of coordinates that look
+independent at the end points, if both are a half.
 
 A fit sees the modes that its chains met, and from five dimensions on these are the wider ones. So modes are looked for again,
 as they are from places that the user gave, and if the mixture has *overlooked* one of a thousandth of the mass,
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Key
 
@@ -29,6 +31,7 @@ from ..targets.base import AbstractTarget
 from ..targets.density import Density
 from ..targets.ends import Ends, no_value
 from ..targets.fitting import Fit, fit_surrogate
+from ..targets.fitting.blocks import FEATURES
 from ..targets.fitting.energy import log_ratios
 from ..targets.fitting.product import DRAWS, find_product, refined
 from ..targets.mixture import GaussianMixture
@@ -156,6 +159,8 @@ def good_product(key: Key[Array, ""], density: Density, population: Population) 
     """The product over blocks of the end points, if one is good both ways and has their log Z; and evaluations spent."""
     key_find, key_weigh, *keys = jax.random.split(key, 2 + _REFITS)
     points, weights = population.samples, population.weights
+    if min(len(np.unique(column)) for column in np.asarray(points).T) <= FEATURES:
+        return None, 0
     product = find_product(key_find, points, weights, effective_size=population.ess)
     if product is None:
         return None, 0

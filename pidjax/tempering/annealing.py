@@ -48,7 +48,7 @@ def anneal(
         target: what has a log-density, as a `Density`.
         base: p̂, where the particles start; wider than the target where its modes are not known.
         moves: `Hamiltonian()`, the default, or `Differences()`, which needs no gradients.
-        schedule: of an earlier run of the same moves; `population.schedule`.
+        schedule: of an earlier run of the same moves, under another key; `population.schedule`.
         num_islands: a multiple of the number of components, at least two for each; even without a schedule.
         island_size: particles of an island.
         stratified: each island starts in one component of the base. Otherwise anywhere in it, as befits a base of many.

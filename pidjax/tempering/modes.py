@@ -49,7 +49,7 @@ class Modes(eqx.Module):
         num_starts: starts drawn from which a climb ended at a finite log p̃.
         num_unexplained: of these, those that ended where no mode is.
         num_left: of these, those that were still to be looked at when K modes were found.
-        ridges: the best tops, at most 16, of which Laplace's Gaussian tells the place and, roughly, the mass.
+        ridges: the first tops, at most 16, of which Laplace's Gaussian tells the place and, roughly, the mass.
         has_slopes: whether the gradients can be climbed by; without them there are no modes.
         evaluations: of log p̃, alone, with its gradient, or with a product of its Hessian and a vector.
         num_gradient_evaluations: of these, all but those of log p̃ alone.

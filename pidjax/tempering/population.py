@@ -191,8 +191,8 @@ class Population(Weighted):
 
     def _advice(self):
         return (
-            "every weight is zero: no particle was where the log-density is finite. Check its support and units, or pass a "
-            "base that covers it"
+            "every weight is zero: no particle was where the log-density is finite. Check its support and units, give a "
+            "bounded variable its range by pidjax.supports, or anneal from a base that covers it"
         ), "the particles descend from few of the first. Use larger islands, more moves, or a base nearer to the target"
 
     def _facts(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ halo before both if nine tenths of its mass are at other widths than the modes' 
 Each is climbed from twice: adaptively by few particles, which choose the schedule, then by all of them with that schedule
 frozen, so that E[Ẑ] = Z, and both estimates must agree. If few particles need fewer levels from the modes' Gaussians with
 their own moments, all climb from there; and if short steps from the points lead on, into a neck, again from a mixture or halo
-widened by what they met, up to three times. A mode or ridge k of Laplace's mass M_k with hardly a sample near it is *lost* if
+widened by what they met, up to five times. A mode or ridge k of Laplace's mass M_k with hardly a sample near it is *lost* if
 
     ESS · q_k  ≥  10,      Σ_i W_i 1[|L_k⁻¹(y_i − m_k)|² < d + 4 √(2d) + 16]  <  q_k/20,      q_k = M_k/max(Ẑ, Σ_j M_j).
 
@@ -57,7 +57,7 @@ LEAST_PARTICLES = 1024
 AIM, MOST_TIMES = 0.01, 4
 """The error of log Z for which a climb from modes, which is short, is made by up to so many times the particles."""
 MOST_REFITTED = 256
-MOST_WIDENED = 3
+MOST_WIDENED = 5
 _FEW_LEVELS = 2
 _PILOT_SHARE = 4
 _MOST_NUMBERS = 2**22

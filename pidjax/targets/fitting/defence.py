@@ -63,8 +63,8 @@ def undefended(surrogate: Surrogate) -> Surrogate:
         stack.factors.ndim == 4 and jax.vmap(_is_defended)(stack).all() for stack in stacks
     ):
         raise ValueError(
-            "the surrogate's last component is not the widened one of a fit; pass what pidjax.sample or fit_surrogate found, "
-            "or leave the mixture as it is"
+            "the surrogate's last component is not the widened one of a fit: there is nothing to take away (as in a mixture of "
+            "the modes' Gaussians, which pidjax.sample may find the better one); use it as it is"
         )
     cores = tuple(jax.vmap(_core)(stack) for stack in stacks)
     if isinstance(mixture, Product):

@@ -4,11 +4,11 @@
 
     y' = y + ½ ε² ∇log p'(y) + ε z,     accepted with  min(1, p'(y') q(y|y') / p'(y) q(y'|y)),     z ~ N(0, I)
 
-The unit of length is what a probe finds. Scouts start at s z with s log-uniform over five decades, and a quarter of them at
-b ± s e_i, on the coordinate lines through the highest top b so far: a mode much narrower than another basin is met only near
-it, and modes often differ in one coordinate. Chains start at the scouts' tops and at points s z. Each chain has its own step ε:
-× 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient is zero, or not finite, a scout is its own top, and
-the moves are a random walk's.
+The unit of length is what a probe finds. Scouts start at s z with s log-uniform over five decades, and up to 256 dimensions a
+quarter of them at b ± s e_i, on the coordinate lines through the highest top b so far: a mode much narrower than another basin
+is met only near it, and modes often differ in one coordinate. Chains start at the scouts' tops and at points s z. Each chain
+has its own step ε: × 1.3 where a move is accepted, × 0.6 where it is not. Where the gradient is zero, or not finite, a scout is
+its own top, and the moves are a random walk's.
 """
 
 import dataclasses
