@@ -312,7 +312,12 @@ def test_samples_over_too_many_decades():
     ("log_density", "dim", "message"),
     [
         pytest.param(lambda y: 0 * y[0], 2, "ran away", marks=pytest.mark.extended),
-        (lambda y: -2.5 * jnp.log(jnp.linalg.norm(y)) - 0.5 * jnp.sum(y**2), 2, "narrower than float32 resolves"),
+        pytest.param(
+            lambda y: -2.5 * jnp.log(jnp.linalg.norm(y)) - 0.5 * jnp.sum(y**2),
+            2,
+            "narrower than float32 resolves",
+            marks=pytest.mark.extended,
+        ),
         pytest.param(
             lambda y: jnp.where((y[0] > 1000) & (y[0] < 1001), 0 * y[0], -jnp.inf),
             1,

@@ -186,7 +186,13 @@ def test_a_control_is_learned_from_its_own_samples():
     assert found.num_evaluations == 6 * 64 * 2
 
 
-@pytest.mark.parametrize("loss", [learning.Regression(refresh=learning.Refresh(5, 20)), learning.TrajectoryBalance()])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        learning.Regression(refresh=learning.Refresh(5, 20)),
+        pytest.param(learning.TrajectoryBalance(), marks=pytest.mark.extended),
+    ],
+)
 def test_a_parameter_that_the_rule_closes_over_is_learned_alike(loss):
     """What a loss begins with has no derivative: the slope of a closure is that of a module."""
 

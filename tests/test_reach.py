@@ -71,6 +71,7 @@ def test_the_halo_of_the_modes_has_all_the_mass(target):
     assert abs(found.log_z.value) < 4 * found.log_z.standard_error
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_the_halo_has_the_mass_of_tops_at_a_wall():
     """N(0, I) and four halves of 2 N(± 20 e_i, I), cut through their tops: no Gaussian fits there, and log Z = log 5."""
@@ -130,6 +131,7 @@ def test_heavy_tails_are_climbed_to_from_the_halo():
     assert abs(log_z.value) < 4 * log_z.standard_error
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_sample_climbs_from_a_halo():
     target = Density(zoo.spike_and_slab(20).log_density, 20)
@@ -171,7 +173,7 @@ def test_of_two_climbs_the_more_certain_is_taken():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("others_lost", "kept"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(("others_lost", "kept"), [pytest.param(True, 0, marks=pytest.mark.extended), (False, 1)])
 def test_what_a_later_climb_saw_is_held_against_the_first(monkeypatch, others_lost, kept):
     """The first has no problem but few ancestors; the others, of more mass, have two problems, or none."""
     climbs = []

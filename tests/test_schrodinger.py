@@ -44,6 +44,7 @@ def test_without_noise_it_is_optimal_transport():
     np.testing.assert_allclose(bridge.coupling.across, root @ inner @ np.linalg.inv(root), atol=1e-6)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_gaussian_paths_have_both_laws_and_the_control_leads_along_them():
     """Moments at both ends at 4 sigma; and E[x_{t+dt} − x_t | x_t] = (f + u*) dt, regressed on x_t with the control's slope."""

@@ -121,7 +121,7 @@ def boxes(y):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("starts", [None, jnp.array([[20.0, 20.0]])])
+@pytest.mark.parametrize("starts", [pytest.param(None, marks=pytest.mark.extended), jnp.array([[20.0, 20.0]])])
 def test_a_support_in_pieces_is_found_without_slopes_and_from_a_start(as_users_have_it, starts):
     found = pid.sample(jax.random.key(1), pid.Density(boxes, 2), starts=starts, progress=False).check()
     assert_within(found.log_z.value, np.log(10), found.log_z.standard_error)
@@ -129,6 +129,7 @@ def test_a_support_in_pieces_is_found_without_slopes_and_from_a_start(as_users_h
     assert_within(share.value, 0.9, share.standard_error)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_a_start_in_a_support_without_the_origin_is_where_one_looks(as_users_have_it):
     """A cube of volume 8 around (3, 3, 3): from the origin none of its points is met."""
@@ -137,6 +138,7 @@ def test_a_start_in_a_support_without_the_origin_is_where_one_looks(as_users_hav
     assert_within(found.log_z.value, np.log(8), found.log_z.standard_error)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_a_narrow_mode_is_kept_from_a_start(as_users_have_it):
     """Half the mass in three dimensions, 0.02 wide, 42 away: a chain's one end would be one point among thousands."""

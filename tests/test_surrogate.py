@@ -129,11 +129,10 @@ def assert_both_are_found(dim, seed, distance, width, grain=0.0, allowed=0.0):
         assert abs(share.mean() - truth) <= 4 * share.std() / np.sqrt(DRAWS) + allowed
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize(
-    "dim", [pytest.param(dim, marks=[] if dim == 1 else pytest.mark.extended) for dim in (1, 2, 5, 10)]
-)
+@pytest.mark.parametrize("dim", [1, 2, 5, 10])
 def test_a_second_mode_is_found_wherever_it_is(dim):
     """As wide as the first at 20 to 200 widths; in one and two dimensions three times as narrow, too. One miss fails."""
     for width in [1.0, 0.3][: 2 if dim <= 2 else 1]:
@@ -214,6 +213,7 @@ def test_a_wrong_centre_is_named():
         fit_surrogate(jr.key(0), lambda x: -(x**2), 2)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_along_a_thin_ridge_components_keep_their_slope():
     """y ~ N(x², 0.1²) of x ~ N(0, 2²), as thin at its tips as 0.01: ESS/N 0.95 where correlations that shrink leave 0.91.

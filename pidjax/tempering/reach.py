@@ -245,17 +245,20 @@ def climb_from(
     modes: Modes,
     num_samples: int,
 ) -> Reached:
-    """A climb from a base; where short steps lead on from its points, and nothing else is wrong, again from a wider one."""
+    """A climb from a base, and again from a wider one where short steps lead on: the last that has no more problems."""
     key, *keys = jax.random.split(key, 1 + MOST_WIDENED)
     reached, edge = _climbed(key, density, base, road, modes, num_samples)
-    energies, gradients = int(reached.num_energy_evaluations), int(reached.num_gradient_evaluations)
+    best, climbs = reached, [reached]
     for key in keys if road in ("fitted", "halo") else []:
-        if edge is None or not edge.leads_on or reached.doubt()[0] > 0:
+        if edge is None or not edge.leads_on:
             break
         reached, edge = _climbed(key, density, edge.widened(reached.base), road, modes, num_samples)
-        energies += int(reached.num_energy_evaluations)
-        gradients += int(reached.num_gradient_evaluations)
-    return dataclasses.replace(reached, **_counts(energies, gradients))
+        climbs.append(reached)
+        if reached.doubt()[0] <= best.doubt()[0]:
+            best = reached
+    energies = sum(int(one.num_energy_evaluations) for one in climbs)
+    gradients = sum(int(one.num_gradient_evaluations) for one in climbs)
+    return dataclasses.replace(best, **_counts(energies, gradients))
 
 
 def _counts(energies: int, gradients: int) -> dict[str, Any]:
@@ -297,13 +300,13 @@ def _climbed(
             first, base = again, own
     if road == "modes" and first.log_z.standard_error * math.sqrt(pilot / number) > AIM:
         number = min(MOST_TIMES * number, room)
-    population = first
-    if first.schedule.levels[-1] >= 1:
+    population, has_arrived = first, bool(first.schedule.levels[-1] >= 1)
+    if has_arrived:
         size = math.ceil(number / islands)
         population = anneal(key_all, density, base, schedule=first.schedule, island_size=size, **options)
         spent.append(population)
     slopes, edge = population.slopes, None
-    if slopes is not None and unevenness(slopes) > MOST_EVEN:
+    if has_arrived and slopes is not None and unevenness(slopes) > MOST_EVEN:
         edge = walk_beyond(key_edge, density, base, population)
     walked = 0 if edge is None else int(edge.gradients)
     energies = walked + sum(int(one.num_energy_evaluations) for one in spent)
