@@ -52,9 +52,10 @@ def test_a_neck_that_samples_lack_is_found_by_short_steps(funnel):
     edge = walk_beyond(KEY, known.target, base, outside)
     wider = edge.widened(base)
     assert edge.leads_on
-    assert wider.means[-1, 0] < MOUTH
-    np.testing.assert_allclose(wider.weights, [1 - 4 * edge.beyond, 4 * edge.beyond], rtol=1e-6)
-    assert jnp.all(jnp.diagonal(wider.factors[-1]) > 0)
+    np.testing.assert_allclose(wider.weights, [1 - 4 * edge.beyond, 4 * edge.beyond, 0, 0, 0, 0], rtol=1e-6)
+    assert wider.means[1, 0] < MOUTH
+    assert jnp.all(jnp.diagonal(wider.factors[1]) > 0)
+    assert edge.widened(wider).weights.tolist()[2:] == [4 * edge.beyond, 0, 0, 0]
     assert 4 * found.standard_error < found.value < inside / (1 - inside) + 4 * found.standard_error
 
 

@@ -42,6 +42,7 @@ _STEP = 0.12
 _BEYOND = 0.002
 _LIKELY = 2.0
 _WIDER, _HEAVIER, _MOST = 1.5, 4.0, 0.5
+_SPARE = 5
 
 
 class Edge(NamedTuple):
@@ -66,12 +67,19 @@ class Edge(NamedTuple):
         return bool(self.missing.value > _LIKELY * self.missing.standard_error)
 
     def widened(self, base: GaussianMixture) -> GaussianMixture:
-        """A base of dense factors, with a component for what lies beyond."""
-        weight = jnp.minimum(_HEAVIER * self.beyond, _MOST)
+        """A base of dense factors, with a component for what lies beyond, in place of one without weight.
+
+        Where there is none, of five more: each other number of components would be compiled anew.
+        """
+        means, factors, weights = base.means, base.factors, base.weights
+        if jnp.all(weights > 0):
+            means, factors = (jnp.concatenate([stack, stack[:1].repeat(_SPARE, axis=0)]) for stack in (means, factors))
+            weights = jnp.append(weights, jnp.zeros(_SPARE, weights.dtype))
+        spare, weight = jnp.argmin(weights), jnp.minimum(_HEAVIER * self.beyond, _MOST)
         return GaussianMixture.of_factors(
-            jnp.concatenate([base.means, self.mean[None]]),
-            jnp.concatenate([base.factors, math.sqrt(_WIDER) * self.factor[None]]),
-            jnp.append((1 - weight) * base.weights, weight),
+            means.at[spare].set(self.mean),
+            factors.at[spare].set(math.sqrt(_WIDER) * self.factor),
+            ((1 - weight) * weights).at[spare].set(weight),
         )
 
 
