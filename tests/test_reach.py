@@ -165,11 +165,14 @@ def test_of_two_climbs_the_more_certain_is_taken():
     def missing(share):
         return dataclasses.replace(fine, missing=Estimate(jnp.array(share), jnp.array(0.001)))
 
-    assert fine.doubt() < rough.doubt()
-    assert missing(0.3 * error).doubt() < rough.doubt() < missing(3 * error).doubt()
+    assert fine.is_better(rough)
+    assert missing(0.3 * error).is_better(rough)
+    assert rough.is_better(missing(3 * error))
+    assert not fine.is_better(fine)
     assert [found for found, _ in missing(0.3 * error).problems()] == [Outcome.UNSEEN_MASS]
     lost = dataclasses.replace(fine, num_lost=jnp.array(1))
-    assert rough.doubt() < lost.doubt()
+    assert rough.is_better(lost)
+    assert not lost.is_better(rough)
 
 
 @pytest.mark.slow

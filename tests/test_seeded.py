@@ -103,7 +103,7 @@ def panels(samples, count):
 def test_seeded_log_z_by_quadrature():
     """In the plane too, over coordinates before the bend: det ∂y/∂x = 1. To what the finer of two grids changes, and 2e-4."""
     low = [known for known in seeded() if known.dim <= 2]
-    assert len(low) > 8
+    assert len(low) >= 4
     assert all(
         any(getattr(known.shape, name) for known in low) for name in ("degrees_of_freedom", "skewed", "bent", "walled")
     )

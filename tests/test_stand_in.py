@@ -152,8 +152,8 @@ def test_a_narrow_mode_is_kept_from_a_start(as_users_have_it):
 @pytest.mark.extended
 @pytest.mark.slow
 def test_a_climb_without_mass_says_so(as_users_have_it):
-    """The cube [0, 1]¹⁴ has no gradients, and no broad Gaussian has a draw in it."""
-    box = pid.Density(lambda y: jnp.where(jnp.all((y > 0) & (y < 1)), 0.0, -jnp.inf), 14)
+    """The cube [0, 1]⁴⁰ has no gradients, and no broad Gaussian has a draw in it."""
+    box = pid.Density(lambda y: jnp.where(jnp.all((y > 0) & (y < 1)), 0.0, -jnp.inf), 40)
     with pytest.raises(pid.SamplingError, match="every weight is zero: no particle was where") as raised:
-        pid.sample(KEY, box, starts=jax.random.uniform(KEY, (64, 14)), progress=False)
+        pid.sample(KEY, box, starts=jax.random.uniform(KEY, (64, 40)), progress=False)
     assert pid.Outcome.NO_WEIGHT in raised.value.outcomes

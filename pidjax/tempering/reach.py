@@ -18,7 +18,7 @@ widened by what they met, up to five times. A mode or ridge k of Laplace's mass 
 If the importance weights of the halo tell of clearly more mass than a climb found, or short steps from its points lead to such,
 there is mass that the climb has not seen; if it started from modes, and those met by chance only once hold much, there may be.
 
-If something speaks against each, that of the fewest problems is taken, and of these that of the least error of log Z.
+If something speaks against each, that of the fewest problems is taken; of these the first, unless another's error is half.
 
 Modes are a base if they are few and explain most starts. If one was met only once, which tells of others, not met, they are the
 last one that is tried.
@@ -108,13 +108,22 @@ class Reached(eqx.Module):
         least = max(_UNLIKELY * error, _SMALL * self.population.log_z.standard_error)
         return float(value) if value > least else 0.0
 
-    def doubt(self) -> tuple[int, float]:
-        """Its problems, and then the error of log Z, to which mass missed by short steps is added.
+    @property
+    def is_thin(self) -> bool:
+        """Whether few effective particles arrived."""
+        return not bool(self.population.ess >= LEAST_SHARE * self.population.num_samples)
 
-        That mass is no problem here: where the error is large it is not seen, and not less.
-        """
-        error = float(self.population.log_z.standard_error) + self.missed
-        return len(self.problems()) - (self.missed > 0), math.inf if math.isnan(error) else error
+    @property
+    def num_faults(self) -> int:
+        """Problems, but for mass missed by short steps: where the error is large that is not seen, and not less."""
+        return len(self.problems()) - (self.missed > 0)
+
+    def is_better(self, other: "Reached") -> bool:
+        """Whether it has fewer faults; if as many, half the error of log Z or less, to which missed mass is added."""
+        own, others = (float(one.population.log_z.standard_error) + one.missed for one in (self, other))
+        if self.num_faults != other.num_faults:
+            return self.num_faults < other.num_faults
+        return own < 0.5 * others or math.isnan(others)
 
     def problems(self) -> list[tuple[Outcome, str]]:
         """What speaks against it: see `Outcome`."""
@@ -211,9 +220,10 @@ def reach(
             energies += int(reached.num_energy_evaluations)
             gradients += int(reached.num_gradient_evaluations)
             advance(1)
-            compared = [dataclasses.replace(one, seen_log_z=seen) for one in (best, reached) if one is not None]
-            best = min(compared, key=Reached.doubt)
-            if not best.problems() and best.population.ess >= LEAST_SHARE * best.population.num_samples:
+            reached = dataclasses.replace(reached, seen_log_z=seen)
+            best = reached if best is None else dataclasses.replace(best, seen_log_z=seen)
+            best = reached if reached.is_better(best) else best
+            if not best.problems() and not best.is_thin:
                 break
     assert best is not None
     return dataclasses.replace(best, **_counts(energies, gradients))
@@ -245,16 +255,23 @@ def climb_from(
     modes: Modes,
     num_samples: int,
 ) -> Reached:
-    """A climb from a base, and again from a wider one where short steps lead on: the last that has no more problems."""
+    """A climb from a base, and again from a wider one where short steps lead on, or a few particles of much weight went.
+
+    Of these the last one of the fewest faults, thin only if all are, and without missed mass if one is.
+    """
     key, *keys = jax.random.split(key, 1 + MOST_WIDENED)
     reached, edge = _climbed(key, density, base, road, modes, num_samples)
     best, climbs = reached, [reached]
+
+    def standing(own: Reached):
+        return own.num_faults, own.is_thin, own.missed > 0
+
     for key in keys if road in ("fitted", "halo") else []:
-        if edge is None or not edge.leads_on:
+        if edge is None or not (edge.leads_on or reached.is_thin):
             break
         reached, edge = _climbed(key, density, edge.widened(reached.base), road, modes, num_samples)
         climbs.append(reached)
-        if reached.doubt()[0] <= best.doubt()[0]:
+        if standing(reached) <= standing(best):
             best = reached
     energies = sum(int(one.num_energy_evaluations) for one in climbs)
     gradients = sum(int(one.num_gradient_evaluations) for one in climbs)
