@@ -257,14 +257,14 @@ def climb_from(
 ) -> Reached:
     """A climb from a base, and again from a wider one where short steps lead on, or a few particles of much weight went.
 
-    Of these the last one of the fewest faults, thin only if all are, and without missed mass if one is.
+    Of these the last one of the fewest faults, thin only if all are; not one that misses less: that may be chance.
     """
     key, *keys = jax.random.split(key, 1 + MOST_WIDENED)
     reached, edge = _climbed(key, density, base, road, modes, num_samples)
     best, climbs = reached, [reached]
 
     def standing(own: Reached):
-        return own.num_faults, own.is_thin, own.missed > 0
+        return own.num_faults, own.is_thin
 
     for key in keys if road in ("fitted", "halo") else []:
         if edge is None or not (edge.leads_on or reached.is_thin):
