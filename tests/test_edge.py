@@ -11,11 +11,13 @@ from helpers import EFFECTS, ERRORS, eight_schools
 from jax.scipy.stats import norm
 
 from pidjax import Density, GaussianMixture, sample, supports, tempering, zoo
+from pidjax.tempering.bases import shrunk_moments
 from pidjax.tempering.edge import unevenness, walk_beyond
 from pidjax.tempering.reach import _climbed, climb_from
 
 KEY = jax.random.key(5)
 NUMBER, MOUTH = 2048, -2.0
+NINE = jax.random.normal(KEY, (9, 3))
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,10 @@ def test_a_neck_that_samples_lack_is_found_by_short_steps(funnel):
     np.testing.assert_allclose(wider.weights, [1 - 4 * edge.beyond, 4 * edge.beyond, 0, 0, 0, 0], rtol=1e-6)
     assert wider.means[1, 0] < MOUTH
     assert jnp.all(jnp.diagonal(wider.factors[1]) > 0)
+    assert edge.has_place
+    for weight in (jnp.eye(1, 9)[0], jnp.zeros(9)):
+        mean, factor = shrunk_moments(NINE, weight)
+        assert not edge._replace(mean=mean, factor=factor).has_place
     assert edge.widened(wider).weights.tolist()[2:] == [4 * edge.beyond, 0, 0, 0]
     assert 4 * found.standard_error < found.value < inside / (1 - inside) + 4 * found.standard_error
 

@@ -114,6 +114,8 @@ def test_a_solution_is_stored(solution, tmp_path):
     assert read.log_z == solution.log_z
 
 
+@pytest.mark.extended
+@pytest.mark.slow
 def test_starts_find_what_is_too_narrow_to_be_met():
     """A mode 0.02 as wide, 30 away and off the coordinate lines: missed without a start in its basin."""
     centres = jnp.stack([jnp.zeros(DIM), jnp.full(DIM, 30.0 / DIM**0.5)]).astype(jnp.float32)

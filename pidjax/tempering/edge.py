@@ -66,6 +66,11 @@ class Edge(NamedTuple):
         """Whether mass seems to be missing."""
         return bool(self.missing.value > _LIKELY * self.missing.standard_error)
 
+    @property
+    def has_place(self) -> bool:
+        """Whether the ends beyond are enough for a Gaussian."""
+        return bool(jnp.all(jnp.diagonal(self.factor) > 0))
+
     def widened(self, base: GaussianMixture) -> GaussianMixture:
         """A base of dense factors, with a component for what lies beyond, in place of one without weight.
 

@@ -267,7 +267,7 @@ def climb_from(
         return own.num_faults, own.is_thin
 
     for key in keys if road in ("fitted", "halo") else []:
-        if edge is None or not (edge.leads_on or reached.is_thin):
+        if edge is None or not edge.has_place or not (edge.leads_on or reached.is_thin):
             break
         reached, edge = _climbed(key, density, edge.widened(reached.base), road, modes, num_samples)
         climbs.append(reached)
