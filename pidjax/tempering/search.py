@@ -30,7 +30,7 @@ from .._maths.once import compiled_once
 from ..targets.base import AbstractTarget, WithDensity, able
 from ..targets.density import Density
 from ..targets.fitting.fit import as_starts
-from ..targets.fitting.pilot import CHAINS_PER_TOP, MOST_THOROUGH, Chains, Sizes, pilot, where_to_look
+from ..targets.fitting.pilot import MOST_THOROUGH, Chains, Sizes, pilot, where_to_look
 from ..targets.fitting.tempered import PARTICLES
 from .climb import climb, value_and_slope
 from .explain import Search, find_modes, most_modes, nothing_found
@@ -126,8 +126,7 @@ def _located(
     first = order[jnp.argsort(values[order] == -jnp.inf, stable=True)][:number]
     key_directions, key_around = jax.random.split(key)
     directions = jax.random.normal(key_directions, (number, dim), dtype)
-    lengths = jax.lax.map(lambda point: room_around(point, points, values > -jnp.inf), points[first])
-    useful = jax.vmap(partial(is_useful, target))(points[first], directions, lengths)
+    useful = jax.vmap(lambda point, direction: is_useful(target, point, direction))(points[first], directions)
     has_slopes = 2 * jnp.sum(useful) > jnp.sum(values[first] > -jnp.inf)
 
     starts = Starts(
@@ -238,37 +237,18 @@ def around(key: Key[Array, ""], search: Search, before: Starts) -> Starts:
     return Starts(points, jnp.ones(number, bool), jnp.zeros(number, bool), origins)
 
 
-def room_around(point: Float[Array, " d"], ends: Float[Array, "n d"], living: Bool[Array, " n"]) -> Float[Array, ""]:
-    """The distance to the eighth of the living ends elsewhere, and no more than to the origin, in a coordinate on average.
-
-    Example:
-        >>> ends = jnp.append(9 + jnp.arange(9.0), 0.0)[:, None]
-        >>> [room_around(ends[0], ends, jnp.arange(10) < living).item() for living in (10, 7)]
-        [8.0, 9.0]
-    """
-    apart = jnp.linalg.norm(ends - point[None], axis=1)
-    near = jnp.sort(jnp.where(living & (apart > 0), apart, jnp.inf))[CHAINS_PER_TOP - 1]
-    return jnp.minimum(near, jnp.linalg.norm(point)) / math.sqrt(point.size)
-
-
-def is_useful(
-    target: WithDensity, point: Float[Array, " d"], direction: Float[Array, " d"], length: Float[Array, ""]
-) -> Bool[Array, ""]:
+def is_useful(target: WithDensity, point: Float[Array, " d"], direction: Float[Array, " d"]) -> Bool[Array, ""]:
     """Whether the gradient at a point is finite, is not zero, and agrees with a difference along a direction.
-
-    The difference is over a small part of a length on which log p̃ varies.
 
     Example:
         >>> steps = pid.Density(lambda y: -jnp.sum(jnp.floor(y) ** 2), 1)
-        >>> place = jnp.array([0.7]), jnp.ones(1), jnp.array(1.0)
-        >>> [bool(is_useful(one, *place)) for one in (steps, pid.Density(lambda y: -jnp.sum(y**2), 1))]
+        >>> [bool(is_useful(one, jnp.array([0.7]), jnp.ones(1))) for one in (steps, pid.Density(lambda y: -jnp.sum(y**2), 1))]
         [False, True]
     """
     resolution = jnp.finfo(point.dtype).eps
     value, slope = value_and_slope(target, point)
     unit = direction / jnp.linalg.norm(direction)
-    least = jnp.maximum(_ROUNDINGS * resolution * jnp.linalg.norm(point), resolution)
-    half = jnp.maximum(resolution ** (1 / 3) * length, least)
+    half = resolution ** (1 / 3) * jnp.maximum(jnp.linalg.norm(point) / math.sqrt(point.size), resolution)
     ahead, behind = target.log_density(point + half * unit), target.log_density(point - half * unit)
     measured, expected = (ahead - behind) / (2 * half), jnp.sum(slope * unit)
     rounding = _ROUNDINGS * resolution * jnp.abs(value) / half
