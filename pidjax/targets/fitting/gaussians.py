@@ -90,11 +90,12 @@ def far_apart(
 
     Where all others are at no distance, any of the living; of any points where none lives.
     """
-    living = jnp.where(alive | ~jnp.any(alive), 0.0, -jnp.inf).astype(points.dtype)
+    usable = alive | ~jnp.any(alive)
 
     def choose(nearest, key):
-        apart = living + jnp.log(nearest)
-        chosen = points[:, jr.categorical(key, jnp.where(jnp.any(apart > -jnp.inf), apart, living))]
+        distances = jnp.where(usable, nearest, 0)
+        chances = jnp.where(jnp.any(distances > 0), distances, usable.astype(points.dtype))
+        chosen = points[:, jr.categorical(key, jnp.log(chances))]
         return jnp.minimum(nearest, jnp.sum((points - chosen[:, None]) ** 2, axis=0)), chosen
 
     farthest = jnp.full(points.shape[1:], jnp.finfo(points.dtype).max, points.dtype)
