@@ -36,13 +36,14 @@ from .population import Population
 
 MOST_EVEN = 4.0
 """How many times a Gaussian's the unevenness is below which no neck is looked for."""
+MOST_WIDENED = 5
+"""How often a base is widened."""
 MOVES = 24
 _STEP = 0.12
 """Of d^(−¼), in the Fisher metric: a tenth of what a climb takes."""
 _BEYOND = 0.002
 _LIKELY = 2.0
 _WIDER, _HEAVIER, _MOST = 1.5, 4.0, 0.5
-_SPARE = 5
 
 
 class Edge(NamedTuple):
@@ -74,12 +75,14 @@ class Edge(NamedTuple):
     def widened(self, base: GaussianMixture) -> GaussianMixture:
         """A base of dense factors, with a component for what lies beyond, in place of one without weight.
 
-        Where there is none, of five more: each other number of components would be compiled anew.
+        Where there is none, of as many more as may be wanted: each other number of components would be compiled anew.
         """
         means, factors, weights = base.means, base.factors, base.weights
         if jnp.all(weights > 0):
-            means, factors = (jnp.concatenate([stack, stack[:1].repeat(_SPARE, axis=0)]) for stack in (means, factors))
-            weights = jnp.append(weights, jnp.zeros(_SPARE, weights.dtype))
+            means, factors = (
+                jnp.concatenate([stack, stack[:1].repeat(MOST_WIDENED, axis=0)]) for stack in (means, factors)
+            )
+            weights = jnp.append(weights, jnp.zeros(MOST_WIDENED, weights.dtype))
         spare, weight = jnp.argmin(weights), jnp.minimum(_HEAVIER * self.beyond, _MOST)
         return GaussianMixture.of_factors(
             means.at[spare].set(self.mean),

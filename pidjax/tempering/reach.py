@@ -26,6 +26,7 @@ last one that is tried.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -43,7 +44,7 @@ from ..targets.density import Density
 from ..targets.mixture import GaussianMixture
 from .annealing import LARGEST_COUNT, anneal
 from .bases import are_a_base, are_all, broad_base, effective_share, refitted
-from .edge import MOST_EVEN, Edge, unevenness, walk_beyond
+from .edge import MOST_EVEN, MOST_WIDENED, Edge, unevenness, walk_beyond
 from .halo import Halo, halo
 from .modes import Modes, Tops, shell, squares
 from .moves import Differences, Hamiltonian
@@ -57,7 +58,6 @@ LEAST_PARTICLES = 1024
 AIM, MOST_TIMES = 0.01, 4
 """The error of log Z for which a climb from modes, which is short, is made by up to so many times the particles."""
 MOST_REFITTED = 256
-MOST_WIDENED = 5
 _FEW_LEVELS = 2
 _PILOT_SHARE = 4
 _MOST_NUMBERS = 2**22
@@ -119,11 +119,12 @@ class Reached(eqx.Module):
         return len(self.problems()) - (self.missed > 0)
 
     def is_better(self, other: "Reached") -> bool:
-        """Whether it has fewer faults; if as many, half the error of log Z or less, to which missed mass is added."""
-        own, others = (float(one.population.log_z.standard_error) + one.missed for one in (self, other))
-        if self.num_faults != other.num_faults:
-            return self.num_faults < other.num_faults
-        return own < 0.5 * others or math.isnan(others)
+        """Whether it has fewer faults; if as many, less than half the error of log Z, to which missed mass is added."""
+        faults, others_faults = self.num_faults, other.num_faults
+        if faults != others_faults:
+            return faults < others_faults
+        error, others_error = (float(one.population.log_z.standard_error) + one.missed for one in (self, other))
+        return error < 0.5 * others_error or math.isnan(others_error)
 
     def problems(self) -> list[tuple[Outcome, str]]:
         """What speaks against it: see `Outcome`."""
@@ -208,7 +209,7 @@ def reach(
             )
         advance(1)
         around = halo(key_halo, density, modes) if modes.num_modes > 0 and density.dim <= MOST_REFITTED else None
-        best: Reached | None = None
+        best, climbs = None, []
         if around is not None:
             energies += around.evaluations
         seen = None if around is None else around.log_z
@@ -217,16 +218,15 @@ def reach(
             found = reached.population
             if found.schedule.levels[-1] >= 1 and (seen is None or found.log_z.value > seen.value):
                 seen = found.log_z
-            energies += int(reached.num_energy_evaluations)
-            gradients += int(reached.num_gradient_evaluations)
+            climbs.append(reached)
             advance(1)
             reached = dataclasses.replace(reached, seen_log_z=seen)
-            best = reached if best is None else dataclasses.replace(best, seen_log_z=seen)
-            best = reached if reached.is_better(best) else best
+            before = None if best is None else dataclasses.replace(best, seen_log_z=seen)
+            best = reached if before is None or reached.is_better(before) else before
             if not best.problems() and not best.is_thin:
                 break
     assert best is not None
-    return dataclasses.replace(best, **_counts(energies, gradients))
+    return dataclasses.replace(best, **_counts(climbs, energies, gradients))
 
 
 def candidates(
@@ -273,12 +273,13 @@ def climb_from(
         climbs.append(reached)
         if standing(reached) <= standing(best):
             best = reached
-    energies = sum(int(one.num_energy_evaluations) for one in climbs)
-    gradients = sum(int(one.num_gradient_evaluations) for one in climbs)
-    return dataclasses.replace(best, **_counts(energies, gradients))
+    return dataclasses.replace(best, **_counts(climbs))
 
 
-def _counts(energies: int, gradients: int) -> dict[str, Any]:
+def _counts(climbs: Sequence[Reached | Population], energies: int = 0, gradients: int = 0) -> dict[str, Any]:
+    """What climbs spent together, and what was spent beside them."""
+    energies += sum(int(one.num_energy_evaluations) for one in climbs)
+    gradients += sum(int(one.num_gradient_evaluations) for one in climbs)
     return {
         "num_energy_evaluations": jnp.asarray(min(energies, LARGEST_COUNT)),
         "num_gradient_evaluations": jnp.asarray(min(gradients, LARGEST_COUNT)),
@@ -326,8 +327,6 @@ def _climbed(
     if has_arrived and slopes is not None and unevenness(slopes) > MOST_EVEN:
         edge = walk_beyond(key_edge, density, base, population)
     walked = 0 if edge is None else int(edge.gradients)
-    energies = walked + sum(int(one.num_energy_evaluations) for one in spent)
-    gradients = walked + sum(int(one.num_gradient_evaluations) for one in spent)
     reached = Reached(
         population=population,
         pilot_log_z=first.log_z,
@@ -337,7 +336,7 @@ def _climbed(
         missing=None if edge is None else edge.missing,
         num_lost=num_lost(population, modes.tops),
         road=road,
-        **_counts(energies, gradients),
+        **_counts(spent, walked, walked),
     )
     return reached, edge
 
