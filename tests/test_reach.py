@@ -106,6 +106,29 @@ def test_a_slab_under_a_spike_is_told_of_and_reached(target):
     assert [found for found, _ in missed.problems()] == [Outcome.UNSEEN_MASS]
 
 
+@pytest.mark.extended
+@pytest.mark.slow
+def test_a_halo_goes_on_where_tails_do():
+    for degrees, widest in (3.0, 32), (1.0, 1024):
+        known = zoo.student_mixture(5, degrees_of_freedom=degrees)
+        target = Density(known.log_density, 5)
+        found = halo(KEY, target, locate(KEY, target))
+        assert (found.widest, found.evaluations) == (widest, ROUNDS * DRAWS * (1 + (widest > 32)))
+        assert abs(found.log_z.value) < 4 * found.log_z.standard_error
+        assert found.share_beyond(known.sample(KEY, 4096), jnp.full(4096, 1 / 4096)) < 0.005
+
+
+@pytest.mark.extended
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_climb_to_no_finite_mass_is_told(seed):
+    reached = reach(jax.random.key(seed), Density(lambda y: -jnp.log1p(jnp.sum(y**2)), 2), 1024, progress=False)
+    told = [found for found, _ in reached.problems()]
+    assert Outcome.UNSEEN_MASS in told
+    if reached.road == "halo":
+        assert reached.beyond > 0.01
+
+
 def gaussian_of_many_widths(y):
     return -0.5 * jnp.sum((y / jnp.logspace(0, 2, 20)) ** 2)
 

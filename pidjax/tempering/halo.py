@@ -1,6 +1,8 @@
 """Halos: Gaussians of modes and ridges at many widths, for heavy tails, and of places far from all, for mass that these hide.
 
-    p̂(y) = Σ_kj α_kj N(y; m_k, 2^j L_kL_kᵀ),      j = 0 … 10
+    p̂(y) = Σ_kj α_kj N(y; m_k, 2^j L_kL_kᵀ),      j = 0 … J
+
+to 32 widths, J = 10, or to 1,024, J = 20, if a hundredth of the mass is at the widest of the first, as in heavy tails.
 
 The last (m, L) is of *strays*: ends of chains beyond the shells of all others. Under a narrow top that stands on a wide one
 there is no second mode to find, and yet most of the chains may stay around it, and some on their way there from far: theirs are
@@ -37,7 +39,7 @@ from ..targets.mixture import GaussianMixture
 from .bases import shrunk_moments
 from .modes import Modes, shell, squares
 
-WIDTHS = 11
+WIDTHS, MOST_WIDTHS = 11, 21
 ROUNDS = 3
 DRAWS = 4096
 FEWEST_STRAYS = 16
@@ -46,6 +48,8 @@ _REWEIGHTED = 30
 _EQUAL = 0.2
 _NEGLIGIBLE = 1e-3
 """The weight of a component that is left out."""
+_MOST_WIDEST = 0.01
+"""Of the mass, at the widest."""
 
 
 class Halo(NamedTuple):
@@ -55,18 +59,26 @@ class Halo(NamedTuple):
         mixture: p̂ with its last weights.
         log_z: by the weights p̃/p̂.
         own_weight: of the modes' own Gaussians, α_k0.
+        centres, factors, widest: m_k, L_k and 2^(J/2).
         evaluations: of log p̃.
     """
 
     mixture: GaussianMixture
     log_z: Estimate
     own_weight: Float[Array, ""]
+    centres: Float[Array, "K d"]
+    factors: Float[Array, "K d d"]
+    widest: Float[Array, ""]
     evaluations: int
 
     @property
     def effective_share(self) -> Float[Array, ""]:
         """ESS/N of the weights."""
         return 1 / (1 + DRAWS * self.log_z.standard_error**2)
+
+    def share_beyond(self, points: Float[Array, "n d"], weights: Float[Array, " n"]) -> Float[Array, ""]:
+        """The weight of points farther than √d of the widest Gaussian's widths from each centre: half of its draws are."""
+        return _share_beyond(self.centres, self.widest * self.factors, points, weights)
 
 
 def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
@@ -87,13 +99,21 @@ def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
         mean, factor = scatter(modes.pilot_points, strays)
         if jnp.all(jnp.isfinite(factor)):
             means, factors = jnp.concatenate([means, mean[None]]), jnp.concatenate([factors, factor[None]])
-    weights, log_z = _weighed(key, target, means, factors)
+
+    def weighed(key, number):
+        widths = 2 ** (0.5 * jnp.arange(number).astype(factors.dtype))
+        return widths, *_weighed(key, target, means, factors, widths)
+
+    (widths, weights, log_z), spent = weighed(key, WIDTHS), ROUNDS * DRAWS
+    if jnp.sum(weights[:, -1]) > _MOST_WIDEST:
+        (widths, weights, log_z), spent = weighed(jax.random.fold_in(key, 1), MOST_WIDTHS), 2 * spent
     kept = (weights > _NEGLIGIBLE).nonzero()
     centre, width = kept if kept[0].size else (weights >= 0).nonzero()
     chosen = weights[centre, width]
-    stretched = _widths(factors.dtype)[width][:, None, None] * factors[centre]
+    stretched = widths[width][:, None, None] * factors[centre]
     mixture = GaussianMixture.of_factors(means[centre], stretched, chosen / jnp.sum(chosen))
-    return Halo(mixture, log_z, jnp.sum(weights[: int(modes.num_modes), 0]), ROUNDS * DRAWS)
+    own_weight = jnp.sum(weights[: int(modes.num_modes), 0])
+    return Halo(mixture, log_z, own_weight, means, factors, widths[-1], spent)
 
 
 @jax.jit
@@ -127,20 +147,23 @@ def scatter(points: Float[Array, "n d"], chosen: Bool[Array, " n"]) -> tuple[Flo
 
 @eqx.filter_jit
 def _weighed(
-    key: Key[Array, ""], target: WithDensity, means: Float[Array, "K d"], factors: Float[Array, "K d d"]
+    key: Key[Array, ""],
+    target: WithDensity,
+    means: Float[Array, "K d"],
+    factors: Float[Array, "K d d"],
+    widths: Float[Array, " J"],
 ) -> tuple[Float[Array, "K J"], Estimate]:
     """The weights of the components, and log Z by those before."""
     (count, dim), dtype = means.shape, means.dtype
-    widths = _widths(dtype)
     whiten = jax.vmap(inverse_factor)(factors)
     log_heights = jax.vmap(lambda factor: log_volume(factor, dim))(whiten) - 0.5 * dim * math.log(2 * math.pi)
     log_heights = log_heights[:, None] - dim * jnp.log(widths)[None]
-    equal = jnp.full((count, WIDTHS), 1 / (count * WIDTHS), dtype)
+    equal = jnp.full((count, widths.size), 1 / (count * widths.size), dtype)
 
     def look(weights, key):
         key_component, key_noise = jax.random.split(key)
         components = jax.random.categorical(key_component, jnp.log(weights).ravel(), shape=(DRAWS,))
-        centre, width = jnp.divmod(components, WIDTHS)
+        centre, width = jnp.divmod(components, widths.size)
         noise = jax.random.normal(key_noise, (DRAWS, dim), dtype)
         offsets = jnp.einsum("kij,nj->nki", factors, noise, precision=HIGHEST)[jnp.arange(DRAWS), centre]
         draws = means[centre] + widths[width][:, None] * offsets
@@ -159,5 +182,15 @@ def _weighed(
     return found[-1], jax.tree.map(lambda leaf: leaf[-1], log_z)
 
 
-def _widths(dtype) -> Float[Array, " J"]:
-    return 2 ** (0.5 * jnp.arange(WIDTHS).astype(dtype))
+@jax.jit
+def _share_beyond(
+    centres: Float[Array, "K d"],
+    factors: Float[Array, "K d d"],
+    points: Float[Array, "n d"],
+    weights: Float[Array, " n"],
+) -> Float[Array, ""]:
+    def is_beyond(gaussian):
+        centre, factor = gaussian
+        return squares(inverse_factor(factor), points - centre[None]) > centre.size
+
+    return jnp.sum(jnp.where(jnp.all(jax.lax.map(is_beyond, (centres, factors)), axis=0), weights, 0))

@@ -16,7 +16,8 @@ widened by what they met, up to five times. A mode or ridge k of Laplace's mass 
     ESS · q_k  ≥  10,      Σ_i W_i 1[|L_k⁻¹(y_i − m_k)|² < d + 4 √(2d) + 16]  <  q_k/20,      q_k = M_k/max(Ẑ, Σ_j M_j).
 
 If the importance weights of the halo tell of clearly more mass than a climb found, or short steps from its points lead to such,
-there is mass that the climb has not seen; if it started from modes, and those met by chance only once hold much, there may be.
+there is mass that the climb has not seen; if it started from modes, and those met by chance only once hold much, there may be;
+if from the halo, and a hundredth of its points are where its widest Gaussians end, its base was too narrow for the tails.
 
 If something speaks against each, that of the fewest problems is taken; of these the first, unless another's error is half.
 
@@ -65,6 +66,7 @@ _MOST_OWN, _MUCH = 0.1, 0.5
 """Weight of the modes' own Gaussians in a halo below which, and its effective share above which, it is climbed from first."""
 _EXPECTED, _LEAST_NEAR = 10.0, 0.05
 _MOST_UNSEEN = 0.05
+_MOST_BEYOND = 0.01
 _UNLIKELY, _SMALL = 4.0, 0.5
 """Of missing mass: its standard errors, and its share of that of log Z, below which it is no matter."""
 
@@ -80,6 +82,7 @@ class Reached(eqx.Module):
         seen_log_z: the largest log Z by the importance weights of the halo and all climbs; too low rather than too high.
         missing: mass into which short steps from the points lead, in units of that found; None where gradients are even, or not
             followed.
+        beyond: the weight of points where the widest Gaussians of a halo end, if it was the base.
         num_lost: modes and ridges that were seen, and where no point is.
         num_energy_evaluations, num_gradient_evaluations: in all, of log p̃, and of these with the gradient.
     """
@@ -90,6 +93,7 @@ class Reached(eqx.Module):
     modes: Modes
     seen_log_z: Estimate | None
     missing: Estimate | None
+    beyond: Float[Array, ""] | None
     num_lost: Int[Array, ""]
     num_energy_evaluations: Int[Array, ""]
     num_gradient_evaluations: Int[Array, ""]
@@ -153,6 +157,12 @@ class Reached(eqx.Module):
             text = (
                 f"short steps from the samples led on to {self.missed:.1%} more mass, as far as they went: a narrow part that "
                 "the climb did not enter (the neck of a funnel). Use another variable, as a hierarchy not centred"
+            )
+            found.append((Outcome.UNSEEN_MASS, text))
+        if self.beyond is not None and self.beyond > _MOST_BEYOND:
+            text = (
+                f"{float(self.beyond):.1%} of the samples are where the widest Gaussians end from which the climb started: the "
+                "tails go on, or there is no finite mass. Bound the density, or sample another variable"
             )
             found.append((Outcome.UNSEEN_MASS, text))
         seen = self.seen_log_z
@@ -220,6 +230,8 @@ def reach(
                 seen = found.log_z
             climbs.append(reached)
             advance(1)
+            if road == "halo" and around is not None:
+                reached = dataclasses.replace(reached, beyond=around.share_beyond(found.samples, found.weights))
             reached = dataclasses.replace(reached, seen_log_z=seen)
             before = None if best is None else dataclasses.replace(best, seen_log_z=seen)
             best = reached if before is None or reached.is_better(before) else before
@@ -334,6 +346,7 @@ def _climbed(
         modes=modes,
         seen_log_z=None,
         missing=None if edge is None else edge.missing,
+        beyond=None,
         num_lost=num_lost(population, modes.tops),
         road=road,
         **_counts(spent, walked, walked),

@@ -86,10 +86,16 @@ def seed(key: PRNGKeyArray, points: Float[Array, "d n"], count: int) -> Gaussian
 def far_apart(
     key: PRNGKeyArray, points: Float[Array, "d n"], alive: Bool[Array, " n"], count: int
 ) -> tuple[Float[Array, "count d"], Float[Array, " n"]]:
-    """Living points, each next one drawn with probability ∝ its squared distance to those so far, and the last distances."""
+    """Living points, each next one drawn with probability ∝ its squared distance to those so far, and the last distances.
+
+    Where all others are at no distance, any of the living; of any points where none lives.
+    """
+    usable = alive | ~jnp.any(alive)
 
     def choose(nearest, key):
-        chosen = points[:, jr.categorical(key, jnp.log(jnp.where(alive, nearest, 0)))]
+        distances = jnp.where(usable, nearest, 0)
+        chances = jnp.where(jnp.any(distances > 0), distances, usable.astype(points.dtype))
+        chosen = points[:, jr.categorical(key, jnp.log(chances))]
         return jnp.minimum(nearest, jnp.sum((points - chosen[:, None]) ** 2, axis=0)), chosen
 
     farthest = jnp.full(points.shape[1:], jnp.finfo(points.dtype).max, points.dtype)
