@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 import pidjax as pid
 from pidjax import Outcome, zoo
 from pidjax.targets.ends import Ends
-from pidjax.tempering.reach import candidates, num_lost, reach
+from pidjax.tempering.reach import candidates, reach
+from pidjax.tempering.reached import num_lost
 
 KEY = jax.random.key(11)
 DIM = 14

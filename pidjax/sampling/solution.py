@@ -26,7 +26,7 @@ from ..targets.pool import Pool
 from ..targets.surrogate import Surrogate
 from ..tempering.modes import Modes
 from ..tempering.population import Population
-from ..tempering.reach import Reached
+from ..tempering.reached import Reached
 from .problem import Prepared
 from .rollout import backward_log_weights
 from .rules import AbstractRule, Unweighted

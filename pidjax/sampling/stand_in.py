@@ -40,7 +40,8 @@ from ..targets.samples import Samples
 from ..targets.surrogate import Surrogate
 from ..tempering.modes import Modes
 from ..tempering.population import Population
-from ..tempering.reach import Reached, reach
+from ..tempering.reach import reach
+from ..tempering.reached import Reached
 from ..tempering.search import locate
 
 MOST_FITTED = 12
