@@ -53,6 +53,32 @@ def test_value_and_slope_are_means_over_contexts(loss, of_variance, of_slope):
     assert jnp.max(jnp.abs(optimal)) < 1e-12
 
 
+def test_every_step_is_learned_of_fewer_paths():
+    """A regression has a bridge a path, at the steps by turns: none is left out for good."""
+    steps = 5
+    family = learning.Amortised(
+        lambda c: pid.GaussianMixture.isotropic(c[None], 1.0),
+        lambda gains, c: pid.Controlled(lambda t, x: gains[jnp.round(t * steps).astype(int)] * jnp.ones_like(x)),
+        lambda key: jax.random.normal(key, (1,)),
+        protocol=pid.harmonic(0.0, noise_scale=1.0),
+        grid=pid.uniform_grid(steps),
+        loss=learning.Regression(refresh=learning.Refresh(5, 8), variance=0.5),
+        num_members=4,
+        num_paths=2,
+    )
+    slopes = jax.jit(jax.vmap(jax.grad(family), in_axes=(None, 0)))(jnp.full(steps, 0.5), jax.random.split(KEY, 40))
+    assert (jnp.mean(slopes != 0, axis=0) > 0.5).all()
+
+
+def test_a_buffer_is_of_one_member():
+    regression = learning.Regression(learning.Buffer(jnp.zeros((4, 2))))
+    for loss in (regression, learning.Sum([learning.RelativeEntropy(), regression], [1.0, 1.0])):
+        with pytest.raises(
+            ValueError, match="loss has a Regression on a buffer, whose points are samples of one member"
+        ):
+            normals(loss)
+
+
 @pytest.mark.extended
 @pytest.mark.slow
 def test_devices_do_not_change_the_descent():

@@ -1,5 +1,6 @@
 """Learned protocols: the descent itself, what is learned and how, and the objectives against summation and differentiation."""
 
+import functools
 import importlib
 import subprocess
 import sys
@@ -273,9 +274,26 @@ def test_checkpoints_of_another_descent(tmp_path):
     nearer(2.0, 0.0)
     for place, start in ((-7.0, 0.0), (2.0, 1.0)):
         with pytest.raises(
-            ValueError, match=r"holds a loss and first parameters of hash .* where this descent has a loss"
+            ValueError, match=r"holds a loss, first parameters and state of hash .* where this descent has a loss"
         ):
             nearer(place, start)
+
+    def to_points(points, given, **options):
+        loss = functools.partial(lambda given, x, state: (jnp.sum((x - state) ** 2) + given, state), given)
+        options = {"num_iterations": 3, "checkpoint": tmp_path / "points.npz", "progress": False} | options
+        return learning.descend(loss, jnp.array(0.0), state=jnp.array(points), **options)
+
+    to_points([5.0, 4.0], 1.0)
+    for points, given in (([-5.0, 4.0], 1.0), ([5.0, 4.0], 2.0)):
+        with pytest.raises(ValueError, match=r"points.npz holds a loss, first parameters and state of hash"):
+            to_points(points, given)
+
+    class Plain:
+        def loss(self, x):
+            return x**2
+
+    with pytest.raises(ValueError, match=r"cannot be told from others by a checkpoint: .*Plain.*; pass as the loss"):
+        learning.descend(Plain().loss, jnp.array(1.0), num_iterations=3, checkpoint=tmp_path / "plain.npz")
 
     def train(width, **options):
         network = eqx.nn.MLP(2, "scalar", width, 1, key=KEY)

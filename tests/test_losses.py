@@ -10,6 +10,7 @@ import pidjax as pid
 from pidjax import learning
 from pidjax.learning.regression import estimate
 from pidjax.process.bridge import Observation
+from pidjax.sampling.rules import Proposal
 from pidjax.targets.fitting.defence import defended
 from pidjax.targets.fitting.gaussians import Gaussians
 
@@ -217,6 +218,9 @@ def test_points_without_a_slope_or_a_weight_are_not_learned_from():
     buffer = learning.Buffer(jnp.array([[3.0], [2.5], [3.5], [3.0]]))
     points = learning.Regression(buffer, refresh=learning.Refresh(5, 8)).start(prepared, rule, KEY).points
     assert set(points.ends.ravel().tolist()) == {2.5, 3.5}
+    for refresh in (None, learning.Refresh(5, 8)):
+        loss = learning.Regression(learning.Buffer(jnp.full((2, 1), 3.0)), refresh=refresh, variance=0.1)
+        assert jnp.isnan(loss(prepared, rule, KEY, jnp.arange(4), loss.start(prepared, rule, KEY))[0])
     nowhere = pid.Density(lambda y: jnp.where(y[0] < 1e6, -jnp.inf, -jnp.sum(y**2)), 1)
     prepared = pid.Problem(nowhere, pid.harmonic(0.0, noise_scale=1.0)).prepare(pid.uniform_grid(3))
     loss = learning.Regression(refresh=learning.Refresh(5, 8), variance=0.1)
@@ -238,6 +242,49 @@ def test_a_buffer_that_does_not_fit_is_named(prepared):
         made = loss(learning.Buffer(jnp.ones((4, 3))))
         with pytest.raises(ValueError, match="buffer has points of dimension 3 but target has dimension 2"):
             made.start(prepared, corrected(), KEY) or made(prepared, corrected(), KEY, jnp.arange(4), ())
+
+
+def test_a_buffer_has_no_weight_that_is_nan():
+    with pytest.raises(ValueError, match="log_weights has NaN"):
+        learning.Buffer(jnp.ones((3, 1)), jnp.array([0.0, jnp.nan, 0.0]))
+
+
+@pytest.mark.slow
+def test_what_is_selected_of_a_rule_is_fitted():
+    """The loss starts with the rule itself; what it closes over stays."""
+    rule = learning.only(lambda rule: rule.correction.rest.layers[-1], corrected(size=0.1))
+    options = {"protocol": pid.harmonic(), "grid": GRID, "batch_size": 20, "progress": False, "num_iterations": 3}
+    found = learning.fit(KEY, DISPLACED, rule, loss=learning.Regression(BUFFER, damping=0.1), **options).parameters
+    before, after = (one.correction.rest.layers for one in (corrected(size=0.1), found))
+    assert eqx.tree_equal(before[0], after[0])
+    assert not eqx.tree_equal(before[-1], after[-1])
+
+
+class Scalar(eqx.Module):
+    gain: jax.Array
+
+    def __call__(self, t, x):
+        return self.gain * jnp.sum(x)
+
+
+class Wide(pid.Euler):
+    """Steps of a width that could be learned."""
+
+    log_width: jax.Array = eqx.field(default_factory=lambda: jnp.zeros(()))
+
+    def proposal(self, law, now, x):
+        step = super().proposal(law, now, x)
+        return Proposal(step.mean, step.factor * jnp.exp(self.log_width))
+
+
+def test_a_regression_learns_vectors_and_no_widths(prepared):
+    options = {"protocol": pid.harmonic(), "grid": GRID, "loss": learning.Regression(BUFFER), "progress": False}
+    with pytest.raises(ValueError, match=r"correction returns float64\[\]"):
+        learning.fit(KEY, DISPLACED, pid.Corrected(pid.Moment(), Scalar(jnp.ones(()))), **options)
+    loss = learning.Regression(BUFFER, variance=0.1)
+    state = loss.start(prepared, Wide(), KEY)
+    slope = eqx.filter_grad(lambda rule: loss(prepared, rule, KEY, jnp.arange(10), state)[0])(Wide())
+    assert slope.log_width == 0
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from ..sampling.rollout import keys_of_paths, spread
 from ..sampling.rules import AbstractGaussianRule
 from ..targets.base import AbstractTarget
 from .losses import AbstractLoss, RelativeEntropy, held
+from .regression import Regression
 
 
 class Amortised(eqx.Module):
@@ -37,11 +38,13 @@ class Amortised(eqx.Module):
         protocol: of all members; with the default one each is rescaled by itself.
         grid: of all members. What stands in for a target may be wider than it: give the signal-to-noise ratios at which it
             resolves, as log_snr_grid(20, low=…, high=…).
-        loss: of one member; by default `RelativeEntropy()`. Its state, if it has one, begins anew at each call.
+        loss: of one member; by default `RelativeEntropy()`. Its state, if it has one, begins anew at each call: a `Regression`
+            takes its points from a `Refresh`.
         num_members, num_paths: contexts in a call, and paths of each.
 
     Raises:
-        ValueError: arguments of another kind; counts below 1; when called, a rule that is not Gaussian, and as `Problem`.
+        ValueError: arguments of another kind; a regression on one buffer; counts below 1; when called, a rule that is not
+            Gaussian, and as `Problem`.
 
     Example:
         >>> from pidjax import Controlled, GaussianMixture, harmonic, uniform_grid
@@ -89,6 +92,12 @@ class Amortised(eqx.Module):
         self.target, self.rule, self.context, self.protocol, self.grid = target, rule, context, protocol, grid
         self.loss = RelativeEntropy() if loss is None else loss
         check_kind("loss", self.loss, AbstractLoss, "RelativeEntropy(), LogVariance() or another")
+        parts = jax.tree.leaves(self.loss, is_leaf=lambda node: isinstance(node, Regression))
+        if any(isinstance(part, Regression) and part.buffer is not None for part in parts):
+            raise ValueError(
+                "loss has a Regression on a buffer, whose points are samples of one member; pass "
+                "Regression(refresh=Refresh(every, num_points)), which draws each member's own"
+            )
         self.members = spread(np.arange(check_count("num_members", num_members)))
         self.num_paths = check_count("num_paths", num_paths)
 

@@ -43,10 +43,10 @@ class Buffer(eqx.Module):
             )
         weights, points = concrete(self.log_weights), concrete(ends)
         if weights is not None and points is not None:
-            alive = weights > -jnp.inf
+            alive = ~(weights == -jnp.inf)
             if not alive.any() or not (weights[alive] < jnp.inf).all():
                 raise ValueError(
-                    "log_weights has no finite largest one; pass numbers, -inf for points that do not count"
+                    "log_weights has NaN, +inf, or -inf alone; pass numbers, -inf for points that do not count"
                 )
             if not jnp.isfinite(points[alive]).all():
                 raise ValueError("ends has points of some weight that are not finite; leave them out")

@@ -78,7 +78,8 @@ def descend(
             0, m, 2m, … and at the end. Its key is never one of the loss's, and it changes nothing of the descent.
         report_every: m.
         checkpoint: a file, written over after every 25 iterations. Where it is there already the descent goes on from it, and
-            all numbers are those of one that was never stopped, if the optimiser is the same.
+            all numbers are those of one that was never stopped, if the optimiser is the same. A function is known by its name:
+            what it closes over is not compared.
         progress: show a bar, if tqdm is installed, when it takes more than two seconds.
 
     Raises:
@@ -114,7 +115,13 @@ def descend(
     asked = _in_words(average, report, report_every, eqx.combine(free, fixed), state, key)
     origin = ""
     if checkpoint is not None:
-        origin = f"a loss and first parameters of hash {fingerprint((loss, parameters))}"
+        try:
+            origin = f"a loss, first parameters and state of hash {fingerprint((loss, parameters, state))}"
+        except TypeError as error:
+            raise ValueError(
+                f"loss, parameters or state cannot be told from others by a checkpoint: {error}; pass as the loss a function, "
+                "an equinox.Partial of one or a method of an equinox.Module"
+            ) from error
         if os.path.exists(checkpoint):
             run, history, reports = resumed(checkpoint, run, key, asked, origin)
         if history.size > num_iterations:

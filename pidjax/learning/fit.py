@@ -29,7 +29,7 @@ from .descent import Descent
 from .losses import AbstractLoss, RelativeEntropy, evidence
 from .networks import Guided
 from .optimiser import adam
-from .parameters import is_learned
+from .parameters import is_learned, resolve
 
 
 def fit(
@@ -75,8 +75,8 @@ def fit(
         of its steps too.
 
     Raises:
-        ValueError: a target without a density; a rule that is not Gaussian, or has arrays of another dtype than the target;
-            counts below 1; fewer ends than paths in a batch; as `descend`.
+        ValueError: a target without a density; a rule that is not Gaussian, has arrays of another dtype than the target, or a
+            network that gives no vector; counts below 1; fewer ends than paths in a batch, or no reports of them; as `descend`.
 
     Example:
         >>> from pidjax import Controlled, Density, harmonic
@@ -95,6 +95,10 @@ def fit(
     loss = RelativeEntropy() if loss is None else loss
     prepared = Problem(target, protocol).prepare(grid)
     _check_dtype(rule, prepared.unit.start.dtype)
+    as_it_is = resolve(rule)
+    as_it_is.check(prepared.step_laws.t[0], prepared.unit.start)
+    if ends is not None and report_every is None:
+        raise ValueError("ends is given, but report_every is not; pass how often evidence is to be reported")
     key_start, key_descent = jax.random.split(key)
     indices = spread(np.arange(batch_size))
     if ends is not None:
@@ -102,7 +106,7 @@ def fit(
     descent = descend(
         eqx.Partial(_of_rule, loss, prepared, indices),
         rule,
-        state=_started(loss, prepared, rule, key_start),
+        state=_started(loss, prepared, as_it_is, key_start),
         optimiser=adam(1e-3, decay=num_iterations, clip=1.0) if optimiser is None else optimiser,
         num_iterations=num_iterations,
         key=key_descent,

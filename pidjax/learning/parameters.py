@@ -89,7 +89,9 @@ class Positive(Parameter):
         scale = jnp.diagonal(factor, axis1=1, axis2=2) if value.ndim == 3 else factor
         known = concrete(scale)
         if known is not None and not (known > 0).all():
-            raise ValueError(f"value is {value}; pass positive numbers or positive definite matrices")
+            raise ValueError(
+                f"value is {value}; pass positive numbers, or positive definite matrices as a stack of shape (P, d, d)"
+            )
         free = scale + jnp.log(-jnp.expm1(-scale))
         return cls(free if value.ndim < 3 else jnp.tril(factor, -1) + _diagonal(free))
 

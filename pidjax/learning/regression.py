@@ -6,7 +6,8 @@
 
 with K = AᵀA and r = Aᵀζ of the observation ζ = A y + noise that x makes of y, m_k and F_kF_kᵀ the mean and covariance of the
 rule's step from x at t_k, and a_k(x, y) the mean of the exact one to the end point y. But for a constant, L is
-KL(optimal ‖ controlled) along the grid, −log W on average over the optimal process: it sees every mode that the buffer has.
+KL(optimal ‖ controlled) along the grid, −log W on average over the optimal process: it sees every mode that the buffer has. It
+is a loss of the means alone: F_k is held fixed.
 
 C = 0 is denoising, C → ∞ matches the target's score; with the target's own covariance x̂* has no variance if that is Gaussian.
 Modes of width w that lie far apart want C = w² I. So C = σ² I, and each step has the σ² by which its L is least at the start:
@@ -40,10 +41,13 @@ _TRIED = 64
 
 
 class Memory(NamedTuple):
-    """What the regression hands on: its points, σ² of each step, the iterations so far, the rule at the last refresh."""
+    """What the regression hands on: its points, σ² of each step, the step that the first bridge of the first iteration is at,
+    the iterations so far, the rule at the last refresh.
+    """
 
     points: Points
     variances: Float[Array, " K"]
+    first: Int[Array, ""]
     iteration: Int[Array, ""]
     former: Any
 
@@ -103,14 +107,17 @@ class Regression(AbstractLoss):
             points = Points.of(prepared.target, ends, self.buffer.log_weights.astype(ends.dtype))
             if self.refresh is not None:
                 chosen = systematic(key, jax.nn.softmax(points.log_weights), self.refresh.num_points)
-                none = jnp.zeros(chosen.size, ends.dtype)
-                points = Points(points.ends[chosen], none, points.slopes[chosen])
+                has_weight = jnp.max(points.log_weights) > -jnp.inf
+                equal = jnp.full(chosen.size, jnp.where(has_weight, 0, -jnp.inf), ends.dtype)
+                points = Points(points.ends[chosen], equal, points.slopes[chosen])
         former = None if self.damping is None else eqx.filter(rule, eqx.is_array)
+        num_steps = prepared.step_laws.num_steps
         if self.variance is None:
             variances = self._best_variances(prepared, rule, key, points)
         else:
-            variances = jnp.full(prepared.step_laws.num_steps, self.variance, points.ends.dtype)
-        return Memory(points, variances, jnp.zeros((), int), former)
+            variances = jnp.full(num_steps, self.variance, points.ends.dtype)
+        first = jax.random.randint(jax.random.fold_in(key, 1), (), 0, num_steps)
+        return Memory(points, variances, first, jnp.zeros((), int), former)
 
     def __call__(self, prepared, rule, key, indices, state):
         key_refresh, key = jax.random.split(key)
@@ -131,7 +138,8 @@ class Regression(AbstractLoss):
         numbers, candidates = jnp.arange(_TRIED * num_steps), jnp.asarray(_VARIANCES, dtype)
 
         def tried(variance):
-            memory = Memory(points, jnp.full(num_steps, variance, dtype), jnp.zeros((), int), None)
+            none = jnp.zeros((), int)
+            memory = Memory(points, jnp.full(num_steps, variance, dtype), none, none, None)
             return jnp.sum(self._errors(prepared, rule, key, numbers, memory).reshape(-1, num_steps), axis=0)
 
         return candidates[jnp.argmin(jax.lax.map(tried, candidates), axis=0)]
@@ -157,7 +165,7 @@ class Regression(AbstractLoss):
             law = target.tilt(seen, key_law) if issubclass(rule.needs, Tilted) else None
             step = rule.proposal(law, now, x)
             aim = now.ahead.mean(x, estimate(seen, end, slope, variance))
-            whiten = inverse_factor(step.factor)
+            whiten = jax.lax.stop_gradient(inverse_factor(step.factor))
             error = 0.5 * jnp.sum(apply(whiten, step.mean - aim) ** 2)
             if others is None or self.damping is None:
                 return error
@@ -165,7 +173,7 @@ class Regression(AbstractLoss):
             return error + 0.5 * self.damping.astype(x.dtype) * jnp.sum(apply(whiten, change) ** 2)
 
         def of_step(turn, indices, chosen):
-            k = (turn + state.iteration) % num_steps
+            k = (turn + state.first + state.iteration) % num_steps
             now = jax.tree.map(lambda leaf: leaf[k], prepared.step_laws)
             return jax.vmap(lambda index, place: of_path(now, state.variances[k], index, place))(indices, chosen)
 

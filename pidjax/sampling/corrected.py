@@ -31,6 +31,10 @@ class CorrectedLaw(WithCovariance):
         assert isinstance(self.given, WithCovariance)
         return self.given.covariance()
 
+    def step_covariance(self):
+        assert isinstance(self.given, WithCovariance)
+        return self.given.step_covariance()
+
 
 class Corrected(AbstractGaussianRule):
     """The steps of a Gaussian rule toward x̂ + (1/σ² + K)^{−1/2} c(t, x), in the unit problem.

@@ -6,6 +6,7 @@ The first key of a node says what it is; `reader` has a method for each.
 """
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import itertools
@@ -103,7 +104,12 @@ class Writer:
 
 
 class Hasher(Writer):
-    """The same tree, with shape and hash of an array in its place."""
+    """The same tree, with shape and hash of an array in its place, and what a function is given beforehand."""
+
+    def node(self, value, name, owner=None):
+        if isinstance(value, functools.partial):
+            return {"partial": [self.node(part, name) for part in (value.func, value.args, value.keywords)]}
+        return super().node(value, name, owner)
 
     def _kept(self, value):
         return [*np.shape(value), hashlib.sha256(np.asarray(value).tobytes()).hexdigest()]
