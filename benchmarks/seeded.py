@@ -32,7 +32,7 @@ from pidjax import zoo
 
 from .grade import Question
 
-SEED = 20261207
+SEED = 20261208
 COUNT = 32
 
 
