@@ -18,7 +18,7 @@ GAIN = 0.4
 LOSSES = [
     (learning.RelativeEntropy(), 0.5, -1),
     (learning.LogVariance(), 1.0, -2),
-    pytest.param(learning.TrajectoryBalance(), 0.5 * (1 + 1 / 256), -1, marks=[pytest.mark.slow]),
+    pytest.param(learning.TrajectoryBalance(), 0.5 * (1 + 1 / 256), -1, marks=[pytest.mark.slow, pytest.mark.extended]),
 ]
 
 

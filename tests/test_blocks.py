@@ -274,6 +274,7 @@ def test_many_wells(num_pairs, fitted, again, dtype):
     assert_within(mean, 1, error)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_refined_has_the_masses_of_the_modes_right():
     """Particles with the wells' masses exchanged: the weights put them right."""

@@ -53,6 +53,7 @@ def test_law_at_the_end_and_of_a_data_set():
     np.testing.assert_allclose(law.covariances, close.covariances, rtol=1e-10)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_starts_of_their_own():
     """Two narrow laws of starts: the mean of the costs from two points, and the mixture of the two laws."""

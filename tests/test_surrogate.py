@@ -150,6 +150,7 @@ def test_a_spike_beside_a_broad_mode_is_found():
         assert_both_are_found(2, seed, 1.4, 0.03)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_a_second_mode_is_found_without_slopes():
@@ -177,6 +178,7 @@ def test_no_mass_at_all_is_said():
     assert_sound(fit)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_new_parameters_do_not_compile_again():
