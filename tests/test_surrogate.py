@@ -178,7 +178,6 @@ def test_no_mass_at_all_is_said():
     assert_sound(fit)
 
 
-@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_new_parameters_do_not_compile_again():
