@@ -118,7 +118,7 @@ def test_seeded_log_z_by_quadrature():
             lambda known, x: jax.vmap(lambda x: known.log_density(known.target.function.bent(x, 1)))(x)
         )
         masses = []
-        for count in (80, 160):
+        for count in (160, 320):
             axes, weights = zip(*(panels(samples[:, i], count) for i in range(known.dim)))
             points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, known.dim)
             cells = np.prod(np.stack(np.meshgrid(*weights, indexing="ij")), axis=0).ravel()
