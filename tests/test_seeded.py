@@ -101,7 +101,10 @@ def panels(samples, count):
 @pytest.mark.optimised
 @pytest.mark.extended
 def test_seeded_log_z_by_quadrature():
-    """In the plane too, over coordinates before the bend: det ∂y/∂x = 1. To what the finer of two grids changes, and 2e-4."""
+    """In the plane too, over coordinates before the bend: det ∂y/∂x = 1. To what three grids change, and 2e-4.
+
+    One change alone may be small by chance where a wall cuts the cells.
+    """
     low = [known for known in seeded() if known.dim <= 2]
     assert len(low) >= 4
     assert all(
@@ -118,13 +121,13 @@ def test_seeded_log_z_by_quadrature():
             lambda known, x: jax.vmap(lambda x: known.log_density(known.target.function.bent(x, 1)))(x)
         )
         masses = []
-        for count in (160, 320):
+        for count in (80, 160, 320):
             axes, weights = zip(*(panels(samples[:, i], count) for i in range(known.dim)))
             points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, known.dim)
             cells = np.prod(np.stack(np.meshgrid(*weights, indexing="ij")), axis=0).ravel()
             logs = np.concatenate([straight(known, jnp.asarray(part)) for part in np.array_split(points, 10)])
             masses.append(np.sum(cells * np.exp(logs - known.log_z)))
-        assert masses[1] == pytest.approx(1, abs=abs(masses[1] - masses[0]) + 2e-4), known.name
+        assert masses[-1] == pytest.approx(1, abs=np.abs(np.diff(masses)).sum() + 2e-4), known.name
 
 
 def test_seeded_densities_are_many_and_the_same_each_time():
