@@ -25,6 +25,8 @@ from .names import GRAPH, PLAIN, PUBLIC, class_name, is_known
 class Writer:
     """The tree of a value in JSON, its arrays put aside; an array that occurs twice is kept once."""
 
+    partials: type[functools.partial] = jax.tree_util.Partial
+
     def __init__(self, arrays: list[np.ndarray]):
         self.arrays, self.seen = arrays, {}
         self.named: dict[str, Callable] = {}
@@ -38,7 +40,7 @@ class Writer:
             return {"dtype": str(value)}
         if isinstance(value, jax.tree_util.PyTreeDef):
             return {"structure": self.node(value.unflatten(range(value.num_leaves)), name)}
-        if isinstance(value, jax.tree_util.Partial):
+        if isinstance(value, self.partials):
             return {"partial": [self.node(part, name) for part in (value.func, value.args, value.keywords)]}
         if hasattr(value, "__self__") and hasattr(value, "__func__"):
             return {"method": value.__func__.__name__, "of": self.node(value.__self__, name)}
@@ -106,10 +108,7 @@ class Writer:
 class Hasher(Writer):
     """The same tree, with shape and hash of an array in its place, and what a function is given beforehand."""
 
-    def node(self, value, name, owner=None):
-        if isinstance(value, functools.partial):
-            return {"partial": [self.node(part, name) for part in (value.func, value.args, value.keywords)]}
-        return super().node(value, name, owner)
+    partials = functools.partial
 
     def _kept(self, value):
         return [*np.shape(value), hashlib.sha256(np.asarray(value).tobytes()).hexdigest()]

@@ -78,7 +78,9 @@ class Halo(NamedTuple):
 
     def share_beyond(self, points: Float[Array, "n d"], weights: Float[Array, " n"]) -> Float[Array, ""]:
         """The weight of points farther than √d of the widest Gaussian's widths from each centre: half of its draws are."""
-        return _share_beyond(self.centres, self.widest * self.factors, points, weights)
+        all_count = jnp.ones(len(self.centres), bool)
+        beyond = _are_beyond(points, self.centres, self.widest * self.factors, all_count, points.shape[1])
+        return jnp.sum(jnp.where(beyond, weights, 0))
 
 
 def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
@@ -119,14 +121,9 @@ def halo(key: Key[Array, ""], target: WithDensity, modes: Modes) -> Halo:
 @jax.jit
 def are_strays(modes: Modes) -> Bool[Array, " n"]:
     """Which chains ended in the support and beyond the shells of all modes and ridges."""
-
-    def is_beyond(top):
-        point, factor, log_mass = top
-        distances = squares(inverse_factor(factor), modes.pilot_points - point[None])
-        return (distances >= shell(point.size)) | (log_mass == -jnp.inf)
-
-    beyond = jax.lax.map(is_beyond, modes.tops)
-    return jnp.all(beyond, axis=0) & (modes.pilot_values > -jnp.inf)
+    points, factors, log_masses = modes.tops
+    beyond = _are_beyond(modes.pilot_points, points, factors, log_masses > -jnp.inf, shell(points.shape[1]))
+    return beyond & (modes.pilot_values > -jnp.inf)
 
 
 @jax.jit
@@ -183,14 +180,17 @@ def _weighed(
 
 
 @jax.jit
-def _share_beyond(
-    centres: Float[Array, "K d"],
-    factors: Float[Array, "K d d"],
+def _are_beyond(
     points: Float[Array, "n d"],
-    weights: Float[Array, " n"],
-) -> Float[Array, ""]:
-    def is_beyond(gaussian):
-        centre, factor = gaussian
-        return squares(inverse_factor(factor), points - centre[None]) > centre.size
+    centres: Float[Array, "K d"],
+    factors: Float[Array, "K *map"],
+    counts: Bool[Array, " K"],
+    least: float | Float[Array, ""],
+) -> Bool[Array, " n"]:
+    """Which have |L_k⁻¹(y − m_k)|² of that size at least for each k that counts."""
 
-    return jnp.sum(jnp.where(jnp.all(jax.lax.map(is_beyond, (centres, factors)), axis=0), weights, 0))
+    def is_beyond(gaussian):
+        centre, factor, does_count = gaussian
+        return (squares(inverse_factor(factor), points - centre[None]) >= least) | ~does_count
+
+    return jnp.all(jax.lax.map(is_beyond, (centres, factors, counts)), axis=0)

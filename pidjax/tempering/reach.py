@@ -108,9 +108,10 @@ def reach(
                 seen = found.log_z
             climbs.append(reached)
             advance(1)
+            beyond = None
             if road == "halo" and around is not None:
-                reached = dataclasses.replace(reached, beyond=around.share_beyond(found.samples, found.weights))
-            reached = dataclasses.replace(reached, seen_log_z=seen)
+                beyond = around.share_beyond(found.samples, found.weights)
+            reached = dataclasses.replace(reached, seen_log_z=seen, beyond=beyond)
             before = None if best is None else dataclasses.replace(best, seen_log_z=seen)
             best = reached if before is None or reached.is_better(before) else before
             if not best.problems() and not best.is_thin:
