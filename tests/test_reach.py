@@ -84,6 +84,7 @@ def test_the_halo_has_the_mass_of_tops_at_a_wall():
     target = Density(log_density, 10)
     modes = locate(KEY, target)
     assert (modes.num_modes, jnp.sum(modes.ridges.log_masses > -jnp.inf)) == (1, 4)
+    assert modes.num_starts > 64 * 256
     found = halo(KEY, target, modes)
     assert found.log_z.standard_error < 0.05
     assert abs(found.log_z.value - math.log(5)) < 4 * found.log_z.standard_error

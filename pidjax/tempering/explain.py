@@ -2,7 +2,8 @@
 
 The best end that nothing explains yet is polished to its peak m. Ends y with |L⁻¹(y − m)|² < 4 + d/20, and with a height of
 log p̃(m) − ½|L⁻¹(y − m)|² to within ½, belong to the mode that it leads to; above 2,048 dimensions by their distance alone.
-It is *unexplained* if it leads to none. Ridges are kept: samples must be near their tops, but no base is made of them.
+It is *unexplained* if it leads to none. Ridges are kept, up to 16: samples must be near their tops, but no base is made of
+them. Ends within a tenth of a standard deviation belong to them.
 """
 
 from typing import NamedTuple
@@ -20,10 +21,11 @@ _MOST_NUMBERS = 2**24
 """Of the factors of all modes."""
 _MOST_RIDGES = 16
 _SAME = 1.0
+_AT_THE_TOP = 0.01
 
 
 class Search(NamedTuple):
-    """The modes so far, and the ridges, and which ends are still open."""
+    """The modes so far, and the ridges, which ends are still open, and how many led to no mode, and of these to ridges."""
 
     modes: Tops
     counts: Int[Array, " K"]
@@ -31,6 +33,7 @@ class Search(NamedTuple):
     num_modes: Int[Array, ""]
     open: Bool[Array, " n"]
     num_unexplained: Int[Array, ""]
+    num_on_ridges: Int[Array, ""]
     ridges: Tops
     evaluations: Int[Array, ""]
 
@@ -52,6 +55,7 @@ def nothing_found(ends: Float[Array, "n d"], most: int) -> Search:
         num_modes=zero,
         open=jnp.zeros(number, bool),
         num_unexplained=zero,
+        num_on_ridges=zero,
         ridges=padding(min(_MOST_RIDGES, most)),
         evaluations=zero,
     )
@@ -83,7 +87,8 @@ def find_modes(
         if dense:
             amiss = jnp.abs(values - peak.height + 0.5 * distances)
             belongs = belongs & (amiss < 0.5 + resolution * jnp.abs(peak.height))
-        taken = search.open & (jnp.where(peak.found, belongs, False) | (jnp.arange(number) == best))
+        belongs = belongs & (peak.found | (peak.is_ridge & (distances < _AT_THE_TOP)))
+        taken = search.open & (belongs | (jnp.arange(number) == best))
 
         def are_same(tops: Tops, within: float) -> Bool[Array, " R"]:
             return (tops.log_masses > -jnp.inf) & (squares(peak.whiten, tops.points - peak.point[None]) < within)
@@ -108,6 +113,7 @@ def find_modes(
             search.num_modes + is_new.astype(int),
             search.open & ~taken,
             search.num_unexplained + jnp.where(peak.found, 0, count),
+            search.num_on_ridges + jnp.where(peak.is_ridge, count, 0),
             put(search.ridges, num_ridges, is_new_ridge),
             search.evaluations + peak.evaluations,
         )

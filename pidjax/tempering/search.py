@@ -1,12 +1,13 @@
 """The search for modes: chains at all scales, climbs from where they end, and the modes that the climbs lead to.
 
 Where some modes are, others may be near, in basins that few points at all scales around the origin fall into. So there are
-eight rounds of climbs, all but the first from places around the modes so far, or around their mean m₀,
+eight rounds of climbs, all but the first from places around the modes and ridges so far, or around their mean m₀,
 
     y = m_k + s √c ⊙ z,      k = 0 half of the time,      s log-uniform in ¼ … 16,     c the variances of Σ_k N(m_k, L_kL_kᵀ)/K
 
-two where most climbs end at no mode; and if there are several modes in no more than 32 dimensions up to 128, until one a fifth
-as wide as the widest would be met (`Modes.narrowest`), or there is room for no more.
+two where most climbs end at neither, or at more ridges than are kept, as along a crest; and if there are several tops in no
+more than 32 dimensions up to 128, until one a fifth as wide as the widest would be met (`Modes.narrowest`), or there is room
+for no more.
 
 Gradients are used only if they are good for something: at most of the ends of the chains they must be finite, not zero, and
 agree with the difference quotient
@@ -56,8 +57,8 @@ def locate(
     2. *Langevin chains*, 512 of 200 moves, 64 above 256 dimensions: most from tops, far apart, that scouts saw at all scales,
        the rest from starts a hundredth to a thousand of that scale away.
     3. *Climbs* from the ends of some of them, 256 up to dimension 64, 128 up to 256, 8 above, and from `starts`.
-    4. *Modes*: the ends at which a Gaussian fits, best first, at most 64.
-    5. Up to dimension 256 seven times as many climbs from around what was found; if that is several modes, in up to 32
+    4. *Modes*: the ends at which a Gaussian fits, best first, at most 64; *ridges*: tops where it does not, as at a wall.
+    5. Up to dimension 256 seven times as many climbs from around what was found; if that is several of these, in up to 32
        dimensions up to 127 times, so that narrow ones are met too.
 
     A mode in whose basin no climb starts is not found, and nothing here can tell: `Modes.unseen` is about what other starts of
@@ -140,11 +141,13 @@ def _located(
     def is_on(climbed: Climbed) -> Bool[Array, ""]:
         search, turn = climbed.search, climbed.turn
         are_first = (turn == 0) | ((turn == 1) & jnp.any(are_found(search)))
-        lead_to_modes = (search.num_modes > 0) & (2 * search.num_unexplained < climbed.num_starts)
+        are_all_kept = jnp.any(search.ridges.log_masses == -jnp.inf)
+        num_astray = search.num_unexplained - jnp.where(are_all_kept, search.num_on_ridges, 0)
+        lead_to_tops = 2 * num_astray < climbed.num_starts
         narrow = jnp.array([_NARROW_ENOUGH], dtype)
-        are_several = (search.num_modes > 1) & (search.num_modes < most_modes(dim))
+        are_several = (jnp.sum(are_found(search)) > 1) & (search.num_modes < most_modes(dim))
         may_be_more = are_several & ~are_met(narrow, dim, climbed.num_starts)[0]
-        return (turn < most) & (are_first | (lead_to_modes & ((turn < fewest) | may_be_more)))
+        return (turn < most) & (are_first | (lead_to_tops & ((turn < fewest) | may_be_more)))
 
     def climb_all(climbed: Climbed) -> Climbed:
         starts, search = climbed.starts, climbed.search
@@ -213,14 +216,12 @@ class Climbed(NamedTuple):
 
 
 def are_found(search: Search) -> Bool[Array, " M"]:
-    """Of modes and ridges together: the modes, or the ridges if there are no modes."""
-    tops = together(search.modes, search.ridges)
-    are_modes = jnp.arange(len(tops.points)) < len(search.counts)
-    return (tops.log_masses > -jnp.inf) & (are_modes | (search.num_modes == 0))
+    """Of modes and ridges together."""
+    return together(search.modes, search.ridges).log_masses > -jnp.inf
 
 
 def around(key: Key[Array, ""], search: Search, before: Starts) -> Starts:
-    """As many places around the modes, or ridges if there are no modes; any places if nothing was found."""
+    """As many places around the modes and ridges; any places if nothing was found."""
     key_top, key_mean, key_scale, key_place = jax.random.split(key, 4)
     (number, dim), dtype = before.points.shape, before.points.dtype
     tops, found = together(search.modes, search.ridges), are_found(search).astype(dtype)
