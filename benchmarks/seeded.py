@@ -32,7 +32,7 @@ from pidjax import zoo
 
 from .grade import Question
 
-SEED = 20261211
+SEED = 20261212
 COUNT = 32
 
 

@@ -1,8 +1,9 @@
 """Mass beyond the edge of a population, into which short steps lead.
 
-The neck of a funnel that neither base nor moves entered leaves no trace in weights or gradients. But the points at its mouth
-are there, and steps much shorter than those of the climb lead in from them. Let c be the 99.8 % quantile of log p̃/p̂ at the
-points: where it is larger the base is too thin to tell. A walk y → y' that leaves the target as it is leaves
+The neck of a funnel that neither base nor moves entered leaves no trace in weights or gradients, nor do the tips of a bent
+ridge. But the points near by are there, and steps much shorter than those of the climb lead in from them. Let c be the 99.8 %
+quantile of log p̃/p̂ at the points: where it is larger the base is too thin to tell. A walk y → y' that leaves the target as it
+is leaves
 
     P(log p̃/p̂ (y') > c)  =  P(log p̃/p̂ (y) > c)
 
@@ -14,7 +15,8 @@ covariance S of the ends y' beyond,
 
 is a base from which a climb enters.
 
-Necks show in gradients g whose lengths are very uneven: E|g|⁴/(E|g|²)² is 1 + 2/d for a Gaussian, in its own metric.
+Necks show in gradients g whose lengths are very uneven: E|g|⁴/(E|g|²)² is 1 + 2/d for a Gaussian, in its own metric. Tips do
+not; but few of the points that come from a base without them are effective.
 """
 
 import math
@@ -42,7 +44,6 @@ MOVES = 24
 _STEP = 0.12
 """Of d^(−¼), in the Fisher metric: a tenth of what a climb takes."""
 _BEYOND = 0.002
-_LIKELY = 2.0
 _WIDER, _HEAVIER, _MOST = 1.5, 4.0, 0.5
 
 
@@ -61,11 +62,6 @@ class Edge(NamedTuple):
     mean: Float[Array, " d"]
     factor: Float[Array, "d d"]
     gradients: Int[Array, ""]
-
-    @property
-    def leads_on(self) -> bool:
-        """Whether mass seems to be missing."""
-        return bool(self.missing.value > _LIKELY * self.missing.standard_error)
 
     @property
     def has_place(self) -> bool:

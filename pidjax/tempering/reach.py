@@ -10,11 +10,12 @@ halo before both if nine tenths of its mass are at other widths than the modes' 
 
 Each is climbed from twice: adaptively by few particles, which choose the schedule, then by all of them with that schedule
 frozen, so that E[Ẑ] = Z, and both estimates must agree. If few particles need fewer levels from the modes' Gaussians with
-their own moments, all climb from there; and if short steps from the points lead on, into a neck, again from a mixture or halo
-widened by what they met, up to five times.
+their own moments, all climb from there; and if short steps from the points lead on, into a neck or a tip, again from a mixture
+or halo widened by what they met, up to five times.
 
 What speaks against one, `Reached.problems` tells. If something speaks against each, that of the fewest problems is taken; of
-these the first, unless another's error is half.
+these one with enough effective particles; else, as climbs miss mass rather than find too much, one that found clearly more; and
+otherwise the first, unless another's error is half.
 
 Modes are a base if they are few and explain most starts. If one was met only once, which tells of others, not met, they are the
 last one that is tried.
@@ -49,6 +50,9 @@ AIM, MOST_TIMES = 0.01, 4
 MOST_REFITTED = 256
 _FEW_LEVELS = 2
 _PILOT_SHARE = 4
+_WIDENED = ("fitted", "halo")
+_FEW = 0.3
+"""Effective share of the particles below which short steps from a base that can be widened are tried."""
 _MOST_NUMBERS = 2**22
 _MOST_OWN, _MUCH = 0.1, 0.5
 """Weight of the modes' own Gaussians in a halo below which, and its effective share above which, it is climbed from first."""
@@ -148,17 +152,18 @@ def climb_from(
 ) -> Reached:
     """A climb from a base, and again from a wider one where short steps lead on, or a few particles of much weight went.
 
-    Of these the last one of the fewest faults, thin only if all are; not one that misses less: that may be chance.
+    Of these the last one of the fewest faults, leading on only if all do, and thin only if all are; not one that misses less:
+    that may be chance.
     """
     key, *keys = jax.random.split(key, 1 + MOST_WIDENED)
     reached, edge = _climbed(key, density, base, road, modes, num_samples)
     best, climbs = reached, [reached]
 
     def standing(own: Reached):
-        return own.num_faults, own.is_thin
+        return own.num_faults, own.leads_on, own.is_thin
 
-    for key in keys if road in ("fitted", "halo") else []:
-        if edge is None or not edge.has_place or not (edge.leads_on or reached.is_thin):
+    for key in keys if road in _WIDENED else []:
+        if edge is None or not edge.has_place or not (reached.leads_on or reached.is_thin):
             break
         reached, edge = _climbed(key, density, edge.widened(reached.base), road, modes, num_samples)
         climbs.append(reached)
@@ -182,7 +187,7 @@ def _climbed(
 ) -> tuple[Reached, Edge | None]:
     """An adaptive climb from a base by a quarter of the particles and, if it reached the target, a frozen one by all.
 
-    With what short steps from the points met, if gradients are uneven.
+    With what short steps from the points met, if gradients are uneven, or few particles effective.
     """
     strata = base.means.shape[0] if road == "modes" else 1
     islands = strata * max(2, ISLANDS // strata)
@@ -215,7 +220,8 @@ def _climbed(
         population = anneal(key_all, density, base, schedule=first.schedule, island_size=size, **options)
         spent.append(population)
     slopes, edge = population.slopes, None
-    if has_arrived and slopes is not None and unevenness(slopes) > MOST_EVEN:
+    are_few = road in _WIDENED and bool(population.ess < _FEW * population.num_samples)
+    if has_arrived and slopes is not None and (are_few or unevenness(slopes) > MOST_EVEN):
         edge = walk_beyond(key_edge, density, base, population)
     walked = 0 if edge is None else int(edge.gradients)
     reached = Reached(

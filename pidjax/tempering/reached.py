@@ -32,8 +32,9 @@ LEAST_SHARE = 0.15
 _EXPECTED, _LEAST_NEAR = 10.0, 0.05
 _MOST_UNSEEN = 0.05
 _MOST_BEYOND = 0.01
-_UNLIKELY, _SMALL = 4.0, 0.5
-"""Of missing mass: its standard errors, and its share of that of log Z, below which it is no matter."""
+_LIKELY, _UNLIKELY, _SMALL = 2.0, 4.0, 0.5
+"""Of missing mass: its standard errors above which it seems to be there, and is for certain, and its share of that of log Z,
+below which it is no matter."""
 
 
 class Reached(eqx.Module):
@@ -45,8 +46,7 @@ class Reached(eqx.Module):
         base: where both climbed from, and `road` its name: "fitted", "modes", "halo" or "broad".
         modes: what was seen before.
         seen_log_z: the largest log Z by the importance weights of the halo and all climbs; too low rather than too high.
-        missing: mass into which short steps from the points lead, in units of that found; None where gradients are even, or not
-            followed.
+        missing: mass into which short steps from the points lead, in units of that found; None where none were made.
         beyond: the weight of points where the widest Gaussians of a halo end, if it was the base.
         num_lost: modes and ridges that were seen, and where no point is.
         num_energy_evaluations, num_gradient_evaluations: in all, of log p̃, and of these with the gradient.
@@ -69,6 +69,11 @@ class Reached(eqx.Module):
         return shown("Reached", road=self.road, **facts, unseen=self.modes.unseen, lost=self.num_lost)
 
     @property
+    def leads_on(self) -> bool:
+        """Whether mass seems to be missing, into which short steps lead."""
+        return self.missing is not None and bool(self.missing.value > _LIKELY * self.missing.standard_error)
+
+    @property
     def missed(self) -> float:
         """The missing mass if it is there for certain, and more than the error of log Z covers; else 0."""
         if self.missing is None:
@@ -88,10 +93,19 @@ class Reached(eqx.Module):
         return len(self.problems()) - (self.missed > 0)
 
     def is_better(self, other: "Reached") -> bool:
-        """Whether it has fewer faults; if as many, less than half the error of log Z, to which missed mass is added."""
+        """Whether it has fewer faults; if as many, is not as thin; if both are thin, found clearly more mass.
+
+        Otherwise whether the error of log Z, to which missed mass is added, is less than half.
+        """
         faults, others_faults = self.num_faults, other.num_faults
         if faults != others_faults:
             return faults < others_faults
+        if self.is_thin != other.is_thin:
+            return other.is_thin
+        own, others = self.population.log_z, other.population.log_z
+        more = float(own.value - others.value)
+        if self.is_thin and abs(more) > _LIKELY * float(jnp.hypot(own.standard_error, others.standard_error)):
+            return more > 0
         error, others_error = (float(one.population.log_z.standard_error) + one.missed for one in (self, other))
         return error < 0.5 * others_error or math.isnan(others_error)
 
