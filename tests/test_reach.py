@@ -198,6 +198,17 @@ def test_of_two_climbs_the_more_certain_is_taken():
     assert rough.is_better(lost)
     assert not lost.is_better(rough)
 
+    def found(more):
+        return dataclasses.replace(rough, population=dataclasses.replace(few, log_weights=few.log_weights + more))
+
+    assert rough.is_thin
+    assert not fine.is_thin
+    assert found(3 * error).is_better(rough)
+    assert not rough.is_better(found(3 * error))
+    assert not found(error).is_better(rough)
+    assert fine.is_better(found(3 * error))
+    assert not found(3 * error).is_better(fine)
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("others_lost", "kept"), [pytest.param(True, 0, marks=pytest.mark.extended), (False, 1)])

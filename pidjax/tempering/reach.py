@@ -14,8 +14,8 @@ their own moments, all climb from there; and if short steps from the points lead
 or halo widened by what they met, up to five times.
 
 What speaks against one, `Reached.problems` tells. If something speaks against each, that of the fewest problems is taken; of
-these one with enough effective particles; else, as climbs miss mass rather than find too much, one that found clearly more; and
-otherwise the first, unless another's error is half.
+these one with enough effective particles, if none missed mass; of thin ones, as climbs miss mass rather than find too much, one
+that found clearly more; and otherwise the first, unless another's error is half.
 
 Modes are a base if they are few and explain most starts. If one was met only once, which tells of others, not met, they are the
 last one that is tried.

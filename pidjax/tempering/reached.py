@@ -93,19 +93,19 @@ class Reached(eqx.Module):
         return len(self.problems()) - (self.missed > 0)
 
     def is_better(self, other: "Reached") -> bool:
-        """Whether it has fewer faults; if as many, is not as thin; if both are thin, found clearly more mass.
+        """Whether it has fewer faults; if as many, is not thin, or found clearly more if both are, and missed no mass.
 
         Otherwise whether the error of log Z, to which missed mass is added, is less than half.
         """
         faults, others_faults = self.num_faults, other.num_faults
         if faults != others_faults:
             return faults < others_faults
-        if self.is_thin != other.is_thin:
+        if self.is_thin != other.is_thin and self.missed == other.missed == 0:
             return other.is_thin
         own, others = self.population.log_z, other.population.log_z
-        more = float(own.value - others.value)
-        if self.is_thin and abs(more) > _LIKELY * float(jnp.hypot(own.standard_error, others.standard_error)):
-            return more > 0
+        more, allowed = own.value - others.value, _LIKELY * jnp.hypot(own.standard_error, others.standard_error)
+        if self.is_thin and other.is_thin and abs(more) > allowed:
+            return bool(more > 0)
         error, others_error = (float(one.population.log_z.standard_error) + one.missed for one in (self, other))
         return error < 0.5 * others_error or math.isnan(others_error)
 
