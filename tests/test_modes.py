@@ -168,7 +168,10 @@ def test_a_ring_is_unexplained(dtype, scale):
     modes = locate(KEY, Density(lambda y: ring(y / scale), 2, dtype=dtype))
     assert modes.has_slopes
     assert modes.num_modes == 0
-    assert modes.num_unexplained == modes.num_starts >= 176 + 256
+    assert modes.num_unexplained == modes.num_starts
+    rounds, rest = divmod(int(modes.num_starts) - 176, 256)
+    assert rest == 0
+    assert rounds == 7 or (0 < rounds < 7 and jnp.all(modes.ridges.log_masses > -jnp.inf))
     assert modes.unseen == 1
     with pytest.raises(ValueError, match="no modes were found: no start ended at a peak"):
         modes.laplace()

@@ -103,10 +103,14 @@ def panels(samples, count):
 def test_seeded_log_z_by_quadrature():
     """In the plane too, over coordinates before the bend: det ∂y/∂x = 1. To what three grids change, and 2e-4.
 
+    Of the list and one before, as no list has all features in so few dimensions for certain.
     One change alone may be small by chance where a wall cuts the cells.
     """
-    low = [known for known in seeded() if known.dim <= 2]
+    low = [known for seed in (20261208, SEED) for known in seeded(seed) if known.dim <= 2]
     assert len(low) >= 4
+    assert all(
+        any(getattr(known.shape, name) for known in low) for name in ("degrees_of_freedom", "skewed", "bent", "walled")
+    )
     for known in low:
         bent = known.target.function.bent
         of_all_modes = eqx.tree_at(
