@@ -25,6 +25,7 @@ from . import (
     report,
     seeded,
     speed,
+    two_modes,
     weak,
 )
 from .cases import CASES, QUICK
@@ -44,6 +45,7 @@ SUITES = {
     "weak": "weak.json",
     "hostile": "hostile.json",
     "seeded": "seeded.json",
+    "two_modes": "two_modes.json",
     "coverage": "coverage.json",
     "core": "results.json",
 }
@@ -70,7 +72,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seeds",
         type=int,
-        help="of every method; by default 2 in the quick form, else 5, fewer of PIS; 3 for weak, 1 for hostile and seeded",
+        help="of every method; by default 2 in the quick form, else 5, fewer of PIS; 3 for weak, 1 for what is graded",
     )
     parser.add_argument("--runs", type=int, default=200, help="of coverage, by tens")
     parser.add_argument(
@@ -135,6 +137,7 @@ def run(options: argparse.Namespace) -> report.Results | None:
         "weak": {},
         "hostile": {},
         "seeded": {},
+        "two_modes": {},
         "coverage": {},
         "core": vars(budget),
     }
@@ -157,7 +160,8 @@ def run(options: argparse.Namespace) -> report.Results | None:
         neural.run_neural(ledgers["neural"], options.out, quick=options.quick, seeds=options.seeds)
     if "weak" in suites:
         weak.run_weak(ledgers["weak"], options.out, seeds=options.seeds or 3)
-    for suite, questions in (("hostile", hostile.hostile), ("seeded", seeded.questions)):
+    graded = {"hostile": hostile.hostile, "seeded": seeded.questions, "two_modes": two_modes.questions}
+    for suite, questions in graded.items():
         if suite in suites:
             grade.run_graded(questions(), ledgers[suite], options.out / f"{suite}.md", options.seeds or 1)
     if "coverage" in suites:

@@ -13,7 +13,7 @@ from scipy import stats
 
 import pidjax as pid
 from benchmarks import __main__ as command
-from benchmarks import coverage, grade, seeded
+from benchmarks import coverage, grade, seeded, two_modes
 from benchmarks.hostile import hostile
 from benchmarks.ledger import Ledger
 
@@ -193,10 +193,11 @@ def calls(monkeypatch):
     return done
 
 
-@pytest.mark.parametrize("suite", ["hostile", "seeded"])
+@pytest.mark.parametrize("suite", ["hostile", "seeded", "two_modes"])
 def test_suites_of_grades_go_on_where_they_were(suite, calls, tmp_path, monkeypatch):
     monkeypatch.setattr(command.hostile, "hostile", lambda: QUESTIONS)
-    monkeypatch.setattr(command.seeded, "questions", lambda: QUESTIONS)
+    for suite_of in (command.seeded, command.two_modes):
+        monkeypatch.setattr(suite_of, "questions", lambda: QUESTIONS)
     command.main([suite, "--out", str(tmp_path)])
     assert calls == [0, 0]
     command.main([suite, "--seeds", "2", "--out", str(tmp_path)])
@@ -227,6 +228,19 @@ def test_seeded_questions_are_the_list_in_words():
     assert [question.log_z for question in questions] == [known.log_z for known in seeded.seeded()]
     assert seeded.Shape(3, 2, 4.25, True, False, True, 1.0).in_words() == "2 × Student ν = 4.2, skewed, walled"
     assert seeded.Shape(3, 1, None, False, True, False, 1.0).in_words() == "1 × Gaussian, bent"
+
+
+def test_the_map_of_two_modes_is_of_two_modes():
+    """Each mode's height is that of half of a Gaussian, far from the other, and its name says where it is."""
+    asked = two_modes.questions()
+    assert len({question.name for question in asked}) == len(asked) == 55
+    for question in asked:
+        distance, width = (float(part.split(" = ")[1]) for part in question.name.split(", ")[:2])
+        height = -math.log(2) - question.dim / 2 * math.log(2 * math.pi)
+        assert question.log_density(jnp.zeros(question.dim)) == pytest.approx(height, abs=1e-4)
+        if "e₁" in question.name:
+            other = question.log_density(distance * jnp.eye(question.dim)[0])
+            assert other == pytest.approx(height - question.dim * math.log(width), abs=1e-4)
 
 
 @pytest.mark.parametrize("degrees", [None, 4.0])
