@@ -92,9 +92,10 @@ def logistic_ionosphere(path: str | PathLike, dtype: DTypeLike | None = None) ->
 
 
 def logistic_credit(path: str | PathLike, dtype: DTypeLike | None = None) -> Known[Density]:
-    """`logistic` on the German credit data of UCI, d = 25, s = 10. log Z = −585.101 ± 0.003.
+    """`logistic` on the German credit data of UCI, d = 25, s = 10. log Z = −585.0982 ± 0.0003.
 
-    Features are divided by their standard deviation and not centred, with an intercept first.
+    Features are divided by their standard deviation and not centred, with an intercept first. log Z is by importance sampling
+    with 8 million draws of a Student law of 30 degrees of freedom at the mode, in double precision: ESS/N 0.62.
 
     Args:
         path: the numeric file, without names: 1,000 rows of 24 features and the label, 1 or 2; 1 is y = 1.
@@ -105,7 +106,7 @@ def logistic_credit(path: str | PathLike, dtype: DTypeLike | None = None) -> Kno
     table = _table(path, (1000, 25))
     features, labels = table[:, :-1], table[:, -1] == 1
     features = _with_intercept(features / np.std(features, axis=0))
-    return logistic(features, labels, 10.0, name="logistic_credit", log_z=-585.101, dtype=dtype)
+    return logistic(features, labels, 10.0, name="logistic_credit", log_z=-585.0982, dtype=dtype)
 
 
 def _table(path: str | PathLike, shape: tuple[int, int], **form) -> np.ndarray:
