@@ -202,9 +202,8 @@ def test_funnel_log_mass_and_honest_ess():
         assert abs(log_z) <= 0.03 + 3 * error
         found.append((log_z, ess))
     # A mixture's tails are too light for the neck: in one fit of ten a single point outweighs all others, and says so.
-    log_z, ess = np.median(found, axis=0)
-    assert abs(log_z) <= 0.03
-    assert ess >= 0.1
+    assert abs(np.mean(found, axis=0)[0]) <= 0.03
+    assert np.median(found, axis=0)[1] >= 0.1
 
 
 @pytest.mark.slow
